@@ -1,0 +1,60 @@
+//! Adam as graph operators, in the letters of Kingma & Ba 2015, Algorithm 1.
+
+use crate::graph::{Graph, Var};
+use crate::onnx::Type;
+
+/// The step size α and the decay rates β₁ and β₂ of the moments.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Adam {
+    pub alpha: f64,
+    pub beta1: f64,
+    pub beta2: f64,
+    pub epsilon: f64,
+}
+
+/// What one step t has in common for all parameters.
+pub struct AtStep {
+    /// α √(1 − β₂ᵗ) / (1 − β₁ᵗ)
+    step_size: Var,
+    /// ε √(1 − β₂ᵗ)
+    epsilon: Var,
+}
+
+impl Adam {
+    /// The bias corrections at step `t`, an i64 scalar that counts from 1. They are computed in f64, as PyTorch
+    /// does: in f32, 1 − 0.999¹ would be off by 5·10⁻⁵.
+    pub fn at_step(&self, g: &mut Graph, t: Var) -> AtStep {
+        let t = g.cast(t, Type::F64);
+        let one_minus_pow = |g: &mut Graph, beta: f64| {
+            let (beta, one) = (g.scalar64(beta), g.scalar64(1.0));
+            let pow = g.pow(beta, t);
+            g.sub(one, pow)
+        };
+        let (c1, c2) = (one_minus_pow(g, self.beta1), one_minus_pow(g, self.beta2));
+        let (alpha, epsilon, correction) = (g.scalar64(self.alpha), g.scalar64(self.epsilon), g.sqrt(c2));
+        let step_size = g.div(alpha, c1);
+        let (step_size, epsilon) = (g.mul(step_size, correction), g.mul(epsilon, correction));
+        AtStep { step_size: g.cast(step_size, Type::F32), epsilon: g.cast(epsilon, Type::F32) }
+    }
+
+    /// (θₜ, mₜ, vₜ) from θₜ₋₁, mₜ₋₁, vₜ₋₁ and the gradient gₜ at θₜ₋₁, in PyTorch's order of operations.
+    pub fn update(&self, g: &mut Graph, at: &AtStep, theta: Var, m: Var, v: Var, grad: Var) -> (Var, Var, Var) {
+        let one_minus_beta1 = g.scalar((1.0 - self.beta1) as f32);
+        let (beta2, one_minus_beta2) = (g.scalar(self.beta2 as f32), g.scalar((1.0 - self.beta2) as f32));
+        // mₜ = β₁ mₜ₋₁ + (1 − β₁) gₜ, as mₜ₋₁ + (1 − β₁)(gₜ − mₜ₋₁)
+        let towards = g.sub(grad, m);
+        let towards = g.mul(towards, one_minus_beta1);
+        let m = g.add(m, towards);
+        // vₜ = β₂ vₜ₋₁ + (1 − β₂) gₜ²
+        let grad2 = g.mul(grad, grad);
+        let grad2 = g.mul(grad2, one_minus_beta2);
+        let v = g.mul(v, beta2);
+        let v = g.add(v, grad2);
+        // θₜ = θₜ₋₁ − α m̂ₜ / (√v̂ₜ + ε), with numerator and denominator multiplied by √(1 − β₂ᵗ)
+        let root = g.sqrt(v);
+        let denominator = g.add(root, at.epsilon);
+        let ratio = g.div(m, denominator);
+        let change = g.mul(ratio, at.step_size);
+        (g.sub(theta, change), m, v)
+    }
+}

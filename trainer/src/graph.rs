@@ -1,0 +1,560 @@
+//! A tape of ONNX operators that can differentiate itself.
+//!
+//! Each operator below stands whole: its formula, its ONNX node and its backward rule. Backward rules are written
+//! in the same operators, so a gradient is a part of the graph like any other and can be differentiated again.
+//!
+//! In the formulas dx is the gradient of the loss with respect to x. Shapes are fixed when the graph is built.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use crate::onnx::{self, Attribute, Type};
+
+/// A tensor in the [`Graph`] that made it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Var(usize);
+
+/// Given the operator's output and that output's gradient, the gradient of each of its inputs, in order.
+type Backward = Rc<dyn Fn(&mut Graph, Var, Var) -> Vec<Option<Var>>>;
+
+struct Value {
+    name: String,
+    elem: Type,
+    shape: Vec<usize>,
+    origin: Origin,
+}
+
+enum Origin {
+    Input,
+    Constant(Vec<u8>),
+    Node(usize),
+}
+
+struct Node {
+    op_type: &'static str,
+    attributes: Vec<Attribute>,
+    inputs: Vec<Var>,
+    outputs: Vec<Var>,
+    backward: Option<Backward>,
+}
+
+/// A graph under construction.
+#[derive(Default)]
+pub struct Graph {
+    values: Vec<Value>,
+    nodes: Vec<Node>,
+    scalars: HashMap<u32, Var>,
+    scope: String,
+}
+
+impl Graph {
+    /// d loss / d w for each w of `wrt`, appended to the graph; `loss` is a scalar that depends on all of them.
+    pub fn grad(&mut self, loss: Var, wrt: &[Var]) -> Vec<Var> {
+        assert!(self.shape(loss).is_empty(), "{}: a loss is a scalar", self.values[loss.0].name);
+        let mut depends = vec![false; loss.0 + 1];
+        wrt.iter().for_each(|w| depends[w.0] = true);
+        for v in 0..=loss.0 {
+            if let Origin::Node(n) = self.values[v].origin {
+                let node = &self.nodes[n];
+                depends[v] |= node.backward.is_some() && node.inputs.iter().any(|i| depends[i.0]);
+            }
+        }
+        let mut gradient: Vec<Option<Var>> = vec![None; loss.0 + 1];
+        gradient[loss.0] = Some(self.scalar(1.0));
+        for v in (0..=loss.0).rev().filter(|&v| depends[v]) {
+            let (Some(dy), Origin::Node(n)) = (gradient[v], &self.values[v].origin) else { continue };
+            let n = *n;
+            let Some(backward) = self.nodes[n].backward.clone() else { continue };
+            let inputs = self.nodes[n].inputs.clone();
+            for (x, dx) in inputs.into_iter().zip(backward(self, Var(v), dy)) {
+                let Some(dx) = dx.filter(|_| depends[x.0]) else { continue };
+                gradient[x.0] = Some(match gradient[x.0] {
+                    Some(sum) => self.add(sum, dx),
+                    None => dx,
+                });
+            }
+        }
+        wrt.iter().map(|w| gradient[w.0].expect("the loss depends on every w")).collect()
+    }
+
+    /// Names of what follows start with `scope`, so that Netron shows where a node belongs.
+    pub fn scope(&mut self, scope: &str) {
+        self.scope = scope.into();
+    }
+
+    /// Renames `x`, for readers of the file.
+    pub fn name(&mut self, x: Var, name: &str) -> Var {
+        self.values[x.0].name = name.into();
+        x
+    }
+
+    pub fn shape(&self, x: Var) -> &[usize] {
+        &self.values[x.0].shape
+    }
+
+    // ---- leaves
+
+    /// A tensor that the caller binds.
+    pub fn input(&mut self, name: &str, elem: Type, shape: &[usize]) -> Var {
+        self.value(name.into(), elem, shape, Origin::Input)
+    }
+
+    /// A tensor stored in the file.
+    pub fn constant(&mut self, name: &str, shape: &[usize], data: &[f32]) -> Var {
+        assert_eq!(shape.iter().product::<usize>(), data.len(), "{name}");
+        let bytes = data.iter().flat_map(|x| x.to_le_bytes()).collect();
+        self.value(name.into(), Type::F32, shape, Origin::Constant(bytes))
+    }
+
+    /// The f32 scalar x; asked for twice, stored once.
+    pub fn scalar(&mut self, x: f32) -> Var {
+        if let Some(&known) = self.scalars.get(&x.to_bits()) {
+            return known;
+        }
+        let v = self.constant(&format!("{x:?}"), &[], &[x]);
+        self.scalars.insert(x.to_bits(), v);
+        v
+    }
+
+    /// The f64 scalar x.
+    pub fn scalar64(&mut self, x: f64) -> Var {
+        self.value(format!("{x:?}_f64_{}", self.values.len()), Type::F64, &[], Origin::Constant(x.to_le_bytes().into()))
+    }
+
+    /// The i64 scalar x.
+    pub fn scalar_int(&mut self, x: i64) -> Var {
+        self.value(format!("{x}_i64_{}", self.values.len()), Type::I64, &[], Origin::Constant(x.to_le_bytes().into()))
+    }
+
+    fn ints(&mut self, name: &str, data: &[i64]) -> Var {
+        let bytes = data.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let name = format!("{name}_{}", self.values.len());
+        self.value(name, Type::I64, &[data.len()], Origin::Constant(bytes))
+    }
+
+    // ---- arithmetic; the two sides have one shape, or one of them is broadcast (NumPy's rule)
+
+    /// y = a + b.   da = dy, db = dy
+    pub fn add(&mut self, a: Var, b: Var) -> Var {
+        self.binary("Add", a, b, |_, _, _, _, dy| (dy, dy))
+    }
+
+    /// y = a − b.   da = dy, db = −dy
+    pub fn sub(&mut self, a: Var, b: Var) -> Var {
+        self.binary("Sub", a, b, |g, _, _, _, dy| (dy, g.neg(dy)))
+    }
+
+    /// y = a · b.   da = dy · b, db = dy · a
+    pub fn mul(&mut self, a: Var, b: Var) -> Var {
+        self.binary("Mul", a, b, |g, a, b, _, dy| (g.mul(dy, b), g.mul(dy, a)))
+    }
+
+    /// y = a / b.   da = dy / b, db = −dy · y / b
+    pub fn div(&mut self, a: Var, b: Var) -> Var {
+        self.binary("Div", a, b, |g, _, b, y, dy| {
+            let da = g.div(dy, b);
+            let ny = g.neg(y);
+            (da, g.mul(da, ny))
+        })
+    }
+
+    /// x / c, for a number c.
+    pub fn div_by(&mut self, x: Var, c: f32) -> Var {
+        let c = self.scalar(c);
+        self.div(x, c)
+    }
+
+    /// y = −x.   dx = −dy
+    pub fn neg(&mut self, x: Var) -> Var {
+        self.unary("Neg", vec![], x, |g, _, _, dy| g.neg(dy))
+    }
+
+    /// y = √x.   dx = dy / 2y
+    pub fn sqrt(&mut self, x: Var) -> Var {
+        self.unary("Sqrt", vec![], x, |g, _, y, dy| {
+            let two = g.scalar(2.0);
+            let y2 = g.mul(y, two);
+            g.div(dy, y2)
+        })
+    }
+
+    // ---- layers
+
+    /// y = a b + c, where a (M, K) and b (K, N) may be given transposed and c (N,) is added to each row.
+    ///
+    /// da = dy bᵀ, db = aᵀ dy, dc = Σ rows of dy
+    pub fn gemm(&mut self, a: Var, b: Var, c: Option<Var>, trans_a: bool, trans_b: bool) -> Var {
+        let side = |s: &[usize], t: bool| if t { (s[1], s[0]) } else { (s[0], s[1]) };
+        let ((m, k), (k2, n)) = (side(self.shape(a), trans_a), side(self.shape(b), trans_b));
+        assert_eq!(k, k2, "gemm: {:?} against {:?}", self.shape(a), self.shape(b));
+        let mut attributes = vec![];
+        attributes.extend(trans_a.then(|| Attribute::int("transA", 1)));
+        attributes.extend(trans_b.then(|| Attribute::int("transB", 1)));
+        let mut inputs = vec![a, b];
+        inputs.extend(c);
+        self.node("Gemm", attributes, inputs, Type::F32, &[m, n], move |g, _, dy| {
+            let da = if trans_a { g.gemm(b, dy, None, trans_b, true) } else { g.gemm(dy, b, None, false, !trans_b) };
+            let db = if trans_b { g.gemm(dy, a, None, true, trans_a) } else { g.gemm(a, dy, None, !trans_a, false) };
+            let dc = c.map(|_| g.sum(dy, &[0], false));
+            vec![Some(da), Some(db), dc]
+        })
+    }
+
+    /// y = x where x > 0, else slope · x.   dx = dy where x > 0, else slope · dy
+    pub fn leaky_relu(&mut self, x: Var, slope: f32) -> Var {
+        self.unary("LeakyRelu", vec![Attribute::float("alpha", slope)], x, move |g, x, _, dy| {
+            let (zero, leak) = (g.scalar(0.0), g.scalar(slope));
+            let (positive, leaked) = (g.greater(x, zero), g.mul(dy, leak));
+            g.r#where(positive, dy, leaked)
+        })
+    }
+
+    /// y = tanh x.   dx = dy · (1 − y²)
+    pub fn tanh(&mut self, x: Var) -> Var {
+        self.unary("Tanh", vec![], x, |g, _, y, dy| {
+            let (one, y2) = (g.scalar(1.0), g.mul(y, y));
+            let slope = g.sub(one, y2);
+            g.mul(dy, slope)
+        })
+    }
+
+    /// y = 1 / (1 + e⁻ˣ).   dx = dy · y (1 − y)
+    pub fn sigmoid(&mut self, x: Var) -> Var {
+        self.unary("Sigmoid", vec![], x, |g, _, y, dy| {
+            let one = g.scalar(1.0);
+            let rest = g.sub(one, y);
+            let slope = g.mul(y, rest);
+            g.mul(dy, slope)
+        })
+    }
+
+    /// y = ln(1 + eˣ).   dx = dy · sigmoid x
+    pub fn softplus(&mut self, x: Var) -> Var {
+        self.unary("Softplus", vec![], x, |g, x, _, dy| {
+            let slope = g.sigmoid(x);
+            g.mul(dy, slope)
+        })
+    }
+
+    // ---- sums
+
+    /// y = Σ x over `axes`, which stay as ones where `keep` says so.   dx = dy, spread over them
+    pub fn sum(&mut self, x: Var, axes: &[usize], keep: bool) -> Var {
+        let shape = self.shape(x).to_vec();
+        let kept: Vec<usize> = (0..shape.len()).map(|i| if axes.contains(&i) { 1 } else { shape[i] }).collect();
+        let bare = (0..shape.len()).filter(|i| !axes.contains(i)).map(|i| shape[i]).collect();
+        let list = self.ints("axes", &axes.iter().map(|&a| a as i64).collect::<Vec<_>>());
+        let out = if keep { kept.clone() } else { bare };
+        let attributes = vec![Attribute::int("keepdims", keep as i64)];
+        self.node("ReduceSum", attributes, vec![x, list], Type::F32, &out, move |g, _, dy| {
+            let dy = g.reshape(dy, &kept);
+            vec![Some(g.expand(dy, &shape)), None]
+        })
+    }
+
+    /// The mean of all of x, a scalar.
+    pub fn mean(&mut self, x: Var) -> Var {
+        let shape = self.shape(x);
+        let (axes, n): (Vec<usize>, usize) = ((0..shape.len()).collect(), shape.iter().product());
+        let sum = self.sum(x, &axes, false);
+        self.div_by(sum, n as f32)
+    }
+
+    // ---- shape
+
+    /// y = x in another shape of as many elements.   dx = dy, back in the first
+    pub fn reshape(&mut self, x: Var, shape: &[usize]) -> Var {
+        let old = self.shape(x).to_vec();
+        if old == shape {
+            return x;
+        }
+        let to = self.ints("shape", &shape.iter().map(|&n| n as i64).collect::<Vec<_>>());
+        let elem = self.values[x.0].elem;
+        self.node("Reshape", vec![], vec![x, to], elem, shape, move |g, _, dy| vec![Some(g.reshape(dy, &old)), None])
+    }
+
+    /// y = x repeated to `shape` along its axes of length 1.   dx = Σ dy over them
+    pub fn expand(&mut self, x: Var, shape: &[usize]) -> Var {
+        let old = self.shape(x).to_vec();
+        if old == shape {
+            return x;
+        }
+        let to = self.ints("shape", &shape.iter().map(|&n| n as i64).collect::<Vec<_>>());
+        self.node("Expand", vec![], vec![x, to], Type::F32, shape, move |g, _, dy| {
+            vec![Some(g.unbroadcast(dy, &old)), None]
+        })
+    }
+
+    /// y = the rows of a, then the rows of b.   da and db = those rows of dy
+    pub fn concat_rows(&mut self, a: Var, b: Var) -> Var {
+        let (m, n) = (self.shape(a)[0], self.shape(b)[0]);
+        let mut shape = self.shape(a).to_vec();
+        shape[0] = m + n;
+        self.node("Concat", vec![Attribute::int("axis", 0)], vec![a, b], Type::F32, &shape, move |g, _, dy| {
+            vec![Some(g.rows(dy, 0, m)), Some(g.rows(dy, m, m + n))]
+        })
+    }
+
+    /// y = rows from ≤ r < to of x.   dx = dy in those rows, 0 in the others
+    pub fn rows(&mut self, x: Var, from: usize, to: usize) -> Var {
+        let mut shape = self.shape(x).to_vec();
+        let all = shape[0];
+        shape[0] = to - from;
+        let inputs = vec![x, self.ints("from", &[from as i64]), self.ints("to", &[to as i64]), self.ints("axis", &[0])];
+        self.node("Slice", vec![], inputs, Type::F32, &shape, move |g, _, dy| {
+            let mut dx = dy;
+            for (count, first) in [(from, true), (all - to, false)] {
+                if count > 0 {
+                    let mut shape = g.shape(dy).to_vec();
+                    shape[0] = count;
+                    let (zero, ones) = (g.scalar(0.0), vec![1; shape.len()]);
+                    let zero = g.reshape(zero, &ones);
+                    let zeros = g.expand(zero, &shape);
+                    dx = if first { g.concat_rows(zeros, dx) } else { g.concat_rows(dx, zeros) };
+                }
+            }
+            vec![Some(dx), None, None, None]
+        })
+    }
+
+    // ---- choice and data: no gradient flows to conditions, indices and bytes
+
+    /// y = a where the condition holds, else b.   da = dy where it holds, else 0; db the other way round
+    pub fn r#where(&mut self, condition: Var, a: Var, b: Var) -> Var {
+        let shape = broadcast(self.shape(a), self.shape(b));
+        let shape = broadcast(&shape, self.shape(condition));
+        let (sa, sb) = (self.shape(a).to_vec(), self.shape(b).to_vec());
+        self.node("Where", vec![], vec![condition, a, b], Type::F32, &shape, move |g, _, dy| {
+            let zero = g.scalar(0.0);
+            let (da, db) = (g.r#where(condition, dy, zero), g.r#where(condition, zero, dy));
+            vec![None, Some(g.unbroadcast(da, &sa)), Some(g.unbroadcast(db, &sb))]
+        })
+    }
+
+    /// x, for a part of the graph that gradients shall not leave.
+    pub fn detach(&mut self, x: Var) -> Var {
+        let (elem, shape) = (self.values[x.0].elem, self.shape(x).to_vec());
+        self.leaf_node("Identity", vec![], vec![x], elem, &[&shape])[0]
+    }
+
+    /// a > b, as a condition.
+    pub fn greater(&mut self, a: Var, b: Var) -> Var {
+        let shape = broadcast(self.shape(a), self.shape(b));
+        self.leaf_node("Greater", vec![], vec![a, b], Type::Bool, &[&shape])[0]
+    }
+
+    /// x, at least `min` and at most `max`.
+    pub fn clip(&mut self, x: Var, min: f32, max: f32) -> Var {
+        let shape = self.shape(x).to_vec();
+        let (min, max) = (self.scalar(min), self.scalar(max));
+        self.leaf_node("Clip", vec![], vec![x, min, max], Type::F32, &[&shape])[0]
+    }
+
+    /// Rows of `data`, picked by `index` (B,).
+    pub fn gather(&mut self, data: Var, index: Var) -> Var {
+        let mut shape = self.shape(data).to_vec();
+        shape[0] = self.shape(index)[0];
+        let elem = self.values[data.0].elem;
+        self.leaf_node("Gather", vec![Attribute::int("axis", 0)], vec![data, index], elem, &[&shape])[0]
+    }
+
+    /// x in another number type.
+    pub fn cast(&mut self, x: Var, to: Type) -> Var {
+        let shape = self.shape(x).to_vec();
+        self.leaf_node("Cast", vec![Attribute::int("to", to as i64)], vec![x], to, &[&shape])[0]
+    }
+
+    /// aˣ, for numbers that no loss depends on.
+    pub fn pow(&mut self, a: Var, x: Var) -> Var {
+        let (elem, shape) = (self.values[a.0].elem, self.shape(a).to_vec());
+        self.leaf_node("Pow", vec![], vec![a, x], elem, &[&shape])[0]
+    }
+
+    /// Scalars, as a (1, n) tensor.
+    pub fn stack(&mut self, scalars: &[Var]) -> Var {
+        let columns: Vec<Var> = scalars.iter().map(|&x| self.reshape(x, &[1, 1])).collect();
+        self.leaf_node("Concat", vec![Attribute::int("axis", 1)], columns, Type::F32, &[&[1, scalars.len()]])[0]
+    }
+
+    /// A vector cut into consecutive tensors of these shapes.
+    pub fn split(&mut self, x: Var, shapes: &[Vec<usize>]) -> Vec<Var> {
+        let sizes: Vec<usize> = shapes.iter().map(|s| s.iter().product()).collect();
+        assert_eq!(self.shape(x), [sizes.iter().sum::<usize>()]);
+        let list = self.ints("split", &sizes.iter().map(|&n| n as i64).collect::<Vec<_>>());
+        let flat: Vec<[usize; 1]> = sizes.iter().map(|&n| [n]).collect();
+        let flat: Vec<&[usize]> = flat.iter().map(|s| s.as_slice()).collect();
+        let elem = self.values[x.0].elem;
+        let pieces = self.leaf_node("Split", vec![Attribute::int("axis", 0)], vec![x, list], elem, &flat);
+        pieces.into_iter().zip(shapes).map(|(p, s)| self.reshape(p, s)).collect()
+    }
+
+    // ---- out
+
+    /// The model that computes `outputs`, with only the nodes that they need. The first dimension of inputs and
+    /// outputs is left to the caller under the name `free`, where one is given; the graph must not depend on it.
+    pub fn to_model(&self, name: &str, outputs: &[(Var, String)], free: Option<&str>) -> onnx::Model {
+        let mut needed = vec![false; self.values.len()];
+        outputs.iter().for_each(|(v, _)| needed[v.0] = true);
+        let mut live = vec![false; self.nodes.len()];
+        for (n, node) in self.nodes.iter().enumerate().rev() {
+            live[n] = node.outputs.iter().any(|o| needed[o.0]);
+            if live[n] {
+                node.inputs.iter().for_each(|i| needed[i.0] = true);
+            }
+        }
+        // An output takes its own name where it is born; one that is an input, or has two names, needs a copy.
+        let mut names: Vec<&str> = self.values.iter().map(|v| v.name.as_str()).collect();
+        let mut copies = vec![];
+        let mut taken = vec![false; self.values.len()];
+        for (v, output) in outputs {
+            let born = matches!(self.values[v.0].origin, Origin::Node(_));
+            if born && !std::mem::replace(&mut taken[v.0], true) {
+                names[v.0] = output;
+            } else {
+                copies.push((*v, output));
+            }
+        }
+        let text = |vars: &[Var]| vars.iter().map(|v| names[v.0].to_string()).collect::<Vec<_>>();
+        let mut nodes: Vec<onnx::Node> = (self.nodes.iter().enumerate().filter(|(n, _)| live[*n]))
+            .map(|(_, node)| onnx::Node {
+                input: text(&node.inputs),
+                output: text(&node.outputs),
+                name: names[node.outputs[0].0].into(),
+                op_type: node.op_type.into(),
+                attribute: node.attributes.clone(),
+            })
+            .collect();
+        nodes.extend(copies.into_iter().map(|(v, output)| onnx::Node {
+            input: text(&[v]),
+            output: vec![output.clone()],
+            name: output.clone(),
+            op_type: "Identity".into(),
+            attribute: vec![],
+        }));
+        let info = |v: &Value, name: &str| onnx::ValueInfo::tensor(name, v.elem, &v.shape, free);
+        let mut graph = onnx::GraphProto { node: nodes, name: name.into(), ..Default::default() };
+        for value in self.values.iter().zip(&needed).filter_map(|(value, needed)| needed.then_some(value)) {
+            match &value.origin {
+                Origin::Input => graph.input.push(info(value, &value.name)),
+                Origin::Constant(bytes) => graph.initializer.push(onnx::Tensor {
+                    dims: value.shape.iter().map(|&n| n as i64).collect(),
+                    data_type: value.elem as i32,
+                    name: value.name.clone(),
+                    raw_data: bytes.clone(),
+                }),
+                Origin::Node(_) => {}
+            }
+        }
+        graph.output = outputs.iter().map(|(v, name)| info(&self.values[v.0], name)).collect();
+        onnx::Model {
+            ir_version: onnx::IR_VERSION,
+            producer_name: "trainer".into(),
+            producer_version: env!("CARGO_PKG_VERSION").into(),
+            graph: Some(graph),
+            opset_import: vec![onnx::OperatorSetId { domain: String::new(), version: onnx::OPSET }],
+            ..Default::default()
+        }
+    }
+
+    // ---- how operators are recorded
+
+    fn value(&mut self, name: String, elem: Type, shape: &[usize], origin: Origin) -> Var {
+        self.values.push(Value { name, elem, shape: shape.into(), origin });
+        Var(self.values.len() - 1)
+    }
+
+    fn record(
+        &mut self,
+        op_type: &'static str,
+        attributes: Vec<Attribute>,
+        inputs: Vec<Var>,
+        elem: Type,
+        shapes: &[&[usize]],
+        backward: Option<Backward>,
+    ) -> Vec<Var> {
+        let node = self.nodes.len();
+        let outputs: Vec<Var> = (shapes.iter().enumerate())
+            .map(|(i, shape)| {
+                let name = format!("{}{op_type}_{}", self.scope, node + i * 10_000);
+                self.value(name, elem, shape, Origin::Node(node))
+            })
+            .collect();
+        self.nodes.push(Node { op_type, attributes, inputs, outputs: outputs.clone(), backward });
+        outputs
+    }
+
+    fn node(
+        &mut self,
+        op_type: &'static str,
+        attributes: Vec<Attribute>,
+        inputs: Vec<Var>,
+        elem: Type,
+        shape: &[usize],
+        backward: impl Fn(&mut Graph, Var, Var) -> Vec<Option<Var>> + 'static,
+    ) -> Var {
+        self.record(op_type, attributes, inputs, elem, &[shape], Some(Rc::new(backward)))[0]
+    }
+
+    /// A node that gradients do not pass.
+    fn leaf_node(
+        &mut self,
+        op_type: &'static str,
+        attributes: Vec<Attribute>,
+        inputs: Vec<Var>,
+        elem: Type,
+        shapes: &[&[usize]],
+    ) -> Vec<Var> {
+        self.record(op_type, attributes, inputs, elem, shapes, None)
+    }
+
+    /// An elementwise operator of one tensor; `backward(g, x, y, dy)` gives dx.
+    fn unary(
+        &mut self,
+        op_type: &'static str,
+        attributes: Vec<Attribute>,
+        x: Var,
+        backward: impl Fn(&mut Graph, Var, Var, Var) -> Var + 'static,
+    ) -> Var {
+        let (elem, shape) = (self.values[x.0].elem, self.shape(x).to_vec());
+        self.node(op_type, attributes, vec![x], elem, &shape, move |g, y, dy| vec![Some(backward(g, x, y, dy))])
+    }
+
+    /// An elementwise operator of two tensors; `backward(g, a, b, y, dy)` gives (da, db) before broadcasting is undone.
+    fn binary(
+        &mut self,
+        op_type: &'static str,
+        a: Var,
+        b: Var,
+        backward: impl Fn(&mut Graph, Var, Var, Var, Var) -> (Var, Var) + 'static,
+    ) -> Var {
+        let (sa, sb) = (self.shape(a).to_vec(), self.shape(b).to_vec());
+        let elem = self.values[a.0].elem;
+        self.node(op_type, vec![], vec![a, b], elem, &broadcast(&sa, &sb), move |g, y, dy| {
+            let (da, db) = backward(g, a, b, y, dy);
+            vec![Some(g.unbroadcast(da, &sa)), Some(g.unbroadcast(db, &sb))]
+        })
+    }
+
+    /// Sums a gradient over the axes along which its tensor, of this shape, had been repeated.
+    fn unbroadcast(&mut self, dy: Var, shape: &[usize]) -> Var {
+        let from = self.shape(dy).to_vec();
+        let missing = from.len() - shape.len();
+        let axes: Vec<usize> =
+            (0..from.len()).filter(|&i| i < missing || (shape[i - missing] == 1 && from[i] != 1)).collect();
+        let sum = if axes.is_empty() { dy } else { self.sum(dy, &axes, true) };
+        self.reshape(sum, shape)
+    }
+}
+
+/// NumPy's rule: shapes are aligned at their last axis, and ones stretch.
+fn broadcast(a: &[usize], b: &[usize]) -> Vec<usize> {
+    let rank = a.len().max(b.len());
+    let at = |s: &[usize], i: usize| if i + s.len() < rank { 1 } else { s[i + s.len() - rank] };
+    (0..rank)
+        .map(|i| {
+            let (m, n) = (at(a, i), at(b, i));
+            assert!(m == n || m == 1 || n == 1, "{a:?} and {b:?} do not broadcast");
+            m.max(n)
+        })
+        .collect()
+}

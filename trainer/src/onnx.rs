@@ -1,0 +1,177 @@
+//! The part of the ONNX format that this project writes: the messages of [onnx.proto] that a model of
+//! float tensors, standard operators and metadata needs, with the field numbers of that file.
+//!
+//! [onnx.proto]: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
+
+use prost::Message;
+
+/// IR version 8 with opset 17: old enough for every ONNX Runtime since 1.12, new enough for each operator we use.
+pub const IR_VERSION: i64 = 8;
+pub const OPSET: i64 = 17;
+
+/// `TensorProto.DataType`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Type {
+    F32 = 1,
+    U8 = 2,
+    I64 = 7,
+    Bool = 9,
+    F64 = 11,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Model {
+    #[prost(int64, tag = "1")]
+    pub ir_version: i64,
+    #[prost(string, tag = "2")]
+    pub producer_name: String,
+    #[prost(string, tag = "3")]
+    pub producer_version: String,
+    #[prost(string, tag = "6")]
+    pub doc_string: String,
+    #[prost(message, optional, tag = "7")]
+    pub graph: Option<GraphProto>,
+    #[prost(message, repeated, tag = "8")]
+    pub opset_import: Vec<OperatorSetId>,
+    #[prost(message, repeated, tag = "14")]
+    pub metadata_props: Vec<StringStringEntry>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct GraphProto {
+    #[prost(message, repeated, tag = "1")]
+    pub node: Vec<Node>,
+    #[prost(string, tag = "2")]
+    pub name: String,
+    #[prost(message, repeated, tag = "5")]
+    pub initializer: Vec<Tensor>,
+    #[prost(message, repeated, tag = "11")]
+    pub input: Vec<ValueInfo>,
+    #[prost(message, repeated, tag = "12")]
+    pub output: Vec<ValueInfo>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Node {
+    #[prost(string, repeated, tag = "1")]
+    pub input: Vec<String>,
+    #[prost(string, repeated, tag = "2")]
+    pub output: Vec<String>,
+    #[prost(string, tag = "3")]
+    pub name: String,
+    #[prost(string, tag = "4")]
+    pub op_type: String,
+    #[prost(message, repeated, tag = "5")]
+    pub attribute: Vec<Attribute>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Attribute {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    #[prost(float, optional, tag = "2")]
+    pub f: Option<f32>,
+    #[prost(int64, optional, tag = "3")]
+    pub i: Option<i64>,
+    #[prost(int64, repeated, packed = "false", tag = "8")]
+    pub ints: Vec<i64>,
+    /// `AttributeType`: 1 FLOAT, 2 INT, 7 INTS.
+    #[prost(int32, tag = "20")]
+    pub r#type: i32,
+}
+
+impl Attribute {
+    pub fn float(name: &str, f: f32) -> Self {
+        Self { name: name.into(), f: Some(f), r#type: 1, ..Self::default() }
+    }
+
+    pub fn int(name: &str, i: i64) -> Self {
+        Self { name: name.into(), i: Some(i), r#type: 2, ..Self::default() }
+    }
+
+    pub fn ints(name: &str, ints: &[i64]) -> Self {
+        Self { name: name.into(), ints: ints.into(), r#type: 7, ..Self::default() }
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Tensor {
+    #[prost(int64, repeated, packed = "false", tag = "1")]
+    pub dims: Vec<i64>,
+    #[prost(int32, tag = "2")]
+    pub data_type: i32,
+    #[prost(string, tag = "8")]
+    pub name: String,
+    /// Little-endian, row-major.
+    #[prost(bytes = "vec", tag = "9")]
+    pub raw_data: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct ValueInfo {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    #[prost(message, optional, tag = "2")]
+    pub r#type: Option<TypeProto>,
+}
+
+impl ValueInfo {
+    /// A tensor; `free` names the first dimension instead of giving its length, so that callers may choose it.
+    pub fn tensor(name: &str, elem: Type, shape: &[usize], free: Option<&str>) -> Self {
+        let dim = shape
+            .iter()
+            .enumerate()
+            .map(|(axis, &n)| match free {
+                Some(param) if axis == 0 => Dimension { dim_value: None, dim_param: Some(param.into()) },
+                _ => Dimension { dim_value: Some(n as i64), dim_param: None },
+            })
+            .collect();
+        let tensor_type = TypeTensor { elem_type: elem as i32, shape: Some(Shape { dim }) };
+        Self { name: name.into(), r#type: Some(TypeProto { tensor_type: Some(tensor_type) }) }
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct TypeProto {
+    #[prost(message, optional, tag = "1")]
+    pub tensor_type: Option<TypeTensor>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct TypeTensor {
+    #[prost(int32, tag = "1")]
+    pub elem_type: i32,
+    #[prost(message, optional, tag = "2")]
+    pub shape: Option<Shape>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Shape {
+    #[prost(message, repeated, tag = "1")]
+    pub dim: Vec<Dimension>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Dimension {
+    #[prost(int64, optional, tag = "1")]
+    pub dim_value: Option<i64>,
+    #[prost(string, optional, tag = "2")]
+    pub dim_param: Option<String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct OperatorSetId {
+    #[prost(string, tag = "1")]
+    pub domain: String,
+    #[prost(int64, tag = "2")]
+    pub version: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct StringStringEntry {
+    #[prost(string, tag = "1")]
+    pub key: String,
+    #[prost(string, tag = "2")]
+    pub value: String,
+}

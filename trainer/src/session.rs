@@ -1,0 +1,251 @@
+//! ONNX Runtime. The only file that says `ort`.
+
+use std::fmt;
+
+use anyhow::{Context, Result, anyhow, bail};
+use ort::environment::Environment;
+use ort::ep;
+use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
+use ort::session::builder::SessionBuilder;
+use ort::session::{IoBinding, Session};
+use ort::value::{DynTensor, PrimitiveTensorElementType, Tensor};
+use prost::Message;
+
+use crate::gan::{LATENT, PIXELS, StepGraph, state_specs};
+use crate::graph::Graph;
+use crate::onnx;
+use crate::onnxruntime;
+
+/// Where a session runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    Cpu,
+    Cuda,
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Device::Cpu => "cpu",
+            Device::Cuda => "cuda",
+        })
+    }
+}
+
+/// ONNX Runtime, loaded into this process, and the device and threads that its sessions use.
+#[derive(Clone)]
+pub struct OnnxRuntime {
+    environment: Environment,
+    pub device: Device,
+    pub threads: usize,
+    /// The shared library, and how it was found.
+    pub library: String,
+}
+
+impl OnnxRuntime {
+    /// Loads ONNX Runtime (see [`onnxruntime::locate`]) and settles the device: the one asked for, or, with `None`,
+    /// CUDA where it works and else the CPU.
+    ///
+    /// # Errors
+    /// When no library can be had, or CUDA was asked for and does not work: the sentence says what is missing.
+    pub fn open(device: Option<Device>, threads: usize, offline: bool, say: &mut dyn FnMut(&str)) -> Result<Self> {
+        let (environment, library) = load(device == Some(Device::Cuda), offline, say)?;
+        let mut runtime = Self { environment, device: Device::Cuda, threads, library };
+        match device {
+            Some(Device::Cpu) => runtime.device = Device::Cpu,
+            Some(Device::Cuda) => runtime.probe().context("--device cuda")?,
+            None => {
+                if let Err(why) = runtime.probe() {
+                    runtime.device = Device::Cpu;
+                    let why = format!("{why:#}");
+                    say(&format!("device cpu (no CUDA: {})", why.lines().next().unwrap_or_default()));
+                } else {
+                    say("device cuda");
+                }
+            }
+        }
+        Ok(runtime)
+    }
+
+    /// Runs a model of f32 inputs once, on the host's data; the outputs in the model's order.
+    pub fn run(&self, model: &onnx::Model, inputs: &[(&str, &[usize], &[f32])]) -> Result<Vec<Vec<f32>>> {
+        let mut session = self.session(model)?;
+        let mut binding = session.create_binding()?;
+        for (name, shape, data) in inputs {
+            binding.bind_input(*name, &Tensor::from_array((*shape, data.to_vec()))?)?;
+        }
+        let names: Vec<String> = session.outputs().iter().map(|o| o.name().to_string()).collect();
+        let host = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::CPUOutput)?;
+        names.iter().try_for_each(|name| binding.bind_output_to_device(name, &host))?;
+        let outputs = session.run_binding(&binding)?;
+        names.iter().map(|name| Ok(outputs[name.as_str()].try_extract_tensor::<f32>()?.1.to_vec())).collect()
+    }
+
+    fn session(&self, model: &onnx::Model) -> Result<Session> {
+        let builder = Session::builder(&self.environment)?;
+        let mut builder = self.configure(builder).map_err(|e| anyhow!("ONNX Runtime: {e}"))?;
+        Ok(builder.commit_from_memory(&model.encode_to_vec())?)
+    }
+
+    fn configure(&self, builder: SessionBuilder) -> ort::Result<SessionBuilder, ort::Error<SessionBuilder>> {
+        let builder = builder.with_intra_threads(self.threads)?;
+        match self.device {
+            Device::Cpu => Ok(builder),
+            // TF32 would round every product to 10 bits; a registration that fails must say so, not fall back.
+            Device::Cuda => {
+                let cuda = ep::CUDA::default().with_tf32(false).build().error_on_failure();
+                builder.with_execution_providers([cuda])?.with_disable_cpu_fallback()
+            }
+        }
+    }
+
+    /// Runs one small product on the device: the only proof that it is there.
+    fn probe(&self) -> Result<()> {
+        let mut g = Graph::default();
+        let x = g.input("x", onnx::Type::F32, &[1, 1]);
+        let y = g.gemm(x, x, None, false, false);
+        let model = g.to_model("probe", &[(y, "y".into())], None);
+        let y = self.run(&model, &[("x", &[1, 1], &[3.0])])?;
+        if y != [[9.0]] {
+            bail!("3 · 3 gave {y:?}");
+        }
+        Ok(())
+    }
+
+    /// A tensor of the host's, moved to where sessions want it.
+    fn upload<T>(&self, shape: &[usize], data: &[T]) -> Result<DynTensor>
+    where
+        T: PrimitiveTensorElementType + fmt::Debug + Copy + 'static,
+    {
+        let mut tensor = Tensor::<T>::new(&Allocator::default(), shape)?;
+        tensor.extract_tensor_mut().1.copy_from_slice(data);
+        Ok(match self.device {
+            Device::Cpu => tensor.upcast(),
+            Device::Cuda => tensor.to(AllocationDevice::CUDA, 0)?.upcast(),
+        })
+    }
+}
+
+/// Tries the candidates in their order; what was wrong with each is told when none loads.
+fn load(cuda: bool, offline: bool, say: &mut dyn FnMut(&str)) -> Result<(Environment, String)> {
+    let mut refused = vec![];
+    for candidate in onnxruntime::locate(cuda, offline, say) {
+        let candidate = candidate?;
+        match ort::init_from(&candidate.path) {
+            Ok(builder) => {
+                let environment = builder.with_name("trainer").build()?;
+                return Ok((environment, format!("{} ({})", candidate.path.display(), candidate.source)));
+            }
+            Err(why) => refused.push(format!("{}: {why}", candidate.source)),
+        }
+    }
+    bail!("no ONNX Runtime could be loaded: {}", refused.join("; "))
+}
+
+/// All of training that outlives a step, on the host: the tensors of [`state_specs`] in their order, and the count of
+/// steps that made them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainState {
+    pub tensors: Vec<Vec<f32>>,
+    pub step: i64,
+}
+
+/// The numbers of [`StepGraph::METRICS`].
+pub type Metrics = [f32; StepGraph::METRICS.len()];
+
+/// A training loop's hold on ONNX Runtime: the data set and two sets of state tensors on the device, and for each step
+/// graph a session with its two bindings, from the first set to the second and back. Nothing is allocated per step,
+/// and no parameter is copied.
+pub struct Stepper {
+    runtime: OnnxRuntime,
+    programs: Vec<Program>,
+    state: [Vec<DynTensor>; 2],
+    /// The set that holds the newest state.
+    live: usize,
+}
+
+struct Program {
+    session: Session,
+    bindings: [IoBinding; 2],
+    pick: Tensor<i64>,
+    z: Tensor<f32>,
+    keep: Tensor<u8>,
+    metrics: Tensor<f32>,
+}
+
+/// The host's buffers that a step reads, see [`StepGraph::new`].
+pub struct Feed<'a> {
+    pub pick: &'a mut [i64],
+    pub z: &'a mut [f32],
+    pub keep: &'a mut [u8],
+}
+
+impl Stepper {
+    /// Sessions for `graphs`, which share the state and the data set `images` (N, 784).
+    pub fn new(runtime: &OnnxRuntime, graphs: &[StepGraph], state: &TrainState, images: &[u8]) -> Result<Self> {
+        let specs = state_specs();
+        let images = runtime.upload(&[images.len() / PIXELS, PIXELS], images)?;
+        let mut sets = [Vec::new(), Vec::new()];
+        for set in &mut sets {
+            for (spec, data) in specs.iter().zip(&state.tensors) {
+                set.push(runtime.upload(&spec.shape, data)?);
+            }
+            set.push(runtime.upload(&[], &[state.step])?);
+        }
+        let mut programs = vec![];
+        for graph in graphs {
+            let session = runtime.session(&graph.model)?;
+            let host = Allocator::default();
+            let pick = Tensor::<i64>::new(&host, [graph.batch])?;
+            let z = Tensor::<f32>::new(&host, [2 * graph.batch, LATENT])?;
+            let keep = Tensor::<u8>::new(&host, [graph.keep_len])?;
+            let mut metrics = Tensor::<f32>::new(&host, [1, StepGraph::METRICS.len()])?;
+            let mut bind = |from: usize| -> Result<IoBinding> {
+                let mut binding = session.create_binding()?;
+                binding.bind_input("images", &images)?;
+                binding.bind_input("pick", &pick)?;
+                binding.bind_input("z", &z)?;
+                binding.bind_input("keep", &keep)?;
+                binding.bind_output("metrics", &mut metrics)?;
+                for (i, spec) in specs.iter().enumerate() {
+                    binding.bind_input(&spec.name, &sets[from][i])?;
+                    binding.bind_output(format!("next.{}", spec.name), &mut sets[1 - from][i])?;
+                }
+                Ok(binding)
+            };
+            let bindings = [bind(0)?, bind(1)?];
+            programs.push(Program { session, bindings, pick, z, keep, metrics });
+        }
+        Ok(Self { runtime: runtime.clone(), programs, state: sets, live: 0 })
+    }
+
+    /// What the next [`Self::step`] of this graph will read.
+    pub fn feed(&mut self, graph: usize) -> Feed<'_> {
+        let Program { pick, z, keep, .. } = &mut self.programs[graph];
+        Feed { pick: pick.extract_tensor_mut().1, z: z.extract_tensor_mut().1, keep: keep.extract_tensor_mut().1 }
+    }
+
+    /// One training step.
+    pub fn step(&mut self, graph: usize) -> Result<Metrics> {
+        let program = &mut self.programs[graph];
+        program.session.run_binding(&program.bindings[self.live])?;
+        self.live = 1 - self.live;
+        let metrics = program.metrics.extract_tensor().1;
+        Ok(metrics.try_into().expect("the shape that was bound"))
+    }
+
+    /// The newest state, copied to the host.
+    pub fn state(&self) -> Result<TrainState> {
+        let set = &self.state[self.live];
+        let (step, tensors) = set.split_last().expect("the step is last");
+        let tensors = tensors.iter().map(|t| self.download(t)).collect::<Result<_>>()?;
+        Ok(TrainState { tensors, step: self.download(step)?[0] })
+    }
+
+    fn download<T: PrimitiveTensorElementType + Copy>(&self, tensor: &DynTensor) -> Result<Vec<T>> {
+        Ok(match self.runtime.device {
+            Device::Cpu => tensor.try_extract_tensor::<T>()?.1.to_vec(),
+            Device::Cuda => tensor.to(AllocationDevice::CPU, 0)?.try_extract_tensor::<T>()?.1.to_vec(),
+        })
+    }
+}
