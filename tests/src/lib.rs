@@ -1,1 +1,39 @@
-//! End-to-end tests of the two programs, against other implementations.
+//! End-to-end tests of the two programs, against other implementations. This crate holds what they share.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// The folder of the real MNIST, from `MNIST_DIR` or beside the project; `None`, with a word why, where it is not.
+pub fn mnist() -> Option<PathBuf> {
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/mnist");
+    let dir = std::env::var_os("MNIST_DIR").map_or(beside, PathBuf::from);
+    let found = dir.is_dir();
+    if !found {
+        eprintln!("skipped: no MNIST in {}; name its folder in MNIST_DIR", dir.display());
+    }
+    found.then_some(dir)
+}
+
+/// The Python that `tests/run` gave the peers (onnx, onnxruntime, numpy, pillow); `None`, with a word why, without it.
+pub fn peers_python() -> Option<PathBuf> {
+    let python = std::env::var_os("PEERS_PYTHON").map(PathBuf::from);
+    if python.is_none() {
+        eprintln!("skipped: PEERS_PYTHON is not set; tests/run sets it");
+    }
+    python
+}
+
+/// One of the project's programs, as built beside the tests.
+pub fn program(name: &str) -> Command {
+    let mut path = std::env::current_exe().expect("the test's own path");
+    path.pop(); // the test's name
+    path.pop(); // deps
+    Command::new(path.join(name))
+}
+
+/// Runs a command to its end; its standard error as text, for tests of what it says.
+pub fn run(command: &mut Command) -> (Output, String) {
+    let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}; build the workspace first"));
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output, stderr)
+}

@@ -5,7 +5,7 @@
 //!
 //! In the formulas dx is the gradient of the loss with respect to x. Shapes are fixed when the graph is built.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use crate::onnx::{self, Attribute, Type};
@@ -44,6 +44,7 @@ pub struct Graph {
     values: Vec<Value>,
     nodes: Vec<Node>,
     scalars: HashMap<u32, Var>,
+    names: HashSet<String>,
     scope: String,
 }
 
@@ -118,18 +119,17 @@ impl Graph {
 
     /// The f64 scalar x.
     pub fn scalar64(&mut self, x: f64) -> Var {
-        self.value(format!("{x:?}_f64_{}", self.values.len()), Type::F64, &[], Origin::Constant(x.to_le_bytes().into()))
+        self.value(format!("{x:?}_f64"), Type::F64, &[], Origin::Constant(x.to_le_bytes().into()))
     }
 
     /// The i64 scalar x.
     pub fn scalar_int(&mut self, x: i64) -> Var {
-        self.value(format!("{x}_i64_{}", self.values.len()), Type::I64, &[], Origin::Constant(x.to_le_bytes().into()))
+        self.value(format!("{x}_i64"), Type::I64, &[], Origin::Constant(x.to_le_bytes().into()))
     }
 
     fn ints(&mut self, name: &str, data: &[i64]) -> Var {
         let bytes = data.iter().flat_map(|x| x.to_le_bytes()).collect();
-        let name = format!("{name}_{}", self.values.len());
-        self.value(name, Type::I64, &[data.len()], Origin::Constant(bytes))
+        self.value(name.into(), Type::I64, &[data.len()], Origin::Constant(bytes))
     }
 
     // ---- arithmetic; the two sides have one shape, or one of them is broadcast (NumPy's rule)
@@ -458,7 +458,9 @@ impl Graph {
 
     // ---- how operators are recorded
 
+    /// A name that is taken gets a number, for ONNX wants each only once.
     fn value(&mut self, name: String, elem: Type, shape: &[usize], origin: Origin) -> Var {
+        let name = if self.names.insert(name.clone()) { name } else { format!("{name}_{}", self.values.len()) };
         self.values.push(Value { name, elem, shape: shape.into(), origin });
         Var(self.values.len() - 1)
     }
@@ -473,12 +475,9 @@ impl Graph {
         backward: Option<Backward>,
     ) -> Vec<Var> {
         let node = self.nodes.len();
-        let outputs: Vec<Var> = (shapes.iter().enumerate())
-            .map(|(i, shape)| {
-                let name = format!("{}{op_type}_{}", self.scope, node + i * 10_000);
-                self.value(name, elem, shape, Origin::Node(node))
-            })
-            .collect();
+        let name = format!("{}{op_type}", self.scope);
+        let outputs: Vec<Var> =
+            shapes.iter().map(|shape| self.value(name.clone(), elem, shape, Origin::Node(node))).collect();
         self.nodes.push(Node { op_type, attributes, inputs, outputs: outputs.clone(), backward });
         outputs
     }
@@ -557,4 +556,96 @@ fn broadcast(a: &[usize], b: &[usize]) -> Vec<usize> {
             m.max(n)
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::{Device, OnnxRuntime};
+
+    type Rule = fn(&mut Graph, Var) -> Var;
+
+    /// Every operator with a backward rule, in each of its forms, as a function of x (3, 4).
+    #[rustfmt::skip]
+    const RULES: &[(&str, Rule)] = &[
+        ("add",                |g, x| { let b = g.tanh(x); g.add(x, b) }),
+        ("add, broadcast",     |g, x| { let b = g.sum(x, &[0], false); g.add(x, b) }),
+        ("sub, broadcast",     |g, x| { let b = g.sum(x, &[1], true); g.sub(b, x) }),
+        ("mul",                |g, x| { let b = g.tanh(x); g.mul(x, b) }),
+        ("div",                |g, x| { let b = g.softplus(x); g.div(x, b) }),
+        ("neg",                |g, x| g.neg(x)),
+        ("sqrt",               |g, x| { let p = g.softplus(x); g.sqrt(p) }),
+        ("gemm",               |g, x| { let b = g.reshape(x, &[4, 3]); g.gemm(x, b, None, false, false) }),
+        ("gemm with bias",     |g, x| { let (b, c) = (g.reshape(x, &[4, 3]), g.sum(x, &[1], false));
+                                        g.gemm(x, b, Some(c), false, false) }),
+        ("gemm, transA",       |g, x| { let b = g.tanh(x); g.gemm(x, b, None, true, false) }),
+        ("gemm, transB",       |g, x| { let b = g.tanh(x); g.gemm(x, b, None, false, true) }),
+        ("gemm, both",         |g, x| { let b = g.reshape(x, &[4, 3]); g.gemm(x, b, None, true, true) }),
+        ("leaky_relu",         |g, x| g.leaky_relu(x, 0.2)),
+        ("tanh",               |g, x| g.tanh(x)),
+        ("sigmoid",            |g, x| g.sigmoid(x)),
+        ("softplus",           |g, x| g.softplus(x)),
+        ("sum",                |g, x| g.sum(x, &[0], false)),
+        ("mean",               |g, x| g.mean(x)),
+        ("reshape",            |g, x| g.reshape(x, &[2, 6])),
+        ("expand",             |g, x| { let c = g.reshape(x, &[3, 1, 4]); g.expand(c, &[3, 2, 4]) }),
+        ("concat_rows",        |g, x| { let b = g.tanh(x); g.concat_rows(x, b) }),
+        ("rows",               |g, x| g.rows(x, 1, 2)),
+        ("where",              |g, x| { let (zero, t) = (g.scalar(0.0), g.tanh(x)); let c = g.greater(x, zero);
+                                        g.r#where(c, x, t) }),
+    ];
+
+    /// Σ (cᵢ yᵢ²) with uneven c, so that no two elements of a gradient are alike.
+    fn weighed_square(g: &mut Graph, y: Var) -> Var {
+        let shape = g.shape(y).to_vec();
+        let c: Vec<f32> = (0..shape.iter().product()).map(|i| 0.3 + (i * 11 % 13) as f32 * 0.1).collect();
+        let (c, y2) = (g.constant("c", &shape, &c), g.mul(y, y));
+        let weighed = g.mul(y2, c);
+        g.sum(weighed, &(0..shape.len()).collect::<Vec<_>>(), false)
+    }
+
+    #[test]
+    fn every_backward_rule_agrees_with_central_differences_to_second_order() {
+        let runtime = OnnxRuntime::open(Some(Device::Cpu), 1, false, &mut |_| ()).unwrap();
+        let at: Vec<f32> = (0..12).map(|i| ((i * 7 % 12) as f32 - 5.6) * 0.2).collect();
+        for (name, rule) in RULES {
+            let g = &mut Graph::default();
+            let x = g.input("x", Type::F32, &[3, 4]);
+            let y = rule(g, x);
+            let loss = weighed_square(g, y);
+            let first = g.grad(loss, &[x])[0];
+            let loss_of_first = weighed_square(g, first);
+            let second = g.grad(loss_of_first, &[x])[0];
+            let outputs = [loss, loss_of_first, first, second].map(|v| (v, format!("out_{}", v.0)));
+            let model = g.to_model(name, &outputs, None);
+            let run = |x: &[f32]| runtime.run(&model, &[("x", &[3, 4], x)]).unwrap();
+            let gradients = run(&at);
+            for i in 0..at.len() {
+                let h = 4e-3;
+                let moved = |by: f32| run(&[&at[..i], &[at[i] + by], &at[i + 1..]].concat());
+                let (less, more) = (moved(-h), moved(h));
+                for order in [0, 1] {
+                    let difference = (more[order][0] - less[order][0]) / (2.0 * h);
+                    let ours = gradients[2 + order][i];
+                    let scale = gradients[2 + order].iter().fold(1f32, |s, g| s.max(g.abs()));
+                    let error = (ours - difference).abs() / scale;
+                    assert!(error < 5e-3, "{name}, order {}, x[{i}]: {ours} against {difference}", order + 1);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_gradient_leaves_a_detached_part() {
+        let runtime = OnnxRuntime::open(Some(Device::Cpu), 1, false, &mut |_| ()).unwrap();
+        let g = &mut Graph::default();
+        let x = g.input("x", Type::F32, &[1, 1]);
+        let square = g.mul(x, x);
+        let square = g.detach(square);
+        let y = g.mul(square, x);
+        let loss = g.mean(y);
+        let dx = g.grad(loss, &[x])[0];
+        let model = g.to_model("detached", &[(dx, "dx".into())], None);
+        assert_eq!(runtime.run(&model, &[("x", &[1, 1], &[3.0])]).unwrap(), [[9.0]]);
+    }
 }

@@ -1,6 +1,7 @@
 //! ONNX Runtime. The only file that says `ort`.
 
 use std::fmt;
+use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
 use ort::environment::Environment;
@@ -81,6 +82,26 @@ impl OnnxRuntime {
         names.iter().map(|name| Ok(outputs[name.as_str()].try_extract_tensor::<f32>()?.1.to_vec())).collect()
     }
 
+    /// A model of f32 inputs, filled with ones, to run again and again.
+    pub fn timed(&self, model: &onnx::Model) -> Result<Timed> {
+        let session = self.session(model)?;
+        let mut binding = session.create_binding()?;
+        for input in session.inputs() {
+            let shape = input.dtype().tensor_shape().context("a tensor")?;
+            let shape: Vec<usize> = shape.iter().map(|&n| n as usize).collect();
+            binding.bind_input(input.name(), &self.upload(&shape, &vec![1f32; shape.iter().product()])?)?;
+        }
+        let place = match self.device {
+            Device::Cpu => AllocationDevice::CPU,
+            Device::Cuda => AllocationDevice::CUDA,
+        };
+        let place = MemoryInfo::new(place, 0, AllocatorType::Device, MemoryType::Default)?;
+        for output in session.outputs() {
+            binding.bind_output_to_device(output.name(), &place)?;
+        }
+        Ok(Timed { session, binding })
+    }
+
     fn session(&self, model: &onnx::Model) -> Result<Session> {
         let builder = Session::builder(&self.environment)?;
         let mut builder = self.configure(builder).map_err(|e| anyhow!("ONNX Runtime: {e}"))?;
@@ -140,6 +161,21 @@ fn load(cuda: bool, offline: bool, say: &mut dyn FnMut(&str)) -> Result<(Environ
         }
     }
     bail!("no ONNX Runtime could be loaded: {}", refused.join("; "))
+}
+
+/// A model that is run only for the time it takes.
+pub struct Timed {
+    session: Session,
+    binding: IoBinding,
+}
+
+impl Timed {
+    /// Seconds that one run takes.
+    pub fn run(&mut self) -> Result<f64> {
+        let start = Instant::now();
+        self.session.run_binding(&self.binding)?;
+        Ok(start.elapsed().as_secs_f64())
+    }
 }
 
 /// All of training that outlives a step, on the host: the tensors of [`state_specs`] in their order, and the count of

@@ -1,0 +1,139 @@
+//! How fast the training step is, and how near to what the machine could do.
+
+use std::time::Instant;
+
+use anyhow::Result;
+
+use crate::gan::{D_SIZES, G_SIZES, PIXELS, Recipe, StepGraph};
+use crate::graph::Graph;
+use crate::onnx::Type;
+use crate::random;
+use crate::session::{OnnxRuntime, Stepper, Timed};
+use crate::train::{draw, initial_state};
+
+/// Medians over the steps of one run; the peak was measured in turns with them.
+pub struct Figures {
+    pub device: String,
+    pub threads: usize,
+    pub batch: usize,
+    pub steps: usize,
+    /// Milliseconds a training step: the random numbers, the graph, and reading the metrics.
+    pub step_ms: f64,
+    /// 10⁹ floating-point operations a second in a 784 × 1024 × 1024 product by the same ONNX Runtime.
+    pub peak_gflops: f64,
+    /// Floating-point operations of one step's matrix products.
+    pub step_flop: f64,
+}
+
+/// Measures on a data set of noise, which costs what MNIST costs.
+pub fn bench(runtime: &OnnxRuntime, batch: usize, steps: usize) -> Result<Figures> {
+    const IMAGES: usize = 6000;
+    let recipe = Recipe::seed();
+    let graph = StepGraph::new(&recipe, batch, IMAGES);
+    let mut images = vec![0; IMAGES * PIXELS];
+    random::keep_masks_into(&mut images, 0, 0, 0, 0.5);
+    images.iter_mut().for_each(|pixel| *pixel *= 255);
+    let mut stepper = Stepper::new(runtime, &[graph], &initial_state(0), &images)?;
+    let mut product = product(runtime)?;
+    let pick: Vec<i64> = (0..batch).map(|i| (i * 37 % IMAGES) as i64).collect();
+
+    let (mut step_s, mut product_s) = (vec![], vec![]);
+    for step in 0..steps + WARM_UP {
+        let start = Instant::now();
+        draw(&mut stepper.feed(0), &recipe, &pick, 0, step as u64);
+        stepper.step(0)?;
+        step_s.push(start.elapsed().as_secs_f64());
+        if step % 16 == 0 {
+            product_s.push(product.run()?);
+        }
+    }
+    Ok(Figures {
+        device: runtime.device.to_string(),
+        threads: runtime.threads,
+        batch,
+        steps,
+        step_ms: 1e3 * median(&mut step_s[WARM_UP..]),
+        peak_gflops: 1e-9 * 2.0 * (M * N * N) as f64 / median(&mut product_s),
+        step_flop: step_flop(batch),
+    })
+}
+
+const WARM_UP: usize = 20;
+
+impl Figures {
+    /// The milliseconds that the step's products would take at the peak.
+    pub fn floor_ms(&self) -> f64 {
+        self.step_flop / self.peak_gflops * 1e-6
+    }
+
+    pub fn json(&self) -> String {
+        format!(
+            r#"{{"device":"{}","threads":{},"batch":{},"steps":{},"step_ms":{:.4},"peak_gflops":{:.1},"floor_ms":{:.4}}}"#,
+            self.device,
+            self.threads,
+            self.batch,
+            self.steps,
+            self.step_ms,
+            self.peak_gflops,
+            self.floor_ms()
+        )
+    }
+
+    pub fn table(&self) -> String {
+        format!(
+            "{}, {} thread{}, batch {}, median of {} steps\n\
+             a step                          {:8.3} ms\n\
+             its {:.1} MFLOP at the peak     {:8.3} ms   ({:.1} GFLOP/s in a large matrix product, same run)\n\
+             share of the peak               {:8.0} %",
+            self.device,
+            self.threads,
+            if self.threads == 1 { "" } else { "s" },
+            self.batch,
+            self.steps,
+            self.step_ms,
+            self.step_flop * 1e-6,
+            self.floor_ms(),
+            self.peak_gflops,
+            100.0 * self.floor_ms() / self.step_ms
+        )
+    }
+}
+
+/// Two operations for each multiply-add of the Gemms in a step graph.
+fn step_flop(batch: usize) -> f64 {
+    let madds = |sizes: &[usize]| sizes.windows(2).map(|w| w[0] * w[1]).sum::<usize>() as f64;
+    let (d, g) = (madds(&D_SIZES), madds(&G_SIZES));
+    let (d_first, g_first) = (madds(&D_SIZES[..2]), madds(&G_SIZES[..2]));
+    // D's update: G forward; D forward, its weights' gradient, its inputs' but for the first layer, on 2B rows.
+    let d_update = g + 2.0 * (d + d + (d - d_first));
+    // G's update: G and D forward; D's inputs' gradient; G's weights' and, but for the first layer, inputs' gradient.
+    let g_update = g + d + d + g + (g - g_first);
+    2.0 * batch as f64 * (d_update + g_update)
+}
+
+/// A matrix product large enough to run at the machine's peak: (M, N) by (N, N).
+fn product(runtime: &OnnxRuntime) -> Result<Timed> {
+    let mut g = Graph::default();
+    let a = g.input("a", Type::F32, &[M, N]);
+    let b = g.input("b", Type::F32, &[N, N]);
+    let c = g.gemm(a, b, None, false, false);
+    runtime.timed(&g.to_model("product", &[(c, "c".into())], None))
+}
+
+const M: usize = 784;
+const N: usize = 1024;
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_of_64_images_is_145_mflop() {
+        assert_eq!((step_flop(64) * 1e-5).round(), 1454.0);
+    }
+}
