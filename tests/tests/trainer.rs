@@ -1,0 +1,142 @@
+//! The `trainer` program as its users meet it.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use tests::{mnist, peers_python, program, run};
+
+/// The real MNIST's files in a new folder, for a test to spoil.
+fn copy_of(mnist: &Path) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for file in fs::read_dir(mnist).unwrap().map(|f| f.unwrap()) {
+        fs::copy(file.path(), folder.path().join(file.file_name())).unwrap();
+    }
+    folder
+}
+
+fn train(data: &Path, out: &Path, more: &[&str]) -> Command {
+    let mut command = program("trainer");
+    command.args(["--epochs", "1", "--device", "cpu", "--data"]).arg(data).arg("--out").arg(out).args(more);
+    command
+}
+
+#[test]
+fn the_same_command_gives_the_same_bytes_and_any_onnx_tool_reads_them() {
+    let Some(mnist) = mnist() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let [a, b, other, graph] = ["a.onnx", "b.onnx", "other.onnx", "step.onnx"].map(|name| folder.path().join(name));
+    let (output, stderr) = run(train(&mnist, &a, &["--seed", "7", "--write-step-graph"]).arg(&graph));
+    assert!(output.status.success(), "{stderr}");
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert!(stdout.starts_with("Epoch [    1/    1] | d_loss: "), "{stdout}");
+    assert!(run(&mut train(&mnist, &b, &["--seed", "7"])).0.status.success());
+    assert!(run(&mut train(&mnist, &other, &["--seed", "8"])).0.status.success());
+    assert!(fs::read(&a).unwrap() == fs::read(&b).unwrap(), "two runs of one seed differ");
+    assert!(fs::read(&a).unwrap() != fs::read(&other).unwrap(), "two seeds gave one file");
+
+    let Some(python) = peers_python() else { return };
+    let script = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(name);
+    let (output, stderr) =
+        run(Command::new(&python).arg(script("check_generator.py")).arg(&a).args(["recipe=seed", "seed=7", "epochs=1"]));
+    assert!(output.status.success(), "{stderr}");
+    let check = "import onnx, sys; onnx.checker.check_model(onnx.load(sys.argv[1]), full_check=True)";
+    let (output, stderr) = run(Command::new(&python).args(["-c", check]).arg(&graph));
+    assert!(output.status.success(), "{stderr}");
+}
+
+#[test]
+fn a_training_run_stays_below_700_mb() {
+    let (Some(mnist), Some(python)) = (mnist(), peers_python()) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/peak_memory.py");
+    let trainer = train(&mnist, &folder.path().join("g.onnx"), &[]);
+    let (output, stderr) = run(Command::new(python).arg(script).arg(trainer.get_program()).args(trainer.get_args()));
+    assert!(output.status.success(), "{stderr}");
+    let peak: f64 = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
+    println!("peak resident size: {peak:.0} MB");
+    assert!(peak < 700.0, "{peak} MB");
+}
+
+/// Runs the trainer on spoilt input: it must fail with exit code 1, say `expected` and leave the good file alone.
+fn refuses(data: &Path, more: &[&str], expected: &[&str]) {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("g.onnx");
+    fs::write(&out, "good").unwrap();
+    let (output, stderr) = run(&mut train(data, &out, more));
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    let error = stderr.lines().last().unwrap_or_default();
+    assert!(error.starts_with("error: ") && !stderr.contains("panicked"), "{stderr}");
+    expected.iter().for_each(|word| assert!(error.contains(word), "{word:?} is missing from {error:?}"));
+    assert_eq!(fs::read(&out).unwrap(), b"good");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "something was left beside {}", out.display());
+}
+
+#[test]
+fn spoilt_data_is_refused_with_the_file_and_what_is_wrong_with_it() {
+    let Some(mnist) = mnist() else { return };
+    type Spoil = fn(&Path);
+    const IMAGES: &str = "train-images-idx3-ubyte.gz";
+    let cases: &[(Spoil, &[&str])] = &[
+        (|d| fs::remove_file(d.join(IMAGES)).unwrap(), &["train-images-idx3-ubyte"]),
+        (|d| fs::write(d.join(IMAGES), "").unwrap(), &[IMAGES, "empty"]),
+        (
+            |d| {
+                let whole = fs::read(d.join(IMAGES)).unwrap();
+                fs::write(d.join(IMAGES), &whole[..whole.len() / 2]).unwrap();
+            },
+            &[IMAGES, "gzip"],
+        ),
+        (|d| spoil_raw(d, |raw| raw.truncate(1000)), &["train-images-idx3-ubyte", "47040016", "1000"]),
+        (|d| spoil_raw(d, |raw| raw[2] = 9), &["train-images-idx3-ubyte", "magic"]),
+        (|d| spoil_raw(d, |raw| raw[7] ^= 1), &["train-images-idx3-ubyte", "60001"]),
+        (|d| spoil_raw(d, |raw| raw.clear()), &["train-images-idx3-ubyte", "empty"]),
+    ];
+    for (spoil, expected) in cases {
+        let data = copy_of(&mnist);
+        spoil(data.path());
+        refuses(data.path(), &[], expected);
+    }
+    refuses(Path::new("no/such/folder"), &[], &["no/such/folder"]);
+}
+
+/// Replaces the gzipped training images by raw ones, spoilt.
+fn spoil_raw(folder: &Path, spoil: impl Fn(&mut Vec<u8>)) {
+    let gz = folder.join("train-images-idx3-ubyte.gz");
+    let mut raw = vec![];
+    std::io::copy(&mut flate2::read::GzDecoder::new(fs::File::open(&gz).unwrap()), &mut raw).unwrap();
+    spoil(&mut raw);
+    fs::write(folder.join("train-images-idx3-ubyte"), raw).unwrap();
+    fs::remove_file(gz).unwrap();
+}
+
+#[test]
+fn options_that_make_no_sense_are_refused_before_any_work() {
+    let Some(mnist) = mnist() else { return };
+    refuses(&mnist, &["--batch", "0"], &["--batch", "at least 1", "0 found"]);
+    refuses(&mnist, &["--lr", "0"], &["--lr", "above 0", "0 found"]);
+    refuses(&mnist, &["--threads", "0"], &["--threads", "at least 1"]);
+    let (output, stderr) = run(program("trainer").args(["--epochs", "0", "--data"]).arg(&mnist));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr.contains("--epochs: at least 1 expected, 0 found"), "{stderr}");
+}
+
+#[test]
+fn an_out_that_cannot_be_written_is_found_before_training() {
+    let Some(mnist) = mnist() else { return };
+    for out in ["no/such/folder/g.onnx", "/proc/g.onnx", "."] {
+        let (output, stderr) = run(&mut train(&mnist, Path::new(out), &["--epochs", "100000"]).arg("--offline"));
+        assert_eq!(output.status.code(), Some(1), "{out}: {stderr}");
+        assert!(stderr.starts_with("error: --out: "), "{stderr}");
+    }
+}
+
+#[test]
+fn cuda_asked_for_and_not_there_is_an_error_that_says_what_is_missing() {
+    let Some(mnist) = mnist() else { return };
+    if Path::new("/dev/nvidia0").exists() {
+        eprintln!("skipped: this machine has a GPU");
+        return;
+    }
+    refuses(&mnist, &["--device", "cuda"], &["--device cuda", "CUDA"]);
+}
