@@ -37,8 +37,11 @@ fn the_same_command_gives_the_same_bytes_and_any_onnx_tool_reads_them() {
 
     let Some(python) = peers_python() else { return };
     let script = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(name);
-    let (output, stderr) =
-        run(Command::new(&python).arg(script("check_generator.py")).arg(&a).args(["recipe=seed", "seed=7", "epochs=1"]));
+    let (output, stderr) = run(Command::new(&python).arg(script("check_generator.py")).arg(&a).args([
+        "recipe=seed",
+        "seed=7",
+        "epochs=1",
+    ]));
     assert!(output.status.success(), "{stderr}");
     let check = "import onnx, sys; onnx.checker.check_model(onnx.load(sys.argv[1]), full_check=True)";
     let (output, stderr) = run(Command::new(&python).args(["-c", check]).arg(&graph));

@@ -1,10 +1,12 @@
 //! Adam as graph operators, in the letters of Kingma & Ba 2015, Algorithm 1.
 
+use serde::{Deserialize, Serialize};
+
 use crate::graph::{Graph, Var};
 use crate::onnx::Type;
 
 /// The step size α and the decay rates β₁ and β₂ of the moments.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Adam {
     pub alpha: f64,
     pub beta1: f64,

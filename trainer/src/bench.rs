@@ -1,15 +1,17 @@
 //! How fast the training step is, and how near to what the machine could do.
 
-use std::time::Instant;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use crate::gan::{D_SIZES, G_SIZES, PIXELS, Recipe, StepGraph};
+use crate::gan::{D_SIZES, G_SIZES, PIXELS, Recipe, StepGraph, state_specs};
 use crate::graph::Graph;
+use crate::mnist::Dataset;
 use crate::onnx::Type;
 use crate::random;
 use crate::session::{OnnxRuntime, Stepper, Timed};
-use crate::train::{draw, initial_state};
+use crate::train::{Plan, Training, draw, initial_state, sample_latents, steps_per_epoch};
 
 /// Medians over the steps of one run; the peak was measured in turns with them.
 pub struct Figures {
@@ -33,7 +35,7 @@ pub fn bench(runtime: &OnnxRuntime, batch: usize, steps: usize) -> Result<Figure
     let mut images = vec![0; IMAGES * PIXELS];
     random::keep_masks_into(&mut images, 0, 0, 0, 0.5);
     images.iter_mut().for_each(|pixel| *pixel *= 255);
-    let mut stepper = Stepper::new(runtime, &[graph], &initial_state(0), &images)?;
+    let mut stepper = Stepper::new(runtime, &[graph], &initial_state(0), &images, &sample_latents(0))?;
     let mut product = product(runtime)?;
     let pick: Vec<i64> = (0..batch).map(|i| (i * 37 % IMAGES) as i64).collect();
 
@@ -97,6 +99,38 @@ impl Figures {
             100.0 * self.floor_ms() / self.step_ms
         )
     }
+}
+
+/// What a run would take.
+pub struct Estimate {
+    pub time: Duration,
+    pub step_ms: f64,
+    /// The resident size of this process with the run set up in it; where the system does not tell, of its tensors.
+    pub memory_mb: f64,
+}
+
+/// Sets a run up and takes a few of its steps.
+pub fn estimate(plan: &Plan, data: &Dataset, runtime: &OnnxRuntime) -> Result<Estimate> {
+    let mut training = Training::new(plan, data, runtime, initial_state(plan.seed))?;
+    let mut times = vec![];
+    let mut last = Instant::now();
+    let _ = training.epoch(&mut |_| {
+        times.push(last.elapsed().as_secs_f64());
+        last = Instant::now();
+        if times.len() < 200 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    let step_s = median(&mut times);
+    let steps = plan.epochs * steps_per_epoch(data.len(), plan.batch);
+    let tensors = data.images.len() * 2 + 8 * state_specs().iter().map(|s| s.len()).sum::<usize>();
+    let resident = std::fs::read_to_string("/proc/self/status").ok().and_then(|status| {
+        let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+        line.split_whitespace().nth(1)?.parse::<f64>().ok()
+    });
+    Ok(Estimate {
+        time: Duration::from_secs_f64(step_s * steps as f64),
+        step_ms: step_s * 1e3,
+        memory_mb: resident.map_or(tensors as f64 / 1e6, |kib| kib * 1024.0 / 1e6),
+    })
 }
 
 /// Two operations for each multiply-add of the Gemms in a step graph.

@@ -1,14 +1,69 @@
-//! What is written to disk.
+//! What is written to disk: the training state, the generator, and how any file is written.
 
+use std::fs;
 use std::io::Write;
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use prost::Message;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
-use crate::gan::{generator, state_specs};
+use crate::gan::{StepGraph, generator, state_specs};
 use crate::onnx;
 use crate::session::TrainState;
+use crate::train::Plan;
+
+/// Saves a state: a line of JSON (the plan, the step, the metrics' sums), the tensors of [`state_specs`] as little-endian
+/// f32, and the SHA-256 of all that.
+pub fn save(path: &Path, plan: &Plan, state: &TrainState) -> Result<()> {
+    let head = Head { format: FORMAT.into(), plan: plan.clone(), step: state.step, sums: state.sums };
+    let mut bytes = serde_json::to_vec(&head)?;
+    bytes.push(b'\n');
+    state.tensors.iter().flatten().for_each(|x| bytes.extend(x.to_le_bytes()));
+    let digest = Sha256::digest(&bytes);
+    bytes.extend(digest);
+    write(path, &bytes)
+}
+
+/// Reads back what [`save`] wrote for the same plan, whose number of epochs may have changed.
+///
+/// # Errors
+/// When the file is damaged, or of another plan.
+pub fn read(path: &Path, plan: &Plan) -> Result<TrainState> {
+    let name = path.display();
+    let bytes = fs::read(path).with_context(|| format!("{name}: cannot be read"))?;
+    let damaged =
+        || anyhow!("{name}: a whole checkpoint expected, a damaged one found; delete it to go on from the one before");
+    let (body, digest) = bytes.split_last_chunk::<32>().ok_or_else(damaged)?;
+    ensure!(Sha256::digest(body)[..] == digest[..], damaged());
+    let line = body.iter().position(|&b| b == b'\n').ok_or_else(damaged)?;
+    let head: Head = serde_json::from_slice(&body[..line])
+        .with_context(|| format!("{name}: a checkpoint of format {FORMAT} expected"))?;
+    ensure!(head.format == FORMAT, "{name}: a checkpoint of format {FORMAT} expected, {} found", head.format);
+    ensure!(
+        Plan { epochs: 0, ..head.plan.clone() } == Plan { epochs: 0, ..plan.clone() },
+        "{name}: a checkpoint of plan {plan:?} expected, one of {:?} found",
+        head.plan
+    );
+    let mut values = body[line + 1..].chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+    let specs = state_specs();
+    let (_, tensors) = specs.split_last().expect("the step is last");
+    let tensors: Vec<Vec<f32>> = tensors.iter().map(|spec| values.by_ref().take(spec.len()).collect()).collect();
+    let whole = tensors.iter().zip(&specs).all(|(tensor, spec)| tensor.len() == spec.len()) && values.next().is_none();
+    ensure!(whole, damaged());
+    Ok(TrainState { tensors, step: head.step, sums: head.sums })
+}
+
+const FORMAT: &str = "mnist-gan-checkpoint-1";
+
+#[derive(Serialize, Deserialize)]
+struct Head {
+    format: String,
+    plan: Plan,
+    step: u64,
+    sums: [f64; StepGraph::METRICS.len()],
+}
 
 /// The generator of a state as a model, with `provenance` as its metadata.
 pub fn export(state: &TrainState, provenance: &[(&str, String)]) -> onnx::Model {

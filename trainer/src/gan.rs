@@ -1,5 +1,7 @@
 //! The two networks, their losses, and the graph of one training step. B is the batch.
 
+use serde::{Deserialize, Serialize};
+
 use crate::adam::Adam;
 use crate::graph::{Graph, Var};
 use crate::onnx::{self, Type};
@@ -15,9 +17,9 @@ pub const PIXELS: usize = 784;
 pub const SLOPE: f32 = 0.2;
 
 /// What a training step is made of.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Recipe {
-    pub name: &'static str,
+    pub name: String,
     pub adam: Adam,
     /// The probability of dropout after each hidden layer of both networks.
     pub p_drop: f32,
@@ -29,7 +31,7 @@ impl Recipe {
     /// The classic recipe.
     pub fn seed() -> Self {
         let adam = Adam { alpha: 2e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
-        Self { name: "seed", adam, p_drop: 0.2, real_target: 0.9 }
+        Self { name: "seed".into(), adam, p_drop: 0.2, real_target: 0.9 }
     }
 }
 
@@ -182,6 +184,16 @@ pub fn generator(weights: &[&[f32]]) -> onnx::Model {
     let last = mlp(g, &theta, z, None);
     let image = g.tanh(last);
     g.to_model("generator", &[(image, "image".into())], Some("N"))
+}
+
+/// The generator in evaluation mode with its parameters as inputs: `z` (n, 100), `g.fc1.weight`, … → `image` (n, 784).
+pub fn sampler(n: usize) -> onnx::Model {
+    let g = &mut Graph::default();
+    let z = g.input("z", Type::F32, &[n, LATENT]);
+    let theta: Vec<Var> = params("g", &G_SIZES).iter().map(|s| g.input(&s.name, s.elem, &s.shape)).collect();
+    let last = mlp(g, &theta, z, None);
+    let image = g.tanh(last);
+    g.to_model("sampler", &[(image, "image".into())], None)
 }
 
 /// x through dense layers, with LeakyReLU and, given masks and their p, dropout after each but the last.

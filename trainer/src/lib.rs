@@ -1,14 +1,35 @@
 //! Trains a GAN that draws handwritten digits, and exports its generator as plain ONNX.
+//!
+//! [`train::train`] does all that the `trainer` program does:
+//!
+//! ```no_run
+//! use trainer::train::{Config, Engine, Folder, Plan, train};
+//!
+//! let config = Config {
+//!     plan: Plan { epochs: 5, ..Plan::seed_recipe() },
+//!     data: "mnist".parse()?,
+//!     engine: Engine::default(),
+//!     out: Some("g.onnx".into()),
+//!     folder: Folder::Next,
+//!     keep: 3,
+//! };
+//! let outcome = train(&config, &mut ())?;
+//! println!("{} steps, in {}", outcome.state.step, outcome.folder.display());
+//! # anyhow::Ok(())
+//! ```
 
 pub mod adam;
 pub mod bench;
 pub mod checkpoint;
+pub mod events;
 pub mod gan;
 pub mod graph;
 pub mod mnist;
 pub mod onnx;
 pub mod onnxruntime;
+pub mod picture;
 pub mod random;
 pub mod report;
+pub mod run;
 pub mod session;
 pub mod train;

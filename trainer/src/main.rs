@@ -1,15 +1,19 @@
 //! The `trainer` command: the one place where errors meet the user.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result, ensure};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use anyhow::{Context, Result, bail, ensure};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use trainer::gan::{Recipe, StepGraph};
-use trainer::mnist::Dataset;
-use trainer::report::{self, Terminal};
-use trainer::session::{Device, OnnxRuntime};
-use trainer::train::{Config, initial_state, steps_per_epoch, train};
+use trainer::mnist::{Dataset, Source};
+use trainer::report::{Style, Terminal, say};
+use trainer::run::{self, RunConfig};
+use trainer::session::Device;
+use trainer::train::{Config, Engine, Folder, Plan, train};
 use trainer::{bench, checkpoint};
 
 /// Trains a GAN on MNIST and writes its generator as an ONNX file.
@@ -26,13 +30,20 @@ struct Cli {
 enum Command {
     /// Measures milliseconds per training step, and how near they are to the machine's matrix-product peak.
     Bench(Bench),
+    /// Prints a table of runs.
+    Compare {
+        /// Run folders.
+        #[arg(required = true)]
+        runs: Vec<PathBuf>,
+    },
 }
 
 #[derive(Args)]
 struct Train {
-    /// The folder with the four MNIST IDX files, gzipped or raw (also as torchvision keeps them, in MNIST/raw).
-    #[arg(long, value_name = "DIR", env = "MNIST_DIR")]
-    data: Option<PathBuf>,
+    /// `mnist`, `fashion`, `kmnist` (from the cache, or downloaded), `demo` (drawn by the shipped generator: no MNIST), or
+    /// a folder with the four IDX files, gzipped or raw.
+    #[arg(long, default_value = "mnist", env = "MNIST_DIR")]
+    data: String,
     /// Passes over the data set.
     #[arg(long, default_value_t = 100)]
     epochs: u64,
@@ -48,11 +59,29 @@ struct Train {
     /// Where the generator goes.
     #[arg(long, value_name = "FILE", default_value = "g.onnx")]
     out: PathBuf,
+    /// The run's folder [default: the next runs/NNNNN-recipe].
+    #[arg(long, value_name = "DIR", conflicts_with = "resume")]
+    run_dir: Option<PathBuf>,
+    /// Goes on with a run that was stopped or killed; `latest` is the newest in runs.
+    #[arg(long, value_name = "DIR|latest")]
+    resume: Option<PathBuf>,
+    /// How many checkpoints stay in the run's folder.
+    #[arg(long, value_name = "K", default_value_t = 3)]
+    keep: usize,
     /// Writes the graph of the training step too, to look at in Netron.
     #[arg(long, value_name = "FILE")]
     write_step_graph: Option<PathBuf>,
+    /// Says what would be done, with what, and how long it would take; then stops.
+    #[arg(long)]
+    dry_run: bool,
+    /// Nothing but warnings and errors.
+    #[arg(long)]
+    quiet: bool,
+    /// A JSON object an epoch on stdout.
+    #[arg(long, conflicts_with = "quiet")]
+    json: bool,
     #[command(flatten)]
-    engine: Engine,
+    engine: EngineArgs,
 }
 
 #[derive(Args)]
@@ -67,15 +96,15 @@ struct Bench {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    engine: Engine,
+    engine: EngineArgs,
 }
 
 #[derive(Args)]
-struct Engine {
+struct EngineArgs {
     /// Where the training step runs.
     #[arg(long, value_enum, default_value_t = DeviceChoice::Auto)]
     device: DeviceChoice,
-    /// CPU threads; more than two have not paid off with networks this small [default: up to 2].
+    /// CPU threads [default: two, or one on a machine of one core].
     #[arg(long)]
     threads: Option<usize>,
     /// Never fetch anything.
@@ -91,27 +120,24 @@ enum DeviceChoice {
     Cuda,
 }
 
-impl Engine {
-    fn open(&self) -> Result<OnnxRuntime> {
-        let threads = match self.threads {
-            Some(threads) => threads,
-            None => std::thread::available_parallelism().map_or(1, |n| n.get()).min(2),
-        };
-        ensure!(threads >= 1, "--threads: at least 1 expected, 0 found");
+impl EngineArgs {
+    fn engine(&self) -> Engine {
         let device = match self.device {
             DeviceChoice::Auto => None,
             DeviceChoice::Cpu => Some(Device::Cpu),
             DeviceChoice::Cuda => Some(Device::Cuda),
         };
-        OnnxRuntime::open(device, threads, self.offline, &mut |line| eprintln!("{line}"))
+        Engine { device, threads: self.threads, offline: self.offline }
     }
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let result = match cli.command {
         Some(Command::Bench(args)) => run_bench(&args),
-        None => run_train(&cli.train),
+        Some(Command::Compare { runs }) => run::compare(&runs).map(|table| say(&table)),
+        None => run_train(&cli.train, &matches),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -122,55 +148,116 @@ fn main() -> ExitCode {
     }
 }
 
-fn run_train(args: &Train) -> Result<()> {
-    ensure!(args.epochs >= 1, "--epochs: at least 1 expected, 0 found");
-    ensure!(args.batch >= 1, "--batch: at least 1 expected, 0 found");
-    ensure!(args.lr > 0.0 && args.lr.is_finite(), "--lr: a number above 0 expected, {} found", args.lr);
-    checkpoint::check_writable(&args.out).context("--out")?;
-    let mut recipe = Recipe::seed();
-    recipe.adam.alpha = args.lr;
-    let config = Config { recipe, epochs: args.epochs, batch: args.batch, seed: args.seed };
-
-    let data =
-        Dataset::open(args.data.as_deref().context("--data: the folder with the four MNIST IDX files expected")?)?;
-    let n = data.len();
+fn run_train(args: &Train, matches: &ArgMatches) -> Result<()> {
+    let config = configure(args, matches)?;
+    if args.dry_run {
+        return dry_run(&config);
+    }
     if let Some(path) = &args.write_step_graph {
-        let graph = StepGraph::new(&config.recipe, config.batch.min(n), n);
+        config.plan.check()?;
+        let n = Dataset::load(&config.data, config.engine.offline, &mut |line| eprintln!("{line}"))?.len();
+        let graph = StepGraph::new(&config.plan.recipe, config.plan.batch.min(n), n);
         checkpoint::write_model(path, &graph.model).context("--write-step-graph")?;
     }
-    let runtime = args.engine.open()?;
-    eprintln!(
-        "{n} images of {} | recipe {}, seed {} | {} on {}",
-        data.name, config.recipe.name, config.seed, runtime.library, runtime.device
-    );
+    let stop = Arc::new(AtomicBool::new(false));
+    let on_ctrl_c = stop.clone();
+    ctrlc::set_handler(move || on_ctrl_c.store(true, Ordering::Relaxed)).context("Ctrl-C cannot be handled")?;
+    let style = match (args.quiet, args.json) {
+        (true, _) => Style::Quiet,
+        (_, true) => Style::Json,
+        _ => Style::Plain,
+    };
+    let outcome = train(&config, &mut Terminal::new(style, stop))?;
+    let folder = outcome.folder.display();
+    if !outcome.finished {
+        eprintln!("stopped after step {}; go on with --resume {folder}", outcome.state.step);
+    } else if style == Style::Plain {
+        say(&format!("{} written; all of the run is in {folder}", args.out.display()));
+    }
+    Ok(())
+}
 
-    let steps = steps_per_epoch(n, config.batch);
-    let mut terminal = Terminal::new(config.epochs, steps, 0);
-    let state = train(&config, &data, &runtime, &initial_state(config.seed), &mut terminal)?;
-    let [d_loss, g_loss, ..] = terminal.last;
-    let provenance = [
-        ("recipe", config.recipe.name.to_string()),
-        ("seed", config.seed.to_string()),
-        ("epochs", config.epochs.to_string()),
-        ("batch", config.batch.to_string()),
-        ("lr", config.recipe.adam.alpha.to_string()),
-        ("data", data.name.clone()),
-        ("data_sha256", data.sha256.clone()),
-        ("trainer_version", env!("CARGO_PKG_VERSION").to_string()),
-        ("device", runtime.device.to_string()),
-        ("final_d_loss", d_loss.to_string()),
-        ("final_g_loss", g_loss.to_string()),
+/// The configuration that the options make, on top of that of the run to be resumed.
+fn configure(args: &Train, matches: &ArgMatches) -> Result<Config> {
+    let mut recipe = Recipe::seed();
+    recipe.adam.alpha = args.lr;
+    let plan = Plan { recipe, epochs: args.epochs, batch: args.batch, seed: args.seed };
+    let folder = args.run_dir.clone().map_or(Folder::Next, Folder::New);
+    let (out, engine) = (Some(args.out.clone()), args.engine.engine());
+    let mut config = Config { plan, data: args.data.parse()?, engine, out, folder, keep: args.keep };
+    let Some(resume) = &args.resume else { return Ok(config) };
+
+    let resume = if resume == Path::new("latest") { run::latest(Path::new("runs"))? } else { resume.clone() };
+    let before = RunConfig::read(&resume).context("--resume")?;
+    let given = |option: &str| matches.value_source(option) == Some(ValueSource::CommandLine);
+    let Plan { recipe, batch, seed, epochs } = &before.plan;
+    let claims = [
+        ("lr", recipe.adam.alpha.to_string(), args.lr.to_string()),
+        ("batch", batch.to_string(), args.batch.to_string()),
+        ("seed", seed.to_string(), args.seed.to_string()),
     ];
-    checkpoint::write_model(&args.out, &checkpoint::export(&state, &provenance))?;
-    report::say(&format!("{} written", args.out.display()));
+    let contradictions: Vec<String> = (claims.iter())
+        .filter(|(option, before, now)| given(option) && before != now)
+        .map(|(option, before, now)| format!("--{option} {now} (the run has {before})"))
+        .collect();
+    ensure!(contradictions.is_empty(), "--resume: {} contradicts {}", contradictions.join(", "), resume.display());
+    let epochs = if given("epochs") { args.epochs } else { *epochs };
+    let done = run::read_metrics(&resume.join("metrics.jsonl"))?.len() as u64;
+    if epochs < done {
+        bail!("--epochs: at least the {done} that {} has behind it expected, {epochs} found", resume.display());
+    }
+    config.plan = Plan { epochs, ..before.plan };
+    if !given("data") {
+        config.data = before.data.parse::<Source>()?;
+    }
+    if !given("out") {
+        config.out = before.out;
+    }
+    config.folder = Folder::Resume(resume);
+    Ok(config)
+}
+
+/// Prints the resolved configuration and what it would take.
+fn dry_run(config: &Config) -> Result<()> {
+    config.plan.check()?;
+    let mut hear = |line: &str| eprintln!("{line}");
+    let data = Dataset::load(&config.data, config.engine.offline, &mut hear)?;
+    let runtime = config.engine.open(&mut hear)?;
+    let estimate = bench::estimate(&config.plan, &data, &runtime)?;
+    let (plan, recipe) = (&config.plan, &config.plan.recipe);
+    say(&format!(
+        "recipe     {}\nepochs     {}\nbatch      {}\nseed       {}\nlr         {}\nbetas      {}, {}\nepsilon    {}\ndropout    {}\n\
+         real label {}\ndata       {} images of {} (sha256 {})\ndevice     {}, {} threads\nruntime    {}\nout        {}\n\
+         memory     about {:.0} MB\ntime       about {} ({:.2} ms a step)",
+        recipe.name,
+        plan.epochs,
+        plan.batch,
+        plan.seed,
+        recipe.adam.alpha,
+        recipe.adam.beta1,
+        recipe.adam.beta2,
+        recipe.adam.epsilon,
+        recipe.p_drop,
+        recipe.real_target,
+        data.len(),
+        data.name,
+        data.sha256,
+        runtime.device,
+        runtime.threads,
+        runtime.library,
+        config.out.as_deref().unwrap_or(Path::new("-")).display(),
+        estimate.memory_mb,
+        indicatif::HumanDuration(estimate.time),
+        estimate.step_ms
+    ));
     Ok(())
 }
 
 fn run_bench(args: &Bench) -> Result<()> {
     ensure!(args.batch >= 1, "--batch: at least 1 expected, 0 found");
     ensure!(args.steps >= 1, "--steps: at least 1 expected, 0 found");
-    let runtime = args.engine.open()?;
+    let runtime = args.engine.engine().open(&mut |line| eprintln!("{line}"))?;
     let figures = bench::bench(&runtime, args.batch, args.steps)?;
-    report::say(&if args.json { figures.json() } else { figures.table() });
+    say(&if args.json { figures.json() } else { figures.table() });
     Ok(())
 }

@@ -12,7 +12,7 @@ use ort::session::{IoBinding, Session};
 use ort::value::{DynTensor, PrimitiveTensorElementType, Tensor};
 use prost::Message;
 
-use crate::gan::{LATENT, PIXELS, StepGraph, state_specs};
+use crate::gan::{LATENT, PIXELS, StepGraph, sampler, state_specs};
 use crate::graph::Graph;
 use crate::onnx;
 use crate::onnxruntime;
@@ -178,12 +178,15 @@ impl Timed {
     }
 }
 
-/// All of training that outlives a step, on the host: the tensors of [`state_specs`] in their order, and the count of
-/// steps that made them.
+/// All of training that outlives a step, on the host. Whatever is not in it does not survive a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainState {
+    /// Those of [`state_specs`] but the step, in their order.
     pub tensors: Vec<Vec<f32>>,
-    pub step: i64,
+    /// Steps taken.
+    pub step: u64,
+    /// Sums of the metrics over the steps of the epoch so far.
+    pub sums: [f64; StepGraph::METRICS.len()],
 }
 
 /// The numbers of [`StepGraph::METRICS`].
@@ -195,11 +198,13 @@ pub type Metrics = [f32; StepGraph::METRICS.len()];
 pub struct Stepper {
     runtime: OnnxRuntime,
     programs: Vec<Program>,
+    sampler: Sampler,
     state: [Vec<DynTensor>; 2],
     /// The set that holds the newest state.
     live: usize,
 }
 
+/// A step graph's session, and the host's side of its bindings.
 struct Program {
     session: Session,
     bindings: [IoBinding; 2],
@@ -207,6 +212,13 @@ struct Program {
     z: Tensor<f32>,
     keep: Tensor<u8>,
     metrics: Tensor<f32>,
+}
+
+/// The generator in evaluation mode on a fixed z, reading the parameters where the step graphs leave them.
+struct Sampler {
+    session: Session,
+    bindings: [IoBinding; 2],
+    image: Tensor<f32>,
 }
 
 /// The host's buffers that a step reads, see [`StepGraph::new`].
@@ -217,8 +229,15 @@ pub struct Feed<'a> {
 }
 
 impl Stepper {
-    /// Sessions for `graphs`, which share the state and the data set `images` (N, 784).
-    pub fn new(runtime: &OnnxRuntime, graphs: &[StepGraph], state: &TrainState, images: &[u8]) -> Result<Self> {
+    /// Sessions for `graphs`, which share the state and the data set `images` (N, 784), and one that draws `z` (n, 100)
+    /// with the generator as it stands.
+    pub fn new(
+        runtime: &OnnxRuntime,
+        graphs: &[StepGraph],
+        state: &TrainState,
+        images: &[u8],
+        z: &[f32],
+    ) -> Result<Self> {
         let specs = state_specs();
         let images = runtime.upload(&[images.len() / PIXELS, PIXELS], images)?;
         let mut sets = [Vec::new(), Vec::new()];
@@ -226,33 +245,12 @@ impl Stepper {
             for (spec, data) in specs.iter().zip(&state.tensors) {
                 set.push(runtime.upload(&spec.shape, data)?);
             }
-            set.push(runtime.upload(&[], &[state.step])?);
+            set.push(runtime.upload(&[], &[state.step as i64])?);
         }
-        let mut programs = vec![];
-        for graph in graphs {
-            let session = runtime.session(&graph.model)?;
-            let host = Allocator::default();
-            let pick = Tensor::<i64>::new(&host, [graph.batch])?;
-            let z = Tensor::<f32>::new(&host, [2 * graph.batch, LATENT])?;
-            let keep = Tensor::<u8>::new(&host, [graph.keep_len])?;
-            let mut metrics = Tensor::<f32>::new(&host, [1, StepGraph::METRICS.len()])?;
-            let mut bind = |from: usize| -> Result<IoBinding> {
-                let mut binding = session.create_binding()?;
-                binding.bind_input("images", &images)?;
-                binding.bind_input("pick", &pick)?;
-                binding.bind_input("z", &z)?;
-                binding.bind_input("keep", &keep)?;
-                binding.bind_output("metrics", &mut metrics)?;
-                for (i, spec) in specs.iter().enumerate() {
-                    binding.bind_input(&spec.name, &sets[from][i])?;
-                    binding.bind_output(format!("next.{}", spec.name), &mut sets[1 - from][i])?;
-                }
-                Ok(binding)
-            };
-            let bindings = [bind(0)?, bind(1)?];
-            programs.push(Program { session, bindings, pick, z, keep, metrics });
-        }
-        Ok(Self { runtime: runtime.clone(), programs, state: sets, live: 0 })
+        let programs =
+            graphs.iter().map(|graph| Program::new(runtime, graph, &images, &mut sets)).collect::<Result<_>>()?;
+        let sampler = Sampler::new(runtime, z, &sets)?;
+        Ok(Self { runtime: runtime.clone(), programs, sampler, state: sets, live: 0 })
     }
 
     /// What the next [`Self::step`] of this graph will read.
@@ -270,12 +268,17 @@ impl Stepper {
         Ok(metrics.try_into().expect("the shape that was bound"))
     }
 
-    /// The newest state, copied to the host.
-    pub fn state(&self) -> Result<TrainState> {
-        let set = &self.state[self.live];
-        let (step, tensors) = set.split_last().expect("the step is last");
+    /// The images (n, 784), in [-1, 1], of the z given to [`Self::new`].
+    pub fn sample(&mut self) -> Result<&[f32]> {
+        self.sampler.session.run_binding(&self.sampler.bindings[self.live])?;
+        Ok(self.sampler.image.extract_tensor().1)
+    }
+
+    /// The newest state, copied to the host; `sums` are the caller's.
+    pub fn state(&self, sums: [f64; StepGraph::METRICS.len()]) -> Result<TrainState> {
+        let (step, tensors) = self.state[self.live].split_last().expect("the step is last");
         let tensors = tensors.iter().map(|t| self.download(t)).collect::<Result<_>>()?;
-        Ok(TrainState { tensors, step: self.download(step)?[0] })
+        Ok(TrainState { tensors, step: self.download::<i64>(step)?[0] as u64, sums })
     }
 
     fn download<T: PrimitiveTensorElementType + Copy>(&self, tensor: &DynTensor) -> Result<Vec<T>> {
@@ -283,5 +286,56 @@ impl Stepper {
             Device::Cpu => tensor.try_extract_tensor::<T>()?.1.to_vec(),
             Device::Cuda => tensor.to(AllocationDevice::CPU, 0)?.try_extract_tensor::<T>()?.1.to_vec(),
         })
+    }
+}
+
+impl Program {
+    fn new(
+        runtime: &OnnxRuntime,
+        graph: &StepGraph,
+        images: &DynTensor,
+        sets: &mut [Vec<DynTensor>; 2],
+    ) -> Result<Self> {
+        let session = runtime.session(&graph.model)?;
+        let host = Allocator::default();
+        let pick = Tensor::<i64>::new(&host, [graph.batch])?;
+        let z = Tensor::<f32>::new(&host, [2 * graph.batch, LATENT])?;
+        let keep = Tensor::<u8>::new(&host, [graph.keep_len])?;
+        let mut metrics = Tensor::<f32>::new(&host, [1, StepGraph::METRICS.len()])?;
+        let mut bind = |from: usize| -> Result<IoBinding> {
+            let mut binding = session.create_binding()?;
+            binding.bind_input("images", images)?;
+            binding.bind_input("pick", &pick)?;
+            binding.bind_input("z", &z)?;
+            binding.bind_input("keep", &keep)?;
+            binding.bind_output("metrics", &mut metrics)?;
+            for (i, spec) in state_specs().iter().enumerate() {
+                binding.bind_input(&spec.name, &sets[from][i])?;
+                binding.bind_output(format!("next.{}", spec.name), &mut sets[1 - from][i])?;
+            }
+            Ok(binding)
+        };
+        let bindings = [bind(0)?, bind(1)?];
+        Ok(Self { session, bindings, pick, z, keep, metrics })
+    }
+}
+
+impl Sampler {
+    fn new(runtime: &OnnxRuntime, z: &[f32], sets: &[Vec<DynTensor>; 2]) -> Result<Self> {
+        let n = z.len() / LATENT;
+        let session = runtime.session(&sampler(n))?;
+        let latents = runtime.upload(&[n, LATENT], z)?;
+        let mut image = Tensor::<f32>::new(&Allocator::default(), [n, PIXELS])?;
+        let mut bind = |set: &[DynTensor]| -> Result<IoBinding> {
+            let mut binding = session.create_binding()?;
+            binding.bind_input("z", &latents)?;
+            binding.bind_output("image", &mut image)?;
+            for (spec, tensor) in state_specs().iter().zip(set).filter(|(spec, _)| spec.name.starts_with("g.")) {
+                binding.bind_input(&spec.name, tensor)?;
+            }
+            Ok(binding)
+        };
+        let bindings = [bind(&sets[0])?, bind(&sets[1])?];
+        Ok(Self { session, bindings, image })
     }
 }

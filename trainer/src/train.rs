@@ -1,19 +1,23 @@
-//! The training loop.
+//! Training: from a [`Config`] to a generator.
 
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
 
-use crate::gan::{LATENT, Recipe, StepGraph, state_specs};
-use crate::mnist::Dataset;
+use crate::checkpoint;
+use crate::gan::{LATENT, PIXELS, Recipe, StepGraph, state_specs};
+use crate::mnist::{Dataset, Source};
 use crate::onnx::Type;
 use crate::random;
-use crate::session::{Feed, Metrics, OnnxRuntime, Stepper, TrainState};
+use crate::run::{Run, RunConfig};
+use crate::session::{Device, Feed, Metrics, OnnxRuntime, Stepper, TrainState};
 
-/// What is trained, and for how long.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Config {
+/// A run, wholly determined: the same plan on the same data gives the same generator.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
     pub recipe: Recipe,
     /// Passes over the data set.
     pub epochs: u64,
@@ -23,88 +27,264 @@ pub struct Config {
     pub seed: u64,
 }
 
-/// What the loop tells while it runs. Every method may stop the run, which then ends as if it were finished.
-pub trait Observer {
-    fn step(&mut self, _step: &Step) -> Result<ControlFlow<()>> {
-        Ok(ControlFlow::Continue(()))
+impl Plan {
+    /// The classic recipe: 100 epochs in batches of 64.
+    pub fn seed_recipe() -> Self {
+        Self { recipe: Recipe::seed(), epochs: 100, batch: 64, seed: 0 }
     }
 
-    fn epoch(&mut self, _epoch: &Epoch, _stepper: &Stepper) -> Result<ControlFlow<()>> {
-        Ok(ControlFlow::Continue(()))
+    /// # Errors
+    /// Names the first setting that makes no sense.
+    pub fn check(&self) -> Result<()> {
+        ensure!(self.epochs >= 1, "--epochs: at least 1 expected, 0 found");
+        ensure!(self.batch >= 1, "--batch: at least 1 expected, 0 found");
+        let alpha = self.recipe.adam.alpha;
+        ensure!(alpha > 0.0 && alpha.is_finite(), "--lr: a number above 0 expected, {alpha} found");
+        Ok(())
     }
 }
 
+/// How the training step is run; the CPU's results do not depend on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Engine {
+    /// `None` takes CUDA where it works, else the CPU.
+    pub device: Option<Device>,
+    /// CPU threads; `None` takes two, or one on a machine of one core.
+    pub threads: Option<usize>,
+    /// Never fetch anything.
+    pub offline: bool,
+}
+
+impl Engine {
+    /// Loads ONNX Runtime; `say` hears what took time or was chosen.
+    pub fn open(&self, say: &mut dyn FnMut(&str)) -> Result<OnnxRuntime> {
+        let available = || std::thread::available_parallelism().map_or(1, |n| n.get());
+        let threads = self.threads.unwrap_or_else(|| available().min(2));
+        ensure!(threads >= 1, "--threads: at least 1 expected, 0 found");
+        OnnxRuntime::open(self.device, threads, self.offline, say)
+    }
+}
+
+/// What to train and where to leave it.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub plan: Plan,
+    pub data: Source,
+    pub engine: Engine,
+    /// Where the generator goes, beside the run folder's own copy.
+    pub out: Option<PathBuf>,
+    pub folder: Folder,
+    /// How many checkpoints stay.
+    pub keep: usize,
+}
+
+/// Where a run lives.
+#[derive(Clone, Debug)]
+pub enum Folder {
+    /// A new one, numbered, below `runs`.
+    Next,
+    /// A new one of this name.
+    New(PathBuf),
+    /// The one of a run that was stopped or killed, to go on with it.
+    Resume(PathBuf),
+}
+
+/// What a caller hears of a run, and its say in it.
+pub trait Observer {
+    /// Something that took time, was chosen, or is worth a warning.
+    fn say(&mut self, _line: &str) {}
+
+    /// All is ready; `done` steps lie behind.
+    fn start(&mut self, _plan: &Plan, _steps_per_epoch: u64, _done: u64) {}
+
+    /// After every step. `Break` stops the run, with a checkpoint to resume it from.
+    fn step(&mut self, _step: &Step) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+
+    /// After every epoch.
+    fn epoch(&mut self, _epoch: &Epoch) {}
+}
+
+/// An observer that says nothing.
+impl Observer for () {}
+
 /// One step, just taken.
+#[derive(Clone, Copy, Debug)]
 pub struct Step {
-    /// Of the whole run, from 1.
+    /// Steps taken in the whole run.
     pub step: u64,
+    /// From 1.
     pub epoch: u64,
     /// In the order of [`StepGraph::METRICS`].
     pub metrics: Metrics,
 }
 
-/// One epoch, just ended.
+/// One epoch, just ended: a line of `metrics.jsonl`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Epoch {
     /// From 1.
     pub epoch: u64,
-    /// Means over the epoch's steps, in the order of [`StepGraph::METRICS`].
-    pub metrics: Metrics,
-    pub steps: u64,
-    pub time: Duration,
+    /// Steps taken in the whole run.
+    pub step: u64,
+    /// Means over the epoch's steps.
+    pub d_loss: f32,
+    pub g_loss: f32,
+    /// The discriminator's mean probability that a real image is real.
+    pub d_real: f32,
+    /// The discriminator's mean probability that a fake is real.
+    pub d_fake: f32,
+    pub steps_per_second: f64,
+    /// How far apart the 16 samples are, where as many real images have 1: see [`variety`].
+    pub variety: f32,
+    /// Whether the samples look all alike, or the discriminator is never fooled.
+    pub collapse: bool,
 }
 
-/// Trains from `state` (see [`initial_state`]) to the end of the last epoch, and returns the state there.
-///
-/// A run is a function of (config, data, state): the batch order is drawn from (seed, epoch), z and the dropout masks
-/// from (seed, step), so that a run which starts in a saved state goes on exactly as it would have.
+/// How a run ended.
+#[derive(Debug)]
+pub struct Outcome {
+    pub folder: PathBuf,
+    /// False where the observer stopped it.
+    pub finished: bool,
+    pub state: TrainState,
+}
+
+/// Trains as `config` says, from the start or from the newest checkpoint, and writes the run folder and the generator.
 ///
 /// # Errors
-/// When ONNX Runtime fails, a loss is not finite, or the observer says so.
-pub fn train(
-    config: &Config,
-    data: &Dataset,
-    runtime: &OnnxRuntime,
-    state: &TrainState,
-    observer: &mut dyn Observer,
-) -> Result<TrainState> {
-    let n = data.images.len() / crate::gan::PIXELS;
-    let per_epoch = steps_per_epoch(n, config.batch);
-    let mut sizes = vec![config.batch.min(n), n % config.batch];
-    sizes.retain(|&size| size > 0);
-    sizes.dedup();
-    let graphs: Vec<StepGraph> = sizes.iter().map(|&size| StepGraph::new(&config.recipe, size, n)).collect();
-    let mut stepper = Stepper::new(runtime, &graphs, state, &data.images)?;
-    let mut step = state.step as u64;
-    let mut order = vec![0i64; n];
-    while step < config.epochs * per_epoch {
-        let epoch = step / per_epoch;
-        random::order_into(&mut order, config.seed, epoch);
-        let start = Instant::now();
-        let (mut sum, mut steps) = ([0f64; StepGraph::METRICS.len()], 0);
-        for pick in order.chunks(config.batch).skip((step % per_epoch) as usize) {
-            let graph = sizes.iter().position(|&size| size == pick.len()).expect("a graph for each size");
-            draw(&mut stepper.feed(graph), &config.recipe, pick, config.seed, step);
-            let metrics = stepper.step(graph)?;
-            step += 1;
-            steps += 1;
-            ensure!(
-                metrics.iter().all(|m| m.is_finite()),
-                "step {step}: d_loss is {} and g_loss is {}; try a lower --lr",
-                metrics[0],
-                metrics[1]
-            );
-            sum.iter_mut().zip(metrics).for_each(|(sum, m)| *sum += m as f64);
-            if observer.step(&Step { step, epoch: epoch + 1, metrics })?.is_break() {
-                return stepper.state();
+/// One sentence on what is wrong with the data, the plan, the folder or ONNX Runtime. A loss that is not finite ends
+/// the run; the checkpoints before it stay.
+pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
+    config.plan.check()?;
+    if let Some(out) = &config.out {
+        checkpoint::check_writable(out).context("--out")?;
+    }
+    let data = Dataset::load(&config.data, config.engine.offline, &mut |line| observer.say(line))?;
+    let runtime = config.engine.open(&mut |line| observer.say(line))?;
+    let plan = &config.plan;
+    let stored = RunConfig::new(config, &data, &runtime);
+    let (mut run, state) = Run::open(&config.folder, stored, config.keep, &mut |line| observer.say(line))?;
+    let state = state.unwrap_or_else(|| initial_state(plan.seed));
+    let per_epoch = steps_per_epoch(data.len(), plan.batch);
+    observer.say(&format!(
+        "{} images of {}, recipe {}, seed {}, on {} with {}; the run's folder is {}",
+        data.len(),
+        data.name,
+        plan.recipe.name,
+        plan.seed,
+        runtime.device,
+        runtime.library,
+        run.folder().display()
+    ));
+    observer.start(plan, per_epoch, state.step);
+
+    let real_variety = variety(&unit_images(&data.images[..(16 * PIXELS).min(data.images.len())]));
+    let mut training = Training::new(plan, &data, &runtime, state)?;
+    while training.step < plan.epochs * per_epoch {
+        let start = (Instant::now(), training.step);
+        let stopped = training.epoch(&mut |step| observer.step(step));
+        let stopped = stopped.with_context(|| run.last_good())?;
+        if stopped.is_break() {
+            let state = training.state()?;
+            run.checkpoint(&state)?;
+            return Ok(Outcome { folder: run.folder().into(), finished: false, state });
+        }
+        let epoch = training.end_epoch(start, real_variety)?;
+        if epoch.collapse {
+            observer.say(&format!(
+                "warning: epoch {}: mode collapse? the samples' variety is {:.2} of real images', D takes fakes for real with \
+                 probability {:.3}",
+                epoch.epoch, epoch.variety, epoch.d_fake
+            ));
+        }
+        let last = training.step == plan.epochs * per_epoch;
+        run.epoch(&epoch, training.stepper.sample()?, last)?;
+        run.checkpoint(&training.state()?)?;
+        observer.epoch(&epoch);
+    }
+    let state = training.state()?;
+    run.finish(&state, config.out.as_deref())?;
+    Ok(Outcome { folder: run.folder().into(), finished: true, state })
+}
+
+/// The loop without its surroundings: a plan, the data, and where in it we are.
+///
+/// Everything is a function of (plan, data, state): the batch order is drawn from (seed, epoch), z and the dropout masks
+/// from (seed, step), so that a run which starts in a saved state goes on exactly as it would have.
+pub struct Training<'a> {
+    plan: &'a Plan,
+    sizes: Vec<usize>,
+    per_epoch: u64,
+    order: Vec<i64>,
+    stepper: Stepper,
+    step: u64,
+    sums: [f64; StepGraph::METRICS.len()],
+}
+
+impl<'a> Training<'a> {
+    /// Stands at `state` (see [`initial_state`]).
+    pub fn new(plan: &'a Plan, data: &Dataset, runtime: &OnnxRuntime, state: TrainState) -> Result<Self> {
+        let n = data.len();
+        let mut sizes = vec![plan.batch.min(n), n % plan.batch];
+        sizes.retain(|&size| size > 0);
+        sizes.dedup();
+        let graphs: Vec<StepGraph> = sizes.iter().map(|&size| StepGraph::new(&plan.recipe, size, n)).collect();
+        let stepper = Stepper::new(runtime, &graphs, &state, &data.images, &sample_latents(plan.seed))?;
+        let per_epoch = steps_per_epoch(n, plan.batch);
+        Ok(Self { plan, sizes, per_epoch, order: vec![0; n], stepper, step: state.step, sums: state.sums })
+    }
+
+    /// Takes the steps that are left of the epoch, or those until `on_step` breaks.
+    ///
+    /// # Errors
+    /// When ONNX Runtime fails or a metric is not finite.
+    pub fn epoch(&mut self, on_step: &mut dyn FnMut(&Step) -> ControlFlow<()>) -> Result<ControlFlow<()>> {
+        let Plan { recipe, batch, seed, .. } = self.plan;
+        let epoch = self.step / self.per_epoch;
+        random::order_into(&mut self.order, *seed, epoch);
+        for pick in self.order.chunks(*batch).skip((self.step % self.per_epoch) as usize) {
+            let graph = self.sizes.iter().position(|&size| size == pick.len()).expect("a graph for each size");
+            draw(&mut self.stepper.feed(graph), recipe, pick, *seed, self.step);
+            let metrics = self.stepper.step(graph)?;
+            self.step += 1;
+            let [d_loss, g_loss, ..] = metrics;
+            if !(d_loss.is_finite() && g_loss.is_finite()) {
+                let alpha = recipe.adam.alpha;
+                bail!("step {}: d_loss is {d_loss} and g_loss is {g_loss}; try --lr below {alpha}", self.step);
+            }
+            self.sums.iter_mut().zip(metrics).for_each(|(sum, m)| *sum += m as f64);
+            let flow = on_step(&Step { step: self.step, epoch: epoch + 1, metrics });
+            if flow.is_break() {
+                return Ok(flow);
             }
         }
-        let metrics = sum.map(|s| (s / steps as f64) as f32);
-        let epoch = Epoch { epoch: epoch + 1, metrics, steps, time: start.elapsed() };
-        if observer.epoch(&epoch, &stepper)?.is_break() {
-            break;
-        }
+        Ok(ControlFlow::Continue(()))
     }
-    stepper.state()
+
+    /// Sums up the epoch that just ended, since `start` (the time and the step then).
+    fn end_epoch(&mut self, start: (Instant, u64), real_variety: f32) -> Result<Epoch> {
+        let seconds = start.0.elapsed().max(Duration::from_nanos(1)).as_secs_f64();
+        let [d_loss, g_loss, d_real, d_fake] = self.sums.map(|sum| (sum / self.per_epoch as f64) as f32);
+        self.sums = Default::default();
+        let variety = variety(self.stepper.sample()?) / real_variety;
+        Ok(Epoch {
+            epoch: self.step / self.per_epoch,
+            step: self.step,
+            d_loss,
+            g_loss,
+            d_real,
+            d_fake,
+            steps_per_second: (self.step - start.1) as f64 / seconds,
+            variety,
+            collapse: variety < 0.25 || d_fake < 0.01,
+        })
+    }
+
+    /// All that is needed to go on from here.
+    pub fn state(&self) -> Result<TrainState> {
+        self.stepper.state(self.sums)
+    }
 }
 
 /// Fills what a step reads: the picked images, and the z and dropout masks of (seed, step).
@@ -138,7 +318,7 @@ pub fn initial_state(seed: u64) -> TrainState {
             tensor
         })
         .collect();
-    TrainState { tensors, step: 0 }
+    TrainState { tensors, step: 0, sums: Default::default() }
 }
 
 /// The latents whose images show how a run comes along: 16 × (100,), the same after every epoch.
@@ -146,6 +326,22 @@ pub fn sample_latents(seed: u64) -> Vec<f32> {
     let mut z = vec![0.0; 16 * LATENT];
     random::uniform_into(&mut z, seed, 0, SAMPLES);
     z
+}
+
+/// The mean over pixels of the standard deviation between images (n, 784): 0 where all are alike.
+pub fn variety(images: &[f32]) -> f32 {
+    let n = (images.len() / PIXELS) as f32;
+    let deviation = |pixel: usize| {
+        let values = || images.iter().skip(pixel).step_by(PIXELS);
+        let mean = values().sum::<f32>() / n;
+        (values().map(|x| (x - mean).powi(2)).sum::<f32>() / n).sqrt()
+    };
+    (0..PIXELS).map(deviation).sum::<f32>() / PIXELS as f32
+}
+
+/// Grey levels, 0 to 255, as the networks see them: -1 to 1.
+fn unit_images(images: &[u8]) -> Vec<f32> {
+    images.iter().map(|&pixel| pixel as f32 / 127.5 - 1.0).collect()
 }
 
 // The streams of random numbers that a run draws from, see `random`.
