@@ -23,10 +23,11 @@ fn the_first_steps_agree_with_pytorch() {
     let mut torch = Torch(Mt::new(golden["seed"].as_u64().unwrap() as u32));
     let params: Vec<Vec<f32>> = [&D_SIZES, &G_SIZES].iter().flat_map(|sizes| torch.init(*sizes)).collect();
     let zeros = params.iter().chain(&params).map(|p| vec![0.0; p.len()]);
-    let start = TrainState { tensors: params.iter().cloned().chain(zeros).collect(), step: 0 };
+    let start =
+        TrainState { tensors: params.iter().cloned().chain(zeros).collect(), step: 0, sums: Default::default() };
     let runtime = OnnxRuntime::open(Some(Device::Cpu), 1, false, &mut |_| ()).unwrap();
     let graph = StepGraph::new(&Recipe::seed(), B, n);
-    let mut stepper = Stepper::new(&runtime, &[graph], &start, &data.images).unwrap();
+    let mut stepper = Stepper::new(&runtime, &[graph], &start, &data.images, &[0.0; LATENT]).unwrap();
     let order = torch.randperm(n);
 
     for step in 0..20 {
@@ -43,7 +44,7 @@ fn the_first_steps_agree_with_pytorch() {
             assert!(step > 0 || error <= 2e-6, "step 0, {name}: {ours} against PyTorch's {theirs}");
         }
         if step == 0 {
-            let after = stepper.state().unwrap();
+            let after = stepper.state(Default::default()).unwrap();
             let mut worst = 0f64;
             for (spec, (before, after)) in state_specs().iter().zip(start.tensors.iter().zip(&after.tensors)).take(16) {
                 let columns = *spec.shape.last().unwrap();

@@ -93,13 +93,14 @@ pub fn losses(history: &[Epoch]) -> Result<String> {
             .y_label_area_size(56)
             .build_cartesian_2d(1..epochs, 0f32..top)?;
         chart.configure_mesh().x_desc("epoch").y_desc("mean binary cross-entropy").draw()?;
-        let curves: [(&str, RGBColor, fn(&Epoch) -> f32); 2] = [
-            ("discriminator", RGBColor(31, 119, 180), |e| e.d_loss),
-            ("generator", RGBColor(214, 90, 30), |e| e.g_loss),
+        let curve = |loss: fn(&Epoch) -> f32| history.iter().map(move |e| (e.epoch, loss(e)));
+        let curves = [
+            ("discriminator", RGBColor(31, 119, 180), curve(|e| e.d_loss)),
+            ("generator", RGBColor(214, 90, 30), curve(|e| e.g_loss)),
         ];
-        for (name, colour, value) in curves {
+        for (name, colour, points) in curves {
             chart
-                .draw_series(LineSeries::new(history.iter().map(|e| (e.epoch, value(e))), colour.stroke_width(2)))?
+                .draw_series(LineSeries::new(points, colour.stroke_width(2)))?
                 .label(name)
                 .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
         }

@@ -140,6 +140,16 @@ impl Run {
         &self.folder
     }
 
+    /// The greatest variety of the samples so far, 0 before the first epoch.
+    pub fn best_variety(&self) -> f32 {
+        self.history.iter().map(|epoch| epoch.variety).fold(0.0, f32::max)
+    }
+
+    /// Whether the epoch before was one of collapse.
+    pub fn collapsed(&self) -> bool {
+        self.history.last().is_some_and(|epoch| epoch.collapse)
+    }
+
     /// Records an epoch and its samples (16, 784); the animation and the plot are drawn now and then, and `last`.
     pub fn epoch(&mut self, epoch: &Epoch, samples: &[f32], last: bool) -> Result<()> {
         let mut line = serde_json::to_vec(epoch)?;

@@ -103,21 +103,16 @@ impl OnnxRuntime {
     }
 
     fn session(&self, model: &onnx::Model) -> Result<Session> {
-        let builder = Session::builder(&self.environment)?;
-        let mut builder = self.configure(builder).map_err(|e| anyhow!("ONNX Runtime: {e}"))?;
-        Ok(builder.commit_from_memory(&model.encode_to_vec())?)
-    }
-
-    fn configure(&self, builder: SessionBuilder) -> ort::Result<SessionBuilder, ort::Error<SessionBuilder>> {
-        let builder = builder.with_intra_threads(self.threads)?;
-        match self.device {
-            Device::Cpu => Ok(builder),
+        // The builder's errors carry the builder; their text is all that is wanted.
+        let plain = |error: ort::Error<SessionBuilder>| anyhow!("{error}");
+        let mut builder = Session::builder(&self.environment)?.with_intra_threads(self.threads).map_err(plain)?;
+        if self.device == Device::Cuda {
             // TF32 would round every product to 10 bits; a registration that fails must say so, not fall back.
-            Device::Cuda => {
-                let cuda = ep::CUDA::default().with_tf32(false).build().error_on_failure();
-                builder.with_execution_providers([cuda])?.with_disable_cpu_fallback()
-            }
+            let cuda = ep::CUDA::default().with_tf32(false).build().error_on_failure();
+            builder =
+                builder.with_execution_providers([cuda]).map_err(plain)?.with_disable_cpu_fallback().map_err(plain)?;
         }
+        Ok(builder.commit_from_memory(&model.encode_to_vec())?)
     }
 
     /// Runs one small product on the device: the only proof that it is there.
@@ -154,7 +149,7 @@ fn load(cuda: bool, offline: bool, say: &mut dyn FnMut(&str)) -> Result<(Environ
         let candidate = candidate?;
         match ort::init_from(&candidate.path) {
             Ok(builder) => {
-                let environment = builder.with_name("trainer").build()?;
+                let environment = builder.with_name("trainer").with_telemetry(false).build()?;
                 return Ok((environment, format!("{} ({})", candidate.path.display(), candidate.source)));
             }
             Err(why) => refused.push(format!("{}: {why}", candidate.source)),

@@ -137,7 +137,7 @@ pub struct Epoch {
     pub steps_per_second: f64,
     /// How far apart the 16 samples are, where as many real images have 1: see [`variety`].
     pub variety: f32,
-    /// Whether the samples look all alike, or the discriminator is never fooled.
+    /// Whether the samples' variety has fallen below half its best, or the discriminator is never fooled.
     pub collapse: bool,
 }
 
@@ -190,11 +190,13 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
             run.checkpoint(&state)?;
             return Ok(Outcome { folder: run.folder().into(), finished: false, state });
         }
-        let epoch = training.end_epoch(start, real_variety)?;
-        if epoch.collapse {
+        let mut epoch = training.end_epoch(start, real_variety)?;
+        // Early samples are alike because nothing is learnt yet; a collapse is a variety that was there and went away.
+        epoch.collapse = epoch.variety < 0.5 * run.best_variety() || epoch.d_fake < 0.002;
+        if epoch.collapse && !run.collapsed() {
             observer.say(&format!(
-                "warning: epoch {}: mode collapse? the samples' variety is {:.2} of real images', D takes fakes for real with \
-                 probability {:.3}",
+                "warning: epoch {}: the samples' variety is {:.2} of real images' and D takes fakes for real with \
+                 probability {:.4}: mode collapse? a lower --lr may help",
                 epoch.epoch, epoch.variety, epoch.d_fake
             ));
         }
@@ -277,7 +279,7 @@ impl<'a> Training<'a> {
             d_fake,
             steps_per_second: (self.step - start.1) as f64 / seconds,
             variety,
-            collapse: variety < 0.25 || d_fake < 0.01,
+            collapse: false,
         })
     }
 

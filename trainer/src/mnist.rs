@@ -1,0 +1,227 @@
+//! The data set: four IDX files, gzipped or raw.
+//!
+//! Source: Yann LeCun's description of the format, <http://yann.lecun.com/exdb/mnist/>.
+
+use std::fmt;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use flate2::read::GzDecoder;
+use sha2::{Digest, Sha256};
+
+use crate::gan::PIXELS;
+
+/// Images of digits and what they show.
+pub struct Dataset {
+    /// `mnist` where the images are MNIST's, else the folder's name.
+    pub name: String,
+    /// Of the unpacked file of training images.
+    pub sha256: String,
+    /// (N, 784), 0 black to 255 white.
+    pub images: Vec<u8>,
+    /// (N,), 0 to 9.
+    pub labels: Vec<u8>,
+    pub test_images: Vec<u8>,
+    pub test_labels: Vec<u8>,
+}
+
+impl Dataset {
+    /// The four files of a folder, which may also lie where torchvision puts them, in `MNIST/raw` below it.
+    ///
+    /// # Errors
+    /// Names the file, what was expected of it, and what was found.
+    pub fn open(folder: &Path) -> Result<Self> {
+        ensure!(folder.is_dir(), "--data: {}: a folder with the four MNIST IDX files expected", folder.display());
+        let below = TORCHVISION.iter().map(|name| folder.join(name).join("raw"));
+        let folder = below.into_iter().find(|path| path.is_dir()).unwrap_or(folder.into());
+        let (images, image_file) = read_idx(&folder, "train-images-idx3-ubyte", &[28, 28])?;
+        let sha256 = image_file.sha256;
+        let name = match KNOWN.iter().find(|(_, known)| *known == sha256) {
+            Some((name, _)) => name.to_string(),
+            None => folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned(),
+        };
+        let labels = read_labels(&folder, "train-labels-idx1-ubyte", images.len() / PIXELS)?;
+        let (test_images, _) = read_idx(&folder, "t10k-images-idx3-ubyte", &[28, 28])?;
+        let test_labels = read_labels(&folder, "t10k-labels-idx1-ubyte", test_images.len() / PIXELS)?;
+        Ok(Self { name, sha256, images, labels, test_images, test_labels })
+    }
+
+    /// The data set that `--data` names.
+    pub fn load(source: &Source, _offline: bool, _say: &mut dyn FnMut(&str)) -> Result<Self> {
+        match source {
+            Source::Folder(folder) => Self::open(folder),
+            Source::Mnist => bail!(
+                "--data: MNIST's four IDX files expected, none given; name their folder with --data DIR or in MNIST_DIR"
+            ),
+        }
+    }
+
+    /// The number of training images, N.
+    pub fn len(&self) -> usize {
+        self.images.len() / PIXELS
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.images.is_empty()
+    }
+}
+
+/// What `--data` may name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    Mnist,
+    Folder(PathBuf),
+}
+
+impl FromStr for Source {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Ok(match text {
+            "" => bail!("--data: a folder expected, nothing found"),
+            "mnist" => Source::Mnist,
+            folder => Source::Folder(folder.into()),
+        })
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Source::Mnist => f.write_str("mnist"),
+            Source::Folder(folder) => write!(f, "{}", folder.display()),
+        }
+    }
+}
+
+/// The folders that torchvision makes.
+const TORCHVISION: [&str; 3] = ["MNIST", "FashionMNIST", "KMNIST"];
+
+/// SHA-256 of unpacked training images.
+const KNOWN: [(&str, &str); 1] = [("mnist", "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db")];
+
+struct IdxFile {
+    path: PathBuf,
+    sha256: String,
+}
+
+fn read_labels(folder: &Path, name: &str, images: usize) -> Result<Vec<u8>> {
+    let (labels, file) = read_idx(folder, name, &[])?;
+    let path = file.path.display();
+    ensure!(labels.len() == images, "{path}: a label for each of {images} images expected, {} found", labels.len());
+    if let Some(at) = labels.iter().position(|&label| label > 9) {
+        bail!("{path}: labels from 0 to 9 expected, {} found at {at}", labels[at]);
+    }
+    Ok(labels)
+}
+
+/// The items of an IDX file of unsigned bytes, each of shape `item`.
+fn read_idx(folder: &Path, name: &str, item: &[usize]) -> Result<(Vec<u8>, IdxFile)> {
+    let (path, mut bytes) = read_file(folder, name)?;
+    let shown = path.display();
+    let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let rank = 1 + item.len();
+    let head = 4 + 4 * rank;
+    ensure!(!bytes.is_empty(), "{shown}: an IDX file expected, an empty one found");
+    ensure!(bytes.len() >= head, "{shown}: an IDX header of {head} bytes expected, {} bytes found", bytes.len());
+    let word = |i: usize| u32::from_be_bytes([bytes[4 * i], bytes[4 * i + 1], bytes[4 * i + 2], bytes[4 * i + 3]]);
+    let magic = 0x0800 + rank as u32;
+    ensure!(word(0) == magic, "{shown}: magic number {magic:#010x} expected, {:#010x} found", word(0));
+    let found: Vec<usize> = (2..=rank).map(|i| word(i) as usize).collect();
+    ensure!(found == item, "{shown}: images of {item:?} pixels expected, {found:?} found");
+    let (n, each) = (word(1) as usize, item.iter().product::<usize>());
+    ensure!(n > 0, "{shown}: at least one item expected, its header says 0");
+    let expected = n.checked_mul(each).and_then(|body| body.checked_add(head));
+    let expected =
+        expected.with_context(|| format!("{shown}: its header says {n} items, more than memory can hold"))?;
+    if bytes.len() != expected {
+        let what = if bytes.len() < expected { "it is truncated" } else { "bytes follow its end" };
+        bail!("{shown}: {expected} bytes expected for the {n} items of its header, {} found: {what}", bytes.len());
+    }
+    bytes.drain(..head);
+    Ok((bytes, IdxFile { path, sha256 }))
+}
+
+/// The bytes of a file as it stands in the folder, raw, or unpacked from its `.gz`.
+fn read_file(folder: &Path, name: &str) -> Result<(PathBuf, Vec<u8>)> {
+    let raw = folder.join(name);
+    let gz = folder.join(format!("{name}.gz"));
+    if raw.is_file() {
+        let bytes = fs::read(&raw).with_context(|| format!("{}: cannot be read", raw.display()))?;
+        return Ok((raw, bytes));
+    }
+    ensure!(gz.is_file(), "{}: {name} or {name}.gz expected, neither found", folder.display());
+    let packed = fs::read(&gz).with_context(|| format!("{}: cannot be read", gz.display()))?;
+    ensure!(!packed.is_empty(), "{}: a gzip file expected, an empty one found", gz.display());
+    let mut bytes = vec![];
+    GzDecoder::new(&packed[..]).read_to_end(&mut bytes).map_err(|e| {
+        let problem = match e.kind() {
+            std::io::ErrorKind::UnexpectedEof => format!("it ends early, after {} unpacked bytes", bytes.len()),
+            _ => format!("it cannot be unpacked ({e})"),
+        };
+        anyhow!("{}: a whole gzip file expected, {problem}", gz.display())
+    })?;
+    Ok((gz, bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A folder of two 28 × 28 training images, one for tests, and their labels.
+    fn small() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (prefix, n) in [("train", 2u8), ("t10k", 1)] {
+            let mut images = vec![0, 0, 8, 3, 0, 0, 0, n, 0, 0, 0, 28, 0, 0, 0, 28];
+            images.extend((0..n as usize * PIXELS).map(|i| i as u8));
+            fs::write(folder.path().join(format!("{prefix}-images-idx3-ubyte")), images).unwrap();
+            let labels = [&[0, 0, 8, 1, 0, 0, 0, n], &vec![7; n as usize][..]].concat();
+            fs::write(folder.path().join(format!("{prefix}-labels-idx1-ubyte")), labels).unwrap();
+        }
+        folder
+    }
+
+    #[test]
+    fn a_folder_is_read_flat_or_as_torchvision_keeps_it() {
+        let flat = small();
+        let data = Dataset::open(flat.path()).unwrap();
+        assert_eq!((data.len(), data.labels.as_slice(), data.test_images.len()), (2, &[7, 7][..], PIXELS));
+        let nested = tempfile::tempdir().unwrap();
+        fs::create_dir(nested.path().join("MNIST")).unwrap();
+        fs::rename(flat.path(), nested.path().join("MNIST/raw")).unwrap();
+        assert_eq!(Dataset::open(nested.path()).unwrap().images, data.images);
+    }
+
+    #[test]
+    fn a_spoilt_file_is_named_with_what_was_expected_and_found() {
+        type Spoil = fn(&mut Vec<u8>);
+        let (images, labels) = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte");
+        let cases: &[(&str, Spoil, &str)] = &[
+            (images, |b| b.clear(), "an IDX file expected, an empty one found"),
+            (images, |b| b.truncate(7), "an IDX header of 16 bytes expected, 7 bytes found"),
+            (images, |b| b[3] = 1, "magic number 0x00000803 expected, 0x00000801 found"),
+            (images, |b| b[15] = 27, "images of [28, 28] pixels expected, [28, 27] found"),
+            (images, |b| b[7] = 3, "2368 bytes expected for the 3 items of its header, 1584 found: it is truncated"),
+            (images, |b| b[7] = 0, "at least one item expected, its header says 0"),
+            (
+                images,
+                |b| b.push(0),
+                "1584 bytes expected for the 2 items of its header, 1585 found: bytes follow its end",
+            ),
+            (labels, |b| b[8] = 10, "labels from 0 to 9 expected, 10 found at 0"),
+            (labels, |b| (b[7], _) = (1, b.pop()), "a label for each of 2 images expected, 1 found"),
+        ];
+        for (name, spoil, expected) in cases {
+            let folder = small();
+            let path = folder.path().join(name);
+            let mut bytes = fs::read(&path).unwrap();
+            spoil(&mut bytes);
+            fs::write(&path, bytes).unwrap();
+            let error = Dataset::open(folder.path()).err().expect("an error").to_string();
+            assert_eq!(error, format!("{}: {expected}", path.display()));
+        }
+    }
+}

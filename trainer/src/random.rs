@@ -1,0 +1,101 @@
+//! Random numbers that are addressed, not consumed: each is a function of (seed, step, stream), so that any step can be
+//! replayed alone and no generator's state is saved.
+
+use rand_xoshiro::rand_core::{Rng, SeedableRng};
+use rand_xoshiro::{SplitMix64, Xoshiro256PlusPlus};
+
+/// Fills `out` with a permutation of 0 ≤ i < len, the batch order of an epoch.
+pub fn order_into(out: &mut [i64], seed: u64, epoch: u64) {
+    let rng = &mut generator(seed, epoch, ORDER);
+    out.iter_mut().zip(0..).for_each(|(x, i)| *x = i);
+    for i in (1..out.len()).rev() {
+        out.swap(i, below(rng, i as u64 + 1) as usize);
+    }
+}
+
+/// Fills `out` with numbers from U(−1, 1), multiples of 2⁻²³.
+pub fn uniform_into(out: &mut [f32], seed: u64, step: u64, stream: u64) {
+    let rng = &mut generator(seed, step, stream);
+    for pair in out.chunks_mut(2) {
+        let bits = rng.next_u64();
+        let halves = [bits as u32, (bits >> 32) as u32];
+        pair.iter_mut().zip(halves).for_each(|(x, half)| *x = (half >> 8) as f32 * (1.0 / (1 << 23) as f32) - 1.0);
+    }
+}
+
+/// Fills `out` with dropout masks: 0 with probability `p_drop`, to the nearest 2⁻¹⁶, else 1.
+pub fn keep_masks_into(out: &mut [u8], seed: u64, step: u64, stream: u64, p_drop: f32) {
+    let rng = &mut generator(seed, step, stream);
+    let threshold = (p_drop * 65536.0).round() as u32;
+    for four in out.chunks_mut(4) {
+        let bits = rng.next_u64();
+        four.iter_mut().zip(0..).for_each(|(x, i)| *x = u8::from((bits >> (16 * i)) as u16 as u32 >= threshold));
+    }
+}
+
+/// The stream of batch orders; the callers' streams are small numbers.
+const ORDER: u64 = u64::MAX;
+
+fn generator(seed: u64, step: u64, stream: u64) -> Xoshiro256PlusPlus {
+    let mix = |x: u64| SplitMix64::seed_from_u64(x).next_u64();
+    Xoshiro256PlusPlus::seed_from_u64(mix(mix(seed).wrapping_add(step)).wrapping_add(stream))
+}
+
+/// Uniform in 0 ≤ x < n, without bias (Lemire 2019, "Fast random integer generation in an interval").
+fn below(rng: &mut Xoshiro256PlusPlus, n: u64) -> u64 {
+    loop {
+        let product = rng.next_u64() as u128 * n as u128;
+        if product as u64 >= n.wrapping_neg() % n {
+            return (product >> 64) as u64;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_is_a_permutation_of_its_seed_and_epoch() {
+        let order = |seed, epoch| {
+            let mut order = vec![0; 1000];
+            order_into(&mut order, seed, epoch);
+            order
+        };
+        let mut sorted = order(1, 2);
+        sorted.sort();
+        assert_eq!(sorted, (0..1000).collect::<Vec<i64>>());
+        assert_eq!(order(1, 2), order(1, 2));
+        for other in [order(1, 3), order(2, 2)] {
+            let same = order(1, 2).iter().zip(&other).filter(|(a, b)| a == b).count();
+            assert!(same < 10, "{same} of 1000 places agree");
+        }
+    }
+
+    #[test]
+    fn the_numbers_have_the_moments_of_their_distributions() {
+        let mut z = vec![0.0; 100_000];
+        uniform_into(&mut z, 3, 4, 5);
+        assert!(z.iter().all(|z| (-1.0..1.0).contains(z)));
+        let mean = |f: fn(f64) -> f64| z.iter().map(|&z| f(z as f64)).sum::<f64>() / z.len() as f64;
+        assert!(mean(|z| z).abs() < 0.01 && (mean(|z| z * z) - 1.0 / 3.0).abs() < 0.01);
+        let mut keep = vec![9; 100_001];
+        keep_masks_into(&mut keep, 3, 4, 5, 0.2);
+        let kept = keep.iter().map(|&k| k as f64).sum::<f64>() / keep.len() as f64;
+        assert!(keep.iter().all(|&k| k <= 1) && (kept - 0.8).abs() < 0.005, "{kept}");
+    }
+
+    #[test]
+    fn steps_streams_and_seeds_are_independent() {
+        let draw = |seed, step, stream| {
+            let mut z = vec![0.0; 10_000];
+            uniform_into(&mut z, seed, step, stream);
+            z
+        };
+        let z = draw(0, 0, 0);
+        for other in [draw(1, 0, 0), draw(0, 1, 0), draw(0, 0, 1), draw(0, 1, 1), draw(u64::MAX, 0, 0)] {
+            let correlation = z.iter().zip(&other).map(|(a, b)| a * b * 3.0).sum::<f32>() / z.len() as f32;
+            assert!(correlation.abs() < 0.05, "{correlation}");
+        }
+    }
+}
