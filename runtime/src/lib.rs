@@ -1,2 +1,52 @@
-//! Draws handwritten digits with a GAN's generator, without a heap, the same bytes everywhere.
+//! Draws handwritten digits with a GAN's generator: no heap, no libm, the same bytes everywhere.
+//!
+//! ```
+//! let digit = runtime::generate(42);
+//! assert_eq!(digit.row(14).len(), 28);
+//! assert_eq!(digit, runtime::generate(42));
+//! ```
+//!
+//! A seed names one image for ever: the same 784 bytes on every CPU, alone or in a batch. That holds because every
+//! floating-point operation and its order is fixed, see [`generator`].
 #![no_std]
+#![warn(missing_docs)]
+
+#[cfg(any(test, feature = "std"))]
+extern crate std;
+
+mod dense;
+pub mod generator;
+mod image;
+pub mod latent;
+mod weights;
+
+pub use dense::Kernel;
+pub use generator::Generator;
+pub use image::Image;
+pub use latent::Digit;
+pub use weights::{CONDITIONAL, GENERATOR};
+
+/// The digit that a seed names.
+pub fn generate(seed: u64) -> Image {
+    GENERATOR.draw(Kernel::best(), &latent_of(seed))
+}
+
+/// The digits of many seeds, byte for byte those of [`generate`], in less time. The longer slice's rest is left alone.
+pub fn generate_batch(seeds: &[u64], images: &mut [Image]) {
+    let mut z = [[0.0; latent::LATENT]; 32];
+    for (seeds, images) in seeds.chunks(z.len()).zip(images.chunks_mut(z.len())) {
+        z.iter_mut().zip(seeds).for_each(|(z, &seed)| *z = latent_of(seed));
+        GENERATOR.draw_batch(Kernel::best(), &z[..seeds.len()], images);
+    }
+}
+
+/// The digit asked for, in the handwriting that a seed names; `None` where the generator is not class-conditional
+/// (see [`CONDITIONAL`]).
+pub fn generate_digit(seed: u64, digit: Digit) -> Option<Image> {
+    CONDITIONAL.then(|| GENERATOR.draw(Kernel::best(), &latent::conditional_latent(seed, Some(digit))))
+}
+
+/// The z of a seed for the built-in generator.
+pub fn latent_of(seed: u64) -> [f32; latent::LATENT] {
+    if CONDITIONAL { latent::conditional_latent(seed, None) } else { latent::latent(seed) }
+}

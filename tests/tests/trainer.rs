@@ -128,7 +128,7 @@ fn options_that_make_no_sense_are_refused_before_any_work() {
 fn an_out_that_cannot_be_written_is_found_before_training() {
     let Some(mnist) = mnist() else { return };
     for out in ["no/such/folder/g.onnx", "/proc/g.onnx", "."] {
-        let (output, stderr) = run(&mut train(&mnist, Path::new(out), &["--epochs", "100000"]).arg("--offline"));
+        let (output, stderr) = run(train(&mnist, Path::new(out), &["--epochs", "100000"]).arg("--offline"));
         assert_eq!(output.status.code(), Some(1), "{out}: {stderr}");
         assert!(stderr.starts_with("error: --out: "), "{stderr}");
     }

@@ -83,7 +83,7 @@ pub fn export(state: &TrainState, provenance: &[(&str, String)]) -> onnx::Model 
     model
 }
 
-/// Writes a model to `path`, see [`write`].
+/// Writes a model to `path`, see [`write()`].
 pub fn write_model(path: &Path, model: &onnx::Model) -> Result<()> {
     write(path, &model.encode_to_vec())
 }
@@ -99,10 +99,10 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Finds out before hours of work whether [`write`] will be able to write `path`.
+/// Finds out before hours of work whether [`write()`] will be able to write `path`.
 ///
 /// # Errors
-/// As [`write`], and when `path` is a folder.
+/// As [`write()`], and when `path` is a folder.
 pub fn check_writable(path: &Path) -> Result<()> {
     if path.is_dir() {
         bail!("{}: a file name expected, a folder found", path.display());

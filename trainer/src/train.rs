@@ -192,7 +192,8 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
         }
         let mut epoch = training.end_epoch(start, real_variety)?;
         // Early samples are alike because nothing is learnt yet; a collapse is a variety that was there and went away.
-        epoch.collapse = epoch.variety < 0.5 * run.best_variety() || epoch.d_fake < 0.002;
+        let best = run.best_variety();
+        epoch.collapse = (best > 0.3 && epoch.variety < 0.5 * best) || epoch.d_fake < 0.002;
         if epoch.collapse && !run.collapsed() {
             observer.say(&format!(
                 "warning: epoch {}: the samples' variety is {:.2} of real images' and D takes fakes for real with \
