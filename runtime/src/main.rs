@@ -102,6 +102,7 @@ fn png(image: &Image) -> Result<Vec<u8>> {
     let mut bytes = vec![];
     let mut encoder = png::Encoder::new(&mut bytes, Image::SIDE as u32, Image::SIDE as u32);
     encoder.set_color(png::ColorType::Grayscale);
+    encoder.set_compression(png::Compression::Fast); // by fdeflate alone, so that no other crate's features change the bytes
     encoder.write_header()?.write_image_data(&image.0)?;
     Ok(bytes)
 }
