@@ -27,9 +27,14 @@ pub fn uniform_into(out: &mut [f32], seed: u64, step: u64, stream: u64) {
 pub fn keep_masks_into(out: &mut [u8], seed: u64, step: u64, stream: u64, p_drop: f32) {
     let rng = &mut generator(seed, step, stream);
     let threshold = (p_drop * 65536.0).round() as u32;
-    for four in out.chunks_mut(4) {
-        let bits = rng.next_u64();
-        four.iter_mut().zip(0..).for_each(|(x, i)| *x = u8::from((bits >> (16 * i)) as u16 as u32 >= threshold));
+    // Drawing and comparing in turns of 256, for the comparison is then a vector operation.
+    let mut bits = [0; 256];
+    for out in out.chunks_mut(bits.len()) {
+        for four in bits.chunks_exact_mut(4) {
+            let word = rng.next_u64();
+            four.iter_mut().zip(0..).for_each(|(x, i)| *x = (word >> (16 * i)) as u16);
+        }
+        out.iter_mut().zip(&bits).for_each(|(x, &bits)| *x = u8::from(u32::from(bits) >= threshold));
     }
 }
 
