@@ -17,7 +17,8 @@ fn copy_of(mnist: &Path) -> tempfile::TempDir {
 
 fn train(data: &Path, out: &Path, more: &[&str]) -> Command {
     let mut command = program("trainer");
-    command.args(["--epochs", "1", "--device", "cpu", "--data"]).arg(data).arg("--out").arg(out).args(more);
+    command.args(["--epochs", "1", "--device", "cpu", "--data"]).arg(data).arg("--out").arg(out);
+    command.arg("--run-dir").arg(out.with_extension("run")).args(more);
     command
 }
 

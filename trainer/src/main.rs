@@ -18,7 +18,7 @@ use trainer::{bench, checkpoint};
 
 /// Trains a GAN on MNIST and writes its generator as an ONNX file.
 #[derive(Parser)]
-#[command(version, args_conflicts_with_subcommands = true)]
+#[command(version, args_conflicts_with_subcommands = true, args_override_self = true)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
