@@ -10,6 +10,7 @@
 //!     data: "mnist".parse()?,
 //!     engine: Engine::default(),
 //!     out: Some("g.onnx".into()),
+//!     step_graph: None,
 //!     folder: Folder::Next,
 //!     keep: 3,
 //! };
@@ -21,6 +22,7 @@
 pub mod adam;
 pub mod bench;
 pub mod checkpoint;
+pub mod download;
 pub mod events;
 pub mod gan;
 pub mod graph;

@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result, bail, ensure};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use trainer::gan::{Recipe, StepGraph};
-use trainer::mnist::{Dataset, Source};
+use trainer::bench;
+use trainer::gan::Recipe;
+use trainer::mnist::Source;
 use trainer::report::{Style, Terminal, say};
 use trainer::run::{self, RunConfig};
 use trainer::session::Device;
 use trainer::train::{Config, Engine, Folder, Plan, train};
-use trainer::{bench, checkpoint};
 
 /// Trains a GAN on MNIST and writes its generator as an ONNX file.
 #[derive(Parser)]
@@ -153,12 +153,6 @@ fn run_train(args: &Train, matches: &ArgMatches) -> Result<()> {
     if args.dry_run {
         return dry_run(&config);
     }
-    if let Some(path) = &args.write_step_graph {
-        config.plan.check()?;
-        let n = Dataset::load(&config.data, config.engine.offline, &mut |line| eprintln!("{line}"))?.len();
-        let graph = StepGraph::new(&config.plan.recipe, config.plan.batch.min(n), n);
-        checkpoint::write_model(path, &graph.model).context("--write-step-graph")?;
-    }
     let stop = Arc::new(AtomicBool::new(false));
     let on_ctrl_c = stop.clone();
     ctrlc::set_handler(move || on_ctrl_c.store(true, Ordering::Relaxed)).context("Ctrl-C cannot be handled")?;
@@ -184,7 +178,8 @@ fn configure(args: &Train, matches: &ArgMatches) -> Result<Config> {
     let plan = Plan { recipe, epochs: args.epochs, batch: args.batch, seed: args.seed };
     let folder = args.run_dir.clone().map_or(Folder::Next, Folder::New);
     let (out, engine) = (Some(args.out.clone()), args.engine.engine());
-    let mut config = Config { plan, data: args.data.parse()?, engine, out, folder, keep: args.keep };
+    let (data, step_graph) = (args.data.parse()?, args.write_step_graph.clone());
+    let mut config = Config { plan, data, engine, out, step_graph, folder, keep: args.keep };
     let Some(resume) = &args.resume else { return Ok(config) };
 
     let resume = if resume == Path::new("latest") { run::latest(Path::new("runs"))? } else { resume.clone() };
@@ -221,8 +216,7 @@ fn configure(args: &Train, matches: &ArgMatches) -> Result<Config> {
 fn dry_run(config: &Config) -> Result<()> {
     config.plan.check()?;
     let mut hear = |line: &str| eprintln!("{line}");
-    let data = Dataset::load(&config.data, config.engine.offline, &mut hear)?;
-    let runtime = config.engine.open(&mut hear)?;
+    let (data, runtime) = trainer::train::open(config, &mut hear)?;
     let estimate = bench::estimate(&config.plan, &data, &runtime)?;
     let (plan, recipe) = (&config.plan, &config.plan.recipe);
     say(&format!(

@@ -12,7 +12,10 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use flate2::read::GzDecoder;
 use sha2::{Digest, Sha256};
 
-use crate::gan::PIXELS;
+use crate::download::{self, Patience, Pin, hex};
+use crate::gan::{LATENT, PIXELS};
+use crate::random;
+use crate::session::OnnxRuntime;
 
 /// Images of digits and what they show.
 pub struct Dataset {
@@ -39,8 +42,8 @@ impl Dataset {
         let folder = below.into_iter().find(|path| path.is_dir()).unwrap_or(folder.into());
         let (images, image_file) = read_idx(&folder, "train-images-idx3-ubyte", &[28, 28])?;
         let sha256 = image_file.sha256;
-        let name = match KNOWN.iter().find(|(_, known)| *known == sha256) {
-            Some((name, _)) => name.to_string(),
+        let name = match KNOWN.iter().find(|known| known.sha256 == Some(sha256.as_str())) {
+            Some(known) => known.name.to_string(),
             None => folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned(),
         };
         let labels = read_labels(&folder, "train-labels-idx1-ubyte", images.len() / PIXELS)?;
@@ -49,14 +52,44 @@ impl Dataset {
         Ok(Self { name, sha256, images, labels, test_images, test_labels })
     }
 
-    /// The data set that `--data` names.
-    pub fn load(source: &Source, _offline: bool, _say: &mut dyn FnMut(&str)) -> Result<Self> {
-        match source {
-            Source::Folder(folder) => Self::open(folder),
-            Source::Mnist => bail!(
-                "--data: MNIST's four IDX files expected, none given; name their folder with --data DIR or in MNIST_DIR"
-            ),
+    /// A published data set, from the cache or downloaded into it.
+    ///
+    /// # Errors
+    /// When it is in neither: the sentence names the ways out.
+    pub fn published(known: &Known, offline: bool, say: &mut dyn FnMut(&str)) -> Result<Self> {
+        let name = known.name;
+        let ways_out = "name a folder with its four IDX files by --data DIR or MNIST_DIR, name a mirror in MNIST_MIRROR, or \
+            try everything out on --data demo, which needs no data";
+        let cache = dirs::cache_dir().context("no folder for caches is known; set XDG_CACHE_HOME or HOME")?;
+        let folder = cache.join("mnist-gan").join(name);
+        let missing = known.files.iter().any(|(file, _)| !folder.join(file).exists());
+        ensure!(
+            !missing || !offline,
+            "--data: {name} is not in {}, and --offline forbids downloads; {ways_out}",
+            folder.display()
+        );
+        let own = std::env::var("MNIST_MIRROR").ok().filter(|mirror| !mirror.is_empty());
+        let mirrors = own.map_or(known.mirrors.iter().map(|m| m.to_string()).collect(), |mirror| vec![mirror]);
+        download::fetch(&folder, &mirrors, &known.files, &Patience::default(), say)
+            .map_err(|e| anyhow!("--data: {name} is not in {}, and {e:#}; {ways_out}", folder.display()))?;
+        Self::open(&folder)
+    }
+
+    /// No MNIST, but 60,000 digits (and 10,000 for tests) drawn by the shipped generator, to try things out on. Their
+    /// labels are not known: all 0.
+    pub fn demo(runtime: &OnnxRuntime) -> Result<Self> {
+        let model = include_bytes!("../../models/g.onnx");
+        const AT_ONCE: usize = 5000;
+        let (mut z, mut all) = (vec![0.0; AT_ONCE * LATENT], Vec::with_capacity(70_000 * PIXELS));
+        for part in 0..14 {
+            random::uniform_into(&mut z, 0, part, 0);
+            let drawn = runtime.run_bytes(model, &[("z", &[AT_ONCE, LATENT], &z)])?;
+            all.extend(drawn[0].iter().map(|x| (x * 127.5 + 127.5).round_ties_even() as u8));
         }
+        let test_images = all.split_off(60_000 * PIXELS);
+        let sha256 = hex(&Sha256::digest(&all));
+        let (labels, test_labels) = (vec![0; 60_000], vec![0; 10_000]);
+        Ok(Self { name: "demo (no MNIST)".into(), sha256, images: all, labels, test_images, test_labels })
     }
 
     /// The number of training images, N.
@@ -72,18 +105,22 @@ impl Dataset {
 /// What `--data` may name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    Mnist,
+    /// One of [`KNOWN`].
+    Published(&'static Known),
     Folder(PathBuf),
+    /// See [`Dataset::demo`].
+    Demo,
 }
 
 impl FromStr for Source {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        Ok(match text {
-            "" => bail!("--data: a folder expected, nothing found"),
-            "mnist" => Source::Mnist,
-            folder => Source::Folder(folder.into()),
+        ensure!(!text.is_empty(), "--data: mnist, fashion, kmnist, demo or a folder expected, nothing found");
+        Ok(match KNOWN.iter().find(|known| known.name == text) {
+            Some(known) => Source::Published(known),
+            None if text == "demo" => Source::Demo,
+            None => Source::Folder(text.into()),
         })
     }
 }
@@ -91,17 +128,75 @@ impl FromStr for Source {
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
-            Source::Mnist => f.write_str("mnist"),
+            Source::Published(known) => f.write_str(known.name),
             Source::Folder(folder) => write!(f, "{}", folder.display()),
+            Source::Demo => f.write_str("demo"),
         }
     }
 }
 
+/// A published data set of MNIST's shape.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Known {
+    pub name: &'static str,
+    /// SHA-256 of the unpacked training images, by which a folder is recognised, where it is known.
+    pub sha256: Option<&'static str>,
+    pub mirrors: &'static [&'static str],
+    pub files: [Pin; 4],
+}
+
+const FILES: [&str; 4] = [
+    "train-images-idx3-ubyte.gz",
+    "train-labels-idx1-ubyte.gz",
+    "t10k-images-idx3-ubyte.gz",
+    "t10k-labels-idx1-ubyte.gz",
+];
+
+/// The data sets that `--data` knows by name. Fashion-MNIST's and KMNIST's publishers give MD5 sums.
+pub static KNOWN: [Known; 3] = [
+    Known {
+        name: "mnist",
+        sha256: Some("ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"),
+        mirrors: &[
+            "https://ossci-datasets.s3.amazonaws.com/mnist/",
+            "https://storage.googleapis.com/cvdf-datasets/mnist/",
+        ],
+        files: [
+            (FILES[0], "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"),
+            (FILES[1], "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"),
+            (FILES[2], "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"),
+            (FILES[3], "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"),
+        ],
+    },
+    Known {
+        name: "fashion",
+        sha256: None,
+        mirrors: &[
+            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+            "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+        ],
+        files: [
+            (FILES[0], "8d4fb7e6c68d591d4c3dfef9ec88bf0d"),
+            (FILES[1], "25c81989df183df01b3e8a0aad5dffbe"),
+            (FILES[2], "bef4ecab320f06d8554ea6380940ec79"),
+            (FILES[3], "bb300cfdad3c16e7a12a480ee83cd310"),
+        ],
+    },
+    Known {
+        name: "kmnist",
+        sha256: None,
+        mirrors: &["http://codh.rois.ac.jp/kmnist/dataset/kmnist/", "https://codh.rois.ac.jp/kmnist/dataset/kmnist/"],
+        files: [
+            (FILES[0], "bdb82020997e1d708af4cf47b453dcf7"),
+            (FILES[1], "e144d726b3acfaa3e44228e80efcd344"),
+            (FILES[2], "5c965bf0a639b31b8f53240b1b52f4d7"),
+            (FILES[3], "7320c461ea6c1c855c0b718fb2a4b134"),
+        ],
+    },
+];
+
 /// The folders that torchvision makes.
 const TORCHVISION: [&str; 3] = ["MNIST", "FashionMNIST", "KMNIST"];
-
-/// SHA-256 of unpacked training images.
-const KNOWN: [(&str, &str); 1] = [("mnist", "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db")];
 
 struct IdxFile {
     path: PathBuf,
@@ -122,7 +217,7 @@ fn read_labels(folder: &Path, name: &str, images: usize) -> Result<Vec<u8>> {
 fn read_idx(folder: &Path, name: &str, item: &[usize]) -> Result<(Vec<u8>, IdxFile)> {
     let (path, mut bytes) = read_file(folder, name)?;
     let shown = path.display();
-    let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let sha256 = hex(&Sha256::digest(&bytes));
     let rank = 1 + item.len();
     let head = 4 + 4 * rank;
     ensure!(!bytes.is_empty(), "{shown}: an IDX file expected, an empty one found");

@@ -73,6 +73,9 @@ impl Observer for Terminal {
     }
 
     fn epoch(&mut self, epoch: &Epoch) {
+        if epoch.epoch == self.epochs {
+            self.bar.finish_and_clear();
+        }
         let line = match self.style {
             Style::Plain => format!(
                 "Epoch [{:>5}/{:>5}] | d_loss: {:.4} | g_loss: {:.4}",

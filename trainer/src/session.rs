@@ -70,7 +70,12 @@ impl OnnxRuntime {
 
     /// Runs a model of f32 inputs once, on the host's data; the outputs in the model's order.
     pub fn run(&self, model: &onnx::Model, inputs: &[(&str, &[usize], &[f32])]) -> Result<Vec<Vec<f32>>> {
-        let mut session = self.session(model)?;
+        self.run_bytes(&model.encode_to_vec(), inputs)
+    }
+
+    /// The same for the bytes of an ONNX file.
+    pub fn run_bytes(&self, model: &[u8], inputs: &[(&str, &[usize], &[f32])]) -> Result<Vec<Vec<f32>>> {
+        let mut session = self.session_of(model)?;
         let mut binding = session.create_binding()?;
         for (name, shape, data) in inputs {
             binding.bind_input(*name, &Tensor::from_array((*shape, data.to_vec()))?)?;
@@ -103,6 +108,10 @@ impl OnnxRuntime {
     }
 
     fn session(&self, model: &onnx::Model) -> Result<Session> {
+        self.session_of(&model.encode_to_vec())
+    }
+
+    fn session_of(&self, model: &[u8]) -> Result<Session> {
         // The builder's errors carry the builder; their text is all that is wanted.
         let plain = |error: ort::Error<SessionBuilder>| anyhow!("{error}");
         let mut builder = Session::builder(&self.environment)?.with_intra_threads(self.threads).map_err(plain)?;
@@ -112,7 +121,7 @@ impl OnnxRuntime {
             builder =
                 builder.with_execution_providers([cuda]).map_err(plain)?.with_disable_cpu_fallback().map_err(plain)?;
         }
-        Ok(builder.commit_from_memory(&model.encode_to_vec())?)
+        Ok(builder.commit_from_memory(model)?)
     }
 
     /// Runs one small product on the device: the only proof that it is there.

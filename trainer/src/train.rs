@@ -73,6 +73,8 @@ pub struct Config {
     pub engine: Engine,
     /// Where the generator goes, beside the run folder's own copy.
     pub out: Option<PathBuf>,
+    /// Where the graph of the training step goes, for people to look at.
+    pub step_graph: Option<PathBuf>,
     pub folder: Folder,
     /// How many checkpoints stay.
     pub keep: usize,
@@ -160,9 +162,12 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
     if let Some(out) = &config.out {
         checkpoint::check_writable(out).context("--out")?;
     }
-    let data = Dataset::load(&config.data, config.engine.offline, &mut |line| observer.say(line))?;
-    let runtime = config.engine.open(&mut |line| observer.say(line))?;
+    let (data, runtime) = open(config, &mut |line| observer.say(line))?;
     let plan = &config.plan;
+    if let Some(path) = &config.step_graph {
+        let graph = StepGraph::new(&plan.recipe, plan.batch.min(data.len()), data.len());
+        checkpoint::write_model(path, &graph.model).context("--write-step-graph")?;
+    }
     let stored = RunConfig::new(config, &data, &runtime);
     let (mut run, state) = Run::open(&config.folder, stored, config.keep, &mut |line| observer.say(line))?;
     let state = state.unwrap_or_else(|| initial_state(plan.seed));
@@ -209,6 +214,27 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
     let state = training.state()?;
     run.finish(&state, config.out.as_deref())?;
     Ok(Outcome { folder: run.folder().into(), finished: true, state })
+}
+
+/// Reads, downloads or draws the data set, and loads ONNX Runtime.
+pub fn open(config: &Config, say: &mut dyn FnMut(&str)) -> Result<(Dataset, OnnxRuntime)> {
+    // What is likelier to be wrong comes first; only the demo needs ONNX Runtime for its data.
+    let data = match &config.data {
+        Source::Folder(folder) => Some(Dataset::open(folder)?),
+        Source::Published(known) => Some(Dataset::published(known, config.engine.offline, say)?),
+        Source::Demo => None,
+    };
+    let runtime = config.engine.open(say)?;
+    let data = match data {
+        Some(data) => data,
+        None => {
+            say(
+                "warning: --data demo is NOT MNIST: its digits are drawn by the shipped generator, to try things out on",
+            );
+            Dataset::demo(&runtime)?
+        }
+    };
+    Ok((data, runtime))
 }
 
 /// The loop without its surroundings: a plan, the data, and where in it we are.
