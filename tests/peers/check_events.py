@@ -10,10 +10,12 @@ events = EventAccumulator(folder, size_guidance={"scalars": 0, "images": 0})
 events.Reload()
 tags = {"loss/d": "d_loss", "loss/g": "g_loss", "probability/d_real": "d_real", "probability/d_fake": "d_fake",
         "samples/variety": "variety", "speed/steps_per_second": "steps_per_second"}
+tags["score/frechet_distance"] = "frechet_distance"
 assert set(events.Tags()["scalars"]) == set(tags), events.Tags()
+assert [m["epoch"] for m in metrics if "frechet_distance" in m] == sorted({*range(10, epochs + 1, 10), epochs})
 for tag, key in tags.items():
     seen = [(e.step, e.value) for e in events.Scalars(tag)]
-    expected = [(m["step"], m[key]) for m in metrics]
+    expected = [(m["step"], m[key]) for m in metrics if key in m]
     assert [s for s, _ in seen] == [s for s, _ in expected], (tag, seen, expected)
     assert all(abs(a - b) <= 1e-6 * abs(b) for (_, a), (_, b) in zip(seen, expected)), (tag, seen, expected)
 images = events.Images("samples")

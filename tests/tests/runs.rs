@@ -48,7 +48,8 @@ fn fails(command: &mut Command, expected: &[&str]) {
 }
 
 fn newest_checkpoint(run_dir: &Path) -> PathBuf {
-    fs::read_dir(run_dir.join("checkpoints")).unwrap().map(|entry| entry.unwrap().path()).max().unwrap()
+    let checkpoints = fs::read_dir(run_dir.join("checkpoints")).unwrap().map(|entry| entry.unwrap().path());
+    checkpoints.filter(|path| !path.ends_with("best.ckpt")).max().unwrap()
 }
 
 fn generator(run_dir: &Path) -> Vec<u8> {
@@ -203,7 +204,7 @@ fn a_full_disk_is_an_error_and_the_last_checkpoint_stays_good() {
         return;
     }
     let run_dir = disk.join("run");
-    let (output, stderr) = run(train(&data, &run_dir, "50").args(["--keep", "9"]));
+    let (output, stderr) = run(train(&data, &run_dir, "50").args(["--checkpoints", "9"]));
     let checkpoints: Vec<PathBuf> =
         fs::read_dir(run_dir.join("checkpoints")).unwrap().map(|entry| entry.unwrap().path()).collect();
     let rescued = folder.path().join("rescued");
@@ -230,7 +231,8 @@ fn the_library_does_what_the_program_does() {
         out: None,
         step_graph: None,
         folder: Folder::New(by_library.clone()),
-        keep: 3,
+        checkpoints: 3,
+        score_every: 10,
     };
     let outcome = trainer::train::train(&config, &mut ()).unwrap();
     assert!(outcome.finished);

@@ -42,8 +42,10 @@ impl Events {
             ("samples/variety", epoch.variety),
             ("speed/steps_per_second", epoch.steps_per_second as f32),
         ];
-        let mut value: Vec<Value> =
-            scalars.map(|(tag, x)| Value { tag: tag.into(), simple_value: Some(x), image: None }).into();
+        let score = epoch.frechet_distance.map(|distance| ("score/frechet_distance", distance as f32));
+        let mut value: Vec<Value> = (scalars.into_iter().chain(score))
+            .map(|(tag, x)| Value { tag: tag.into(), simple_value: Some(x), image: None })
+            .collect();
         let image = Image {
             height: samples.height as i32,
             width: samples.width as i32,

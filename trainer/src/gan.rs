@@ -199,7 +199,7 @@ pub fn sampler(n: usize) -> onnx::Model {
 /// x through dense layers, with LeakyReLU and, given masks and their p, dropout after each but the last.
 ///
 /// `theta` is weight (I, O), bias (O,) for each layer; x is (B, I); the result is (B, O) of the last.
-fn mlp(g: &mut Graph, theta: &[Var], x: Var, dropout: Option<(&[Var], f32)>) -> Var {
+pub(crate) fn mlp(g: &mut Graph, theta: &[Var], x: Var, dropout: Option<(&[Var], f32)>) -> Var {
     let layers = theta.len() / 2;
     let mut x = x;
     for (i, layer) in theta.chunks(2).enumerate() {

@@ -236,6 +236,20 @@ impl Graph {
         })
     }
 
+    /// y = eˣ.   dx = dy · y
+    pub fn exp(&mut self, x: Var) -> Var {
+        self.unary("Exp", vec![], x, |g, _, y, dy| g.mul(dy, y))
+    }
+
+    /// y = x − ln Σ eˣ along the last axis of x (B, C).   dx = dy − eʸ · Σ dy
+    pub fn log_softmax(&mut self, x: Var) -> Var {
+        self.unary("LogSoftmax", vec![Attribute::int("axis", 1)], x, |g, _, y, dy| {
+            let (probability, total) = (g.exp(y), g.sum(dy, &[1], true));
+            let expected = g.mul(probability, total);
+            g.sub(dy, expected)
+        })
+    }
+
     // ---- sums
 
     /// y = Σ x over `axes`, which stay as ones where `keep` says so.   dx = dy, spread over them
@@ -585,6 +599,8 @@ mod tests {
         ("tanh",               |g, x| g.tanh(x)),
         ("sigmoid",            |g, x| g.sigmoid(x)),
         ("softplus",           |g, x| g.softplus(x)),
+        ("exp",                |g, x| g.exp(x)),
+        ("log_softmax",        |g, x| g.log_softmax(x)),
         ("sum",                |g, x| g.sum(x, &[0], false)),
         ("mean",               |g, x| g.mean(x)),
         ("reshape",            |g, x| g.reshape(x, &[2, 6])),

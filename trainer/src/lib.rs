@@ -12,7 +12,8 @@
 //!     out: Some("g.onnx".into()),
 //!     step_graph: None,
 //!     folder: Folder::Next,
-//!     keep: 3,
+//!     checkpoints: 3,
+//!     score_every: 10,
 //! };
 //! let outcome = train(&config, &mut ())?;
 //! println!("{} steps, in {}", outcome.state.step, outcome.folder.display());
@@ -26,6 +27,7 @@ pub mod download;
 pub mod events;
 pub mod gan;
 pub mod graph;
+pub mod judge;
 pub mod mnist;
 pub mod onnx;
 pub mod onnxruntime;
@@ -33,5 +35,6 @@ pub mod picture;
 pub mod random;
 pub mod report;
 pub mod run;
+pub mod score;
 pub mod session;
 pub mod train;

@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result, bail, ensure};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use trainer::bench;
 use trainer::gan::Recipe;
 use trainer::mnist::Source;
 use trainer::report::{Style, Terminal, say};
 use trainer::run::{self, RunConfig};
 use trainer::session::Device;
 use trainer::train::{Config, Engine, Folder, Plan, train};
+use trainer::{bench, checkpoint, judge};
 
 /// Trains a GAN on MNIST and writes its generator as an ONNX file.
 #[derive(Parser)]
@@ -30,6 +30,8 @@ struct Cli {
 enum Command {
     /// Measures milliseconds per training step, and how near they are to the machine's matrix-product peak.
     Bench(Bench),
+    /// Trains the judge, the classifier whose features score generators.
+    Judge(JudgeArgs),
     /// Prints a table of runs.
     Compare {
         /// Run folders.
@@ -65,9 +67,12 @@ struct Train {
     /// Goes on with a run that was stopped or killed; `latest` is the newest in runs.
     #[arg(long, value_name = "DIR|latest")]
     resume: Option<PathBuf>,
-    /// How many checkpoints stay in the run's folder.
+    /// How many checkpoints stay in the run's folder, beside the best by score.
     #[arg(long, value_name = "K", default_value_t = 3)]
-    keep: usize,
+    checkpoints: usize,
+    /// Epochs from one score (the Fréchet distance in the judge's features) to the next; 0 is never.
+    #[arg(long, value_name = "EPOCHS", default_value_t = 10)]
+    score_every: u64,
     /// Writes the graph of the training step too, to look at in Netron.
     #[arg(long, value_name = "FILE")]
     write_step_graph: Option<PathBuf>,
@@ -95,6 +100,21 @@ struct Bench {
     /// One JSON object instead of a table.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+#[derive(Args)]
+struct JudgeArgs {
+    /// As for training.
+    #[arg(long, default_value = "mnist", env = "MNIST_DIR")]
+    data: String,
+    /// Names the initial parameters and the order of the images.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Where the judge goes.
+    #[arg(long, value_name = "FILE", default_value = "judge.onnx")]
+    out: PathBuf,
     #[command(flatten)]
     engine: EngineArgs,
 }
@@ -136,6 +156,7 @@ fn main() -> ExitCode {
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let result = match cli.command {
         Some(Command::Bench(args)) => run_bench(&args),
+        Some(Command::Judge(args)) => run_judge(&args),
         Some(Command::Compare { runs }) => run::compare(&runs).map(|table| say(&table)),
         None => run_train(&cli.train, &matches),
     };
@@ -179,7 +200,8 @@ fn configure(args: &Train, matches: &ArgMatches) -> Result<Config> {
     let folder = args.run_dir.clone().map_or(Folder::Next, Folder::New);
     let (out, engine) = (Some(args.out.clone()), args.engine.engine());
     let (data, step_graph) = (args.data.parse()?, args.write_step_graph.clone());
-    let mut config = Config { plan, data, engine, out, step_graph, folder, keep: args.keep };
+    let Train { checkpoints, score_every, .. } = *args;
+    let mut config = Config { plan, data, engine, out, step_graph, folder, checkpoints, score_every };
     let Some(resume) = &args.resume else { return Ok(config) };
 
     let resume = if resume == Path::new("latest") { run::latest(Path::new("runs"))? } else { resume.clone() };
@@ -216,7 +238,7 @@ fn configure(args: &Train, matches: &ArgMatches) -> Result<Config> {
 fn dry_run(config: &Config) -> Result<()> {
     config.plan.check()?;
     let mut hear = |line: &str| eprintln!("{line}");
-    let (data, runtime) = trainer::train::open(config, &mut hear)?;
+    let (data, runtime) = trainer::train::open(&config.data, &config.engine, &mut hear)?;
     let estimate = bench::estimate(&config.plan, &data, &runtime)?;
     let (plan, recipe) = (&config.plan, &config.plan.recipe);
     say(&format!(
@@ -244,6 +266,16 @@ fn dry_run(config: &Config) -> Result<()> {
         indicatif::HumanDuration(estimate.time),
         estimate.step_ms
     ));
+    Ok(())
+}
+
+fn run_judge(args: &JudgeArgs) -> Result<()> {
+    checkpoint::check_writable(&args.out).context("--out")?;
+    let mut hear = |line: &str| eprintln!("{line}");
+    let (data, runtime) = trainer::train::open(&args.data.parse()?, &args.engine.engine(), &mut hear)?;
+    let (model, accuracy) = judge::train(&data, &runtime, args.seed, &mut hear)?;
+    checkpoint::write_model(&args.out, &model)?;
+    say(&format!("{} written: it tells {:.2} % of the test images", args.out.display(), 100.0 * accuracy));
     Ok(())
 }
 

@@ -78,12 +78,12 @@ impl Dataset {
     /// No MNIST, but 60,000 digits (and 10,000 for tests) drawn by the shipped generator, to try things out on. Their
     /// labels are not known: all 0.
     pub fn demo(runtime: &OnnxRuntime) -> Result<Self> {
-        let model = include_bytes!("../../models/g.onnx");
+        let mut generator = runtime.load(include_bytes!("../../models/g.onnx"))?;
         const AT_ONCE: usize = 5000;
         let (mut z, mut all) = (vec![0.0; AT_ONCE * LATENT], Vec::with_capacity(70_000 * PIXELS));
         for part in 0..14 {
             random::uniform_into(&mut z, 0, part, 0);
-            let drawn = runtime.run_bytes(model, &[("z", &[AT_ONCE, LATENT], &z)])?;
+            let drawn = generator.run(&[("z", &[AT_ONCE, LATENT], &z)])?;
             all.extend(drawn[0].iter().map(|x| (x * 127.5 + 127.5).round_ties_even() as u8));
         }
         let test_images = all.split_off(60_000 * PIXELS);

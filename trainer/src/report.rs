@@ -78,8 +78,12 @@ impl Observer for Terminal {
         }
         let line = match self.style {
             Style::Plain => format!(
-                "Epoch [{:>5}/{:>5}] | d_loss: {:.4} | g_loss: {:.4}",
-                epoch.epoch, self.epochs, epoch.d_loss, epoch.g_loss
+                "Epoch [{:>5}/{:>5}] | d_loss: {:.4} | g_loss: {:.4}{}",
+                epoch.epoch,
+                self.epochs,
+                epoch.d_loss,
+                epoch.g_loss,
+                epoch.frechet_distance.map_or(String::new(), |distance| format!(" | FD: {distance:.1}"))
             ),
             Style::Json => serde_json::to_string(epoch).expect("numbers"),
             Style::Quiet => return,

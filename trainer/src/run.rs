@@ -7,7 +7,7 @@
 //!   events.out.tfevents.…       the same and the samples, for TensorBoard
 //!   losses.svg                  both losses
 //!   samples/epoch-001.png …     16 digits of the same z, and all of them as samples.png (animated)
-//!   checkpoints/step-….ckpt     the newest few
+//!   checkpoints/step-….ckpt     the newest few, and best.ckpt, the best by score
 //!   g.onnx                      at the end
 //! ```
 
@@ -30,7 +30,7 @@ use crate::train::{Config, Epoch, Folder, Plan};
 pub struct Run {
     folder: PathBuf,
     config: RunConfig,
-    keep: usize,
+    checkpoints: usize,
     history: Vec<Epoch>,
     metrics: File,
     events: Events,
@@ -83,7 +83,7 @@ impl Run {
     pub fn open(
         folder: &Folder,
         config: RunConfig,
-        keep: usize,
+        checkpoints: usize,
         say: &mut dyn FnMut(&str),
     ) -> Result<(Self, Option<TrainState>)> {
         let (path, resumed) = match folder {
@@ -133,7 +133,7 @@ impl Run {
         let history = read_metrics(&path.join("metrics.jsonl"))?.into_iter().filter(|e| e.step <= done).collect();
         let metrics = write_metrics(&path.join("metrics.jsonl"), &history)?;
         let events = Events::create(&path, done)?;
-        Ok((Self { folder: path, config, keep, history, metrics, events, _lock: lock }, state))
+        Ok((Self { folder: path, config, checkpoints, history, metrics, events, _lock: lock }, state))
     }
 
     pub fn folder(&self) -> &Path {
@@ -150,8 +150,13 @@ impl Run {
         self.history.last().is_some_and(|epoch| epoch.collapse)
     }
 
-    /// Records an epoch and its samples (16, 784); the animation and the plot are drawn now and then, and `last`.
-    pub fn epoch(&mut self, epoch: &Epoch, samples: &[f32], last: bool) -> Result<()> {
+    /// Records an epoch, its samples (16, 784) and the state after it; the animation and the plot are drawn now and then,
+    /// and `last`.
+    pub fn epoch(&mut self, epoch: &Epoch, samples: &[f32], state: &TrainState, last: bool) -> Result<()> {
+        let best = self.history.iter().filter_map(|e| e.frechet_distance).fold(f64::INFINITY, f64::min);
+        if epoch.frechet_distance.is_some_and(|distance| distance < best) {
+            checkpoint::save(&self.folder.join("checkpoints/best.ckpt"), &self.config.plan, state)?;
+        }
         let mut line = serde_json::to_vec(epoch)?;
         line.push(b'\n');
         self.metrics.write_all(&line).with_context(|| self.cannot_write("metrics.jsonl"))?;
@@ -167,7 +172,8 @@ impl Run {
             let frames = (1..=epoch.epoch).map(|e| self.sample_path(e)).filter(|path| path.exists());
             checkpoint::write(&self.folder.join("samples/samples.png"), &picture::animation(frames)?)?;
         }
-        Ok(())
+        // Last, for a run is resumed from here: whatever it would record again is recorded already.
+        self.checkpoint(state)
     }
 
     /// Saves the state, and removes all but the newest checkpoints.
@@ -175,7 +181,7 @@ impl Run {
         let path = self.folder.join("checkpoints").join(format!("step-{:09}.ckpt", state.step));
         checkpoint::save(&path, &self.config.plan, state)?;
         let mut all = checkpoints(&self.folder)?;
-        all.truncate(all.len().saturating_sub(self.keep.max(1)));
+        all.truncate(all.len().saturating_sub(self.checkpoints.max(1)));
         all.iter().try_for_each(fs::remove_file).with_context(|| self.cannot_write("checkpoints"))
     }
 
@@ -183,6 +189,7 @@ impl Run {
     pub fn finish(&self, state: &TrainState, out: Option<&Path>) -> Result<()> {
         let RunConfig { plan, .. } = &self.config;
         let (d_loss, g_loss) = self.history.last().map_or((f32::NAN, f32::NAN), |e| (e.d_loss, e.g_loss));
+        let score = self.history.last().and_then(|e| e.frechet_distance);
         let provenance = [
             ("recipe", plan.recipe.name.clone()),
             ("seed", plan.seed.to_string()),
@@ -195,6 +202,7 @@ impl Run {
             ("trainer_version", self.config.trainer_version.clone()),
             ("final_d_loss", d_loss.to_string()),
             ("final_g_loss", g_loss.to_string()),
+            ("frechet_distance", score.map_or("not scored".into(), |score| format!("{score:.2}"))),
         ];
         let model = checkpoint::export(state, &provenance);
         checkpoint::write_model(&self.folder.join("g.onnx"), &model)?;
@@ -286,14 +294,18 @@ fn lock(folder: &Path) -> Result<File> {
     }
 }
 
-/// Checkpoints, oldest first.
+/// The checkpoints to resume from, oldest first; the best by score is not among them.
 fn checkpoints(folder: &Path) -> Result<Vec<PathBuf>> {
     let folder = folder.join("checkpoints");
     let entries = fs::read_dir(&folder).with_context(|| format!("{}: cannot be read", folder.display()))?;
-    let mut paths: Vec<PathBuf> =
-        entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "ckpt")).collect();
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(|p| is_step(p)).collect();
     paths.sort();
     Ok(paths)
+}
+
+fn is_step(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with("step-") && name.ends_with(".ckpt")
 }
 
 fn newest_checkpoint(folder: &Path) -> Result<Option<PathBuf>> {
@@ -316,7 +328,8 @@ fn remove_leftovers(folder: &Path) {
 /// A table of runs, for `trainer compare`.
 pub fn compare(folders: &[PathBuf]) -> Result<String> {
     let mut rows = vec![
-        ["run", "recipe", "seed", "lr", "batch", "epochs", "d_loss", "g_loss", "variety", "steps/s"].map(String::from),
+        ["run", "recipe", "seed", "lr", "batch", "epochs", "d_loss", "g_loss", "FD", "variety", "steps/s"]
+            .map(String::from),
     ];
     for folder in folders {
         let RunConfig { plan, .. } = RunConfig::read(folder)?;
@@ -333,13 +346,14 @@ pub fn compare(folders: &[PathBuf]) -> Result<String> {
             format!("{}/{}", history.len(), plan.epochs),
             last(|e| e.d_loss as f64, 4),
             last(|e| e.g_loss as f64, 4),
+            (history.iter().rev().find_map(|e| e.frechet_distance)).map_or("-".into(), |fd| format!("{fd:.1}")),
             last(|e| e.variety as f64, 2),
             last(|e| e.steps_per_second, 0),
         ]);
     }
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..rows[0].len()).map(width).collect();
-    let line = |row: &[String; 10]| {
+    let line = |row: &[String; 11]| {
         let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, &w)| format!("{cell:<w$}")).collect();
         cells.join("  ").trim_end().to_string()
     };

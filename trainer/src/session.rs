@@ -68,23 +68,14 @@ impl OnnxRuntime {
         Ok(runtime)
     }
 
-    /// Runs a model of f32 inputs once, on the host's data; the outputs in the model's order.
+    /// Runs a model of f32 inputs once, see [`Loaded::run`].
     pub fn run(&self, model: &onnx::Model, inputs: &[(&str, &[usize], &[f32])]) -> Result<Vec<Vec<f32>>> {
-        self.run_bytes(&model.encode_to_vec(), inputs)
+        self.load(&model.encode_to_vec())?.run(inputs)
     }
 
-    /// The same for the bytes of an ONNX file.
-    pub fn run_bytes(&self, model: &[u8], inputs: &[(&str, &[usize], &[f32])]) -> Result<Vec<Vec<f32>>> {
-        let mut session = self.session_of(model)?;
-        let mut binding = session.create_binding()?;
-        for (name, shape, data) in inputs {
-            binding.bind_input(*name, &Tensor::from_array((*shape, data.to_vec()))?)?;
-        }
-        let names: Vec<String> = session.outputs().iter().map(|o| o.name().to_string()).collect();
-        let host = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::CPUOutput)?;
-        names.iter().try_for_each(|name| binding.bind_output_to_device(name, &host))?;
-        let outputs = session.run_binding(&binding)?;
-        names.iter().map(|name| Ok(outputs[name.as_str()].try_extract_tensor::<f32>()?.1.to_vec())).collect()
+    /// A session for the bytes of an ONNX file.
+    pub fn load(&self, model: &[u8]) -> Result<Loaded> {
+        Ok(Loaded(self.session_of(model)?))
     }
 
     /// A model of f32 inputs, filled with ones, to run again and again.
@@ -165,6 +156,24 @@ fn load(cuda: bool, offline: bool, say: &mut dyn FnMut(&str)) -> Result<(Environ
         }
     }
     bail!("no ONNX Runtime could be loaded: {}", refused.join("; "))
+}
+
+/// A model of f32 inputs and outputs, run on the host's data.
+pub struct Loaded(Session);
+
+impl Loaded {
+    /// The outputs in the model's order, for inputs by name, shape and values.
+    pub fn run(&mut self, inputs: &[(&str, &[usize], &[f32])]) -> Result<Vec<Vec<f32>>> {
+        let mut binding = self.0.create_binding()?;
+        for (name, shape, data) in inputs {
+            binding.bind_input(*name, &Tensor::from_array((*shape, data.to_vec()))?)?;
+        }
+        let names: Vec<String> = self.0.outputs().iter().map(|o| o.name().to_string()).collect();
+        let host = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::CPUOutput)?;
+        names.iter().try_for_each(|name| binding.bind_output_to_device(name, &host))?;
+        let outputs = self.0.run_binding(&binding)?;
+        names.iter().map(|name| Ok(outputs[name.as_str()].try_extract_tensor::<f32>()?.1.to_vec())).collect()
+    }
 }
 
 /// A model that is run only for the time it takes.

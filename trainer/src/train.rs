@@ -9,10 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint;
 use crate::gan::{LATENT, PIXELS, Recipe, StepGraph, state_specs};
+use crate::judge::Judge;
 use crate::mnist::{Dataset, Source};
 use crate::onnx::Type;
 use crate::random;
 use crate::run::{Run, RunConfig};
+use crate::score::{self, Scorer};
 use crate::session::{Device, Feed, Metrics, OnnxRuntime, Stepper, TrainState};
 
 /// A run, wholly determined: the same plan on the same data gives the same generator.
@@ -76,8 +78,10 @@ pub struct Config {
     /// Where the graph of the training step goes, for people to look at.
     pub step_graph: Option<PathBuf>,
     pub folder: Folder,
-    /// How many checkpoints stay.
-    pub keep: usize,
+    /// How many checkpoints stay, beside the best by score.
+    pub checkpoints: usize,
+    /// Epochs from one score to the next; 0 is never.
+    pub score_every: u64,
 }
 
 /// Where a run lives.
@@ -139,6 +143,9 @@ pub struct Epoch {
     pub steps_per_second: f64,
     /// How far apart the 16 samples are, where as many real images have 1: see [`variety`].
     pub variety: f32,
+    /// The Fréchet distance in the judge's features, in epochs that were scored; see [`crate::score`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frechet_distance: Option<f64>,
     /// Whether the samples' variety has fallen below half its best, or the discriminator is never fooled.
     pub collapse: bool,
 }
@@ -162,14 +169,14 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
     if let Some(out) = &config.out {
         checkpoint::check_writable(out).context("--out")?;
     }
-    let (data, runtime) = open(config, &mut |line| observer.say(line))?;
+    let (data, runtime) = open(&config.data, &config.engine, &mut |line| observer.say(line))?;
     let plan = &config.plan;
     if let Some(path) = &config.step_graph {
         let graph = StepGraph::new(&plan.recipe, plan.batch.min(data.len()), data.len());
         checkpoint::write_model(path, &graph.model).context("--write-step-graph")?;
     }
     let stored = RunConfig::new(config, &data, &runtime);
-    let (mut run, state) = Run::open(&config.folder, stored, config.keep, &mut |line| observer.say(line))?;
+    let (mut run, state) = Run::open(&config.folder, stored, config.checkpoints, &mut |line| observer.say(line))?;
     let state = state.unwrap_or_else(|| initial_state(plan.seed));
     let per_epoch = steps_per_epoch(data.len(), plan.batch);
     observer.say(&format!(
@@ -185,6 +192,7 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
     observer.start(plan, per_epoch, state.step);
 
     let real_variety = variety(&unit_images(&data.images[..(16 * PIXELS).min(data.images.len())]));
+    let mut scorer = None;
     let mut training = Training::new(plan, &data, &runtime, state)?;
     while training.step < plan.epochs * per_epoch {
         let start = (Instant::now(), training.step);
@@ -207,8 +215,16 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
             ));
         }
         let last = training.step == plan.epochs * per_epoch;
-        run.epoch(&epoch, training.stepper.sample()?, last)?;
-        run.checkpoint(&training.state()?)?;
+        let state = training.state()?;
+        if config.score_every > 0 && (last || epoch.epoch.is_multiple_of(config.score_every)) {
+            let scorer = match &mut scorer {
+                Some(scorer) => scorer,
+                None => scorer.insert(Scorer::new(Judge::shipped(&runtime)?, &data.test_images)?),
+            };
+            let drawn = score::draw(&runtime, &checkpoint::export(&state, &[]), plan.seed)?;
+            epoch.frechet_distance = Some(scorer.frechet_distance(&drawn)?);
+        }
+        run.epoch(&epoch, training.stepper.sample()?, &state, last)?;
         observer.epoch(&epoch);
     }
     let state = training.state()?;
@@ -217,14 +233,14 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
 }
 
 /// Reads, downloads or draws the data set, and loads ONNX Runtime.
-pub fn open(config: &Config, say: &mut dyn FnMut(&str)) -> Result<(Dataset, OnnxRuntime)> {
+pub fn open(source: &Source, engine: &Engine, say: &mut dyn FnMut(&str)) -> Result<(Dataset, OnnxRuntime)> {
     // What is likelier to be wrong comes first; only the demo needs ONNX Runtime for its data.
-    let data = match &config.data {
+    let data = match source {
         Source::Folder(folder) => Some(Dataset::open(folder)?),
-        Source::Published(known) => Some(Dataset::published(known, config.engine.offline, say)?),
+        Source::Published(known) => Some(Dataset::published(known, engine.offline, say)?),
         Source::Demo => None,
     };
-    let runtime = config.engine.open(say)?;
+    let runtime = engine.open(say)?;
     let data = match data {
         Some(data) => data,
         None => {
@@ -306,6 +322,7 @@ impl<'a> Training<'a> {
             d_fake,
             steps_per_second: (self.step - start.1) as f64 / seconds,
             variety,
+            frechet_distance: None,
             collapse: false,
         })
     }

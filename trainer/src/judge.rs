@@ -1,0 +1,185 @@
+//! The judge: a small classifier whose features measure how far generated digits are from real ones.
+//!
+//! It is trained by the same graph builder and the same ONNX Runtime as the GAN, and shipped as models/judge.onnx.
+
+use anyhow::{Result, ensure};
+use prost::Message;
+
+use crate::adam::Adam;
+use crate::gan::{PIXELS, SLOPE, mlp, params};
+use crate::graph::{Graph, Var};
+use crate::mnist::Dataset;
+use crate::onnx::{self, Type};
+use crate::random;
+use crate::session::{Loaded, OnnxRuntime};
+
+/// Layer widths: pixels, two hidden layers, classes.
+const SIZES: [usize; 4] = [PIXELS, 256, FEATURES, CLASSES];
+const CLASSES: usize = 10;
+/// The length of the features: the second hidden layer.
+pub const FEATURES: usize = 128;
+const BATCH: usize = 100;
+/// Epochs at each of Adam's step sizes.
+const SCHEDULE: [(u64, f64); 3] = [(20, 1e-3), (8, 3e-4), (6, 1e-4)];
+
+/// The shipped judge, ready to run.
+pub struct Judge(Loaded);
+
+/// What the judge sees in n images.
+pub struct Seen {
+    /// (n, [`FEATURES`])
+    pub features: Vec<f32>,
+    /// The most probable class of each.
+    pub class: Vec<u8>,
+    /// Its probability.
+    pub confidence: Vec<f32>,
+}
+
+impl Judge {
+    pub fn shipped(runtime: &OnnxRuntime) -> Result<Self> {
+        Ok(Self(runtime.load(include_bytes!("../../models/judge.onnx"))?))
+    }
+
+    /// Looks at images (n, 784) of grey levels.
+    pub fn look(&mut self, images: &[u8]) -> Result<Seen> {
+        let mut seen = Seen { features: vec![], class: vec![], confidence: vec![] };
+        for part in images.chunks(1000 * PIXELS) {
+            let unit: Vec<f32> = part.iter().map(|&pixel| pixel as f32 / 127.5 - 1.0).collect();
+            let mut outputs = self.0.run(&[("image", &[part.len() / PIXELS, PIXELS], &unit)])?.into_iter();
+            let (features, probability) = (outputs.next().unwrap_or_default(), outputs.next().unwrap_or_default());
+            seen.features.extend(features);
+            for row in probability.chunks(CLASSES) {
+                let best = (0..CLASSES).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap_or(0);
+                seen.class.push(best as u8);
+                seen.confidence.push(row[best]);
+            }
+        }
+        Ok(seen)
+    }
+
+    /// The share of images whose class it tells.
+    pub fn accuracy(&mut self, images: &[u8], labels: &[u8]) -> Result<f64> {
+        let seen = self.look(images)?;
+        let right = seen.class.iter().zip(labels).filter(|(class, label)| class == label).count();
+        Ok(right as f64 / labels.len() as f64)
+    }
+}
+
+/// Trains a judge on the training images, each moved by up to two pixels, and returns its file's model and its accuracy on
+/// the test images; `say` hears of every epoch.
+pub fn train(
+    data: &Dataset,
+    runtime: &OnnxRuntime,
+    seed: u64,
+    say: &mut dyn FnMut(&str),
+) -> Result<(onnx::Model, f64)> {
+    ensure!(data.len() >= BATCH, "--data: at least {BATCH} images expected, {} found", data.len());
+    let specs = params("judge", &SIZES);
+    let mut state: Vec<Vec<f32>> = vec![];
+    for (i, spec) in specs.iter().enumerate() {
+        let fan_in = SIZES[i / 2] as f32;
+        let mut tensor = vec![0.0; spec.len()];
+        random::uniform_into(&mut tensor, seed, 0, i as u64);
+        tensor.iter_mut().for_each(|x| *x /= fan_in.sqrt());
+        state.push(tensor);
+    }
+    let moments: Vec<Vec<f32>> = state.iter().chain(&state).map(|tensor| vec![0.0; tensor.len()]).collect();
+    state.extend(moments);
+
+    let (mut order, mut moves) = (vec![0; data.len()], vec![0.0; 2 * data.len()]);
+    let (mut epoch, mut step) = (0, 0f32);
+    for (epochs, alpha) in SCHEDULE {
+        let (model, names) = step_graph(alpha);
+        let mut session = runtime.load(&model.encode_to_vec())?;
+        for _ in 0..epochs {
+            random::order_into(&mut order, seed, epoch);
+            random::uniform_into(&mut moves, seed, epoch, 1000);
+            let mut loss = 0.0;
+            for (pick, moves) in order.chunks_exact(BATCH).zip(moves.chunks_exact(2 * BATCH)) {
+                let (mut images, mut target) = (vec![-1.0; BATCH * PIXELS], vec![0.0; BATCH * CLASSES]);
+                for (b, &i) in pick.iter().enumerate() {
+                    let by = [moves[2 * b], moves[2 * b + 1]].map(|x| (x * 2.5).round() as isize);
+                    let image = &data.images[i as usize * PIXELS..][..PIXELS];
+                    shift(image, by, &mut images[b * PIXELS..][..PIXELS]);
+                    target[b * CLASSES + data.labels[i as usize] as usize] = 1.0;
+                }
+                step += 1.0;
+                let batch: [(&str, &[usize], &[f32]); 3] = [
+                    ("image", &[BATCH, PIXELS], &images),
+                    ("target", &[BATCH, CLASSES], &target),
+                    ("step", &[], std::slice::from_ref(&step)),
+                ];
+                let kept = names.iter().zip(&state).map(|((name, shape), x)| (name.as_str(), shape.as_slice(), &x[..]));
+                state = session.run(&batch.into_iter().chain(kept).collect::<Vec<_>>())?;
+                loss += state.pop().map_or(f32::NAN, |loss| loss[0]);
+            }
+            epoch += 1;
+            let mut judge = Judge(runtime.load(&export(&state).encode_to_vec())?);
+            let accuracy = judge.accuracy(&data.test_images, &data.test_labels)?;
+            let loss = loss / (data.len() / BATCH) as f32;
+            say(&format!(
+                "judge: epoch {epoch:2} | loss {loss:.4} | {:.2} % of the test images told",
+                100.0 * accuracy
+            ));
+        }
+    }
+    let model = export(&state);
+    let accuracy = Judge(runtime.load(&model.encode_to_vec())?).accuracy(&data.test_images, &data.test_labels)?;
+    Ok((model, accuracy))
+}
+
+/// One step of softmax cross-entropy and Adam, with the names and shapes of its state; the last output is the loss.
+fn step_graph(alpha: f64) -> (onnx::Model, Vec<(String, Vec<usize>)>) {
+    let g = &mut Graph::default();
+    let adam = Adam { alpha, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
+    let specs = params("judge", &SIZES);
+    let names: Vec<(String, Vec<usize>)> = (["", "m.", "v."].iter())
+        .flat_map(|kind| specs.iter().map(move |spec| (format!("{kind}{}", spec.name), spec.shape.clone())))
+        .collect();
+    let state: Vec<Var> = names.iter().map(|(name, shape)| g.input(name, Type::F32, shape)).collect();
+    let (theta, moments) = state.split_at(specs.len());
+    let (m, v) = moments.split_at(specs.len());
+    let image = g.input("image", Type::F32, &[BATCH, PIXELS]);
+    let target = g.input("target", Type::F32, &[BATCH, CLASSES]);
+    let t = g.input("step", Type::F32, &[]);
+    let logits = mlp(g, theta, image, None);
+    let log_probability = g.log_softmax(logits);
+    let hit = g.mul(log_probability, target);
+    let sum = g.sum(hit, &[0, 1], false);
+    let loss = g.div_by(sum, -(BATCH as f32));
+    let grad = g.grad(loss, theta);
+    let at = adam.at_step(g, t);
+    let next: Vec<_> = (0..theta.len()).map(|i| adam.update(g, &at, theta[i], m[i], v[i], grad[i])).collect();
+    let all = next.iter().map(|n| n.0).chain(next.iter().map(|n| n.1)).chain(next.iter().map(|n| n.2));
+    let mut outputs: Vec<(Var, String)> = all.zip(&names).map(|(v, (name, _))| (v, format!("next.{name}"))).collect();
+    outputs.push((loss, "loss".into()));
+    (g.to_model("judge_step", &outputs, None), names)
+}
+
+/// `image` (N, 784) in [-1, 1] → `features` (N, 128), `probability` (N, 10).
+fn export(state: &[Vec<f32>]) -> onnx::Model {
+    let g = &mut Graph::default();
+    let image = g.input("image", Type::F32, &[1, PIXELS]);
+    let theta: Vec<Var> = (params("judge", &SIZES).iter().zip(state))
+        .map(|(spec, x)| g.constant(spec.name.trim_start_matches("judge."), &spec.shape, x))
+        .collect();
+    let (hidden, last) = theta.split_at(4);
+    let features = mlp(g, hidden, image, None);
+    let features = g.leaky_relu(features, SLOPE);
+    let logits = mlp(g, last, features, None);
+    let log_probability = g.log_softmax(logits);
+    let probability = g.exp(log_probability);
+    g.to_model("judge", &[(features, "features".into()), (probability, "probability".into())], Some("N"))
+}
+
+/// The image moved by (down, right) pixels, in [-1, 1]; `out` is black before.
+fn shift(image: &[u8], [down, right]: [isize; 2], out: &mut [f32]) {
+    for y in 0..28isize {
+        for x in 0..28isize {
+            let (from_y, from_x) = (y - down, x - right);
+            if (0..28).contains(&from_y) && (0..28).contains(&from_x) {
+                out[(y * 28 + x) as usize] = image[(from_y * 28 + from_x) as usize] as f32 / 127.5 - 1.0;
+            }
+        }
+    }
+}
