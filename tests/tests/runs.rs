@@ -144,6 +144,9 @@ fn what_contradicts_a_run_or_spoils_it_is_refused_and_nothing_good_is_lost() {
     );
     fails(&mut train(&data, &good, "3"), &["good holds a run already", "--resume"]);
     fails(&mut resume(&folder.path().join("none"), &[]), &["none: a run folder with a config.json expected"]);
+    let out = folder.path().join("out.onnx");
+    let unwritable = &["--run-dir: /proc/run: cannot be made"];
+    fails(train(&data, Path::new("/proc/run"), "3").arg("--out").arg(out), unwritable);
     digits(&data, 1000);
     fails(&mut resume(&good, &[]), &["--data: the run in", "was trained on", "sha256"]);
     digits(&data, 2000);

@@ -204,9 +204,7 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
             return Ok(Outcome { folder: run.folder().into(), finished: false, state });
         }
         let mut epoch = training.end_epoch(start, real_variety)?;
-        // Early samples are alike because nothing is learnt yet; a collapse is a variety that was there and went away.
-        let best = run.best_variety();
-        epoch.collapse = (best > 0.3 && epoch.variety < 0.5 * best) || epoch.d_fake < 0.002;
+        epoch.collapse = collapse(epoch.variety, run.best_variety(), epoch.d_fake);
         if epoch.collapse && !run.collapsed() {
             observer.say(&format!(
                 "warning: epoch {}: the samples' variety is {:.2} of real images' and D takes fakes for real with \
@@ -385,6 +383,12 @@ pub fn variety(images: &[f32]) -> f32 {
     (0..PIXELS).map(deviation).sum::<f32>() / PIXELS as f32
 }
 
+/// Early samples are alike because nothing is learnt yet; a collapse is a variety that was there and went away, or a
+/// discriminator that fakes never fool.
+fn collapse(variety: f32, best_variety: f32, d_fake: f32) -> bool {
+    (best_variety > 0.3 && variety < 0.5 * best_variety) || d_fake < 0.002
+}
+
 /// Grey levels, 0 to 255, as the networks see them: -1 to 1.
 fn unit_images(images: &[u8]) -> Vec<f32> {
     images.iter().map(|&pixel| pixel as f32 / 127.5 - 1.0).collect()
@@ -395,3 +399,32 @@ const Z: u64 = 0;
 const KEEP: u64 = 1;
 const SAMPLES: u64 = 2;
 const INIT: u64 = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_collapse_is_variety_that_was_there_and_went_away_or_a_discriminator_never_fooled() {
+        let alike = vec![0.5; 16 * PIXELS];
+        let apart: Vec<f32> =
+            (0..16 * PIXELS).map(|i| if (i / PIXELS).is_multiple_of(2) { 1.0 } else { -1.0 }).collect();
+        assert_eq!((variety(&alike), variety(&apart)), (0.0, 1.0));
+        assert!(!collapse(variety(&alike), 0.1, 0.3), "nothing learnt yet");
+        assert!(collapse(variety(&alike), variety(&apart), 0.3));
+        assert!(!collapse(0.6, 1.0, 0.3));
+        assert!(collapse(1.0, 1.0, 0.001));
+    }
+
+    #[test]
+    fn a_run_starts_as_torchs_linear_layers_do() {
+        let state = initial_state(1);
+        let (weight, bias, moments) = (&state.tensors[0], &state.tensors[1], &state.tensors[16]);
+        let bound = 1.0 / 28.0;
+        assert!(weight.iter().chain(bias).all(|x| x.abs() <= bound));
+        let mean_square = weight.iter().map(|x| x * x).sum::<f32>() / weight.len() as f32;
+        assert!((mean_square / (bound * bound / 3.0) - 1.0).abs() < 0.02, "{mean_square}");
+        assert!(moments.iter().all(|&m| m == 0.0) && state.step == 0);
+        assert_ne!(initial_state(2).tensors[0], *weight);
+    }
+}
