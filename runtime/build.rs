@@ -1,7 +1,13 @@
 //! Takes the weights out of models/g.onnx, or the file that GENERATOR_ONNX names, for weights.rs to include.
 
+#![allow(dead_code)] // what only the program uses of the files that it shares with us
+
+#[path = "src/latent.rs"]
+mod latent;
 #[path = "src/onnx.rs"]
 mod onnx;
+#[path = "src/quantize.rs"]
+mod quantize;
 
 use std::path::{Path, PathBuf};
 use std::{env, fs, process};
@@ -9,7 +15,9 @@ use std::{env, fs, process};
 fn main() {
     println!("cargo::rerun-if-env-changed=GENERATOR_ONNX");
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-changed=src/onnx.rs");
+    for file in ["latent", "onnx", "quantize"] {
+        println!("cargo::rerun-if-changed=src/{file}.rs");
+    }
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/g.onnx");
     let path = env::var_os("GENERATOR_ONNX").map_or(shipped, PathBuf::from);
     println!("cargo::rerun-if-changed={}", path.display());
@@ -26,7 +34,7 @@ fn bake(path: &Path) -> Result<(), String> {
     let model = onnx::Model::read(&bytes, &name)?;
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let write = |file: &str, bytes: &[u8]| fs::write(out.join(file), bytes).map_err(|e| format!("{file}: {e}"));
-    let values = model.layers.iter().flat_map(|layer| layer.weight.iter().chain(&layer.bias));
-    write("weights.bin", &values.flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>())?;
+    write("weights.bin", &model.f32_bytes())?;
+    write("int8.bin", &quantize::int8_bytes(&model))?;
     write("conditional.rs", format!("{}", model.conditional()).as_bytes())
 }

@@ -1,18 +1,44 @@
-//! The kernels: one loop, written once over [`Lanes`], and the instruction sets that it is compiled for.
+//! One dense layer, on every CPU in the same order of f32 operations.
 //!
-//! `unsafe` here is of two kinds: intrinsics, which are called only where [`Kernel`] has seen that the CPU has them, and
-//! loads and stores through pointers, whose bounds are constants that the loop asserts when it is compiled.
+//! For each output `j`: `acc = bias[j]`, then for ascending `k`: `acc = acc + weight[k][j] · x[k]`, a multiply and then an add,
+//! each rounded, never fused. A vector unit takes several `j` (and several images) at once and never splits `k`, so any width
+//! gives the same bits. LeakyReLU is `max(a, 0.2·a)`; [`tanh`] and the rounding to pixels are fixed likewise.
+//!
+//! Legend: B images in a batch, I inputs, O outputs of the layer.
 
-#[cfg(target_arch = "aarch64")]
-use core::arch::aarch64::*;
-#[cfg(target_arch = "x86_64")]
-use core::arch::x86_64::*;
+pub(crate) mod int8;
 
-use crate::generator::{Dense, Generator};
+use core::slice;
+
+use nalgebra::{SMatrix, SVector};
+
 use crate::image::Image;
-use crate::latent::LATENT;
 
-/// A set of instructions to compute with. All give the same bits.
+/// `y = weight · x + bias`. The weight is column-major (O, I), which is byte for byte a row-major ONNX tensor of shape (I, O).
+#[repr(C)]
+pub struct Dense<const I: usize, const O: usize> {
+    pub(crate) weight: SMatrix<f32, O, I>,
+    pub(crate) bias: SVector<f32, O>,
+}
+
+impl<const I: usize, const O: usize> Dense<I, O> {
+    /// (B, I) → LeakyReLU → (B, O), for as many images as both slices hold.
+    pub(crate) fn leaky(&self, kernel: Kernel, x: &[[f32; I]], y: &mut [[f32; O]]) {
+        kernel.run::<I, O, Leaky>(self, x, y);
+    }
+
+    /// (B, I) → tanh → (B, O).
+    pub(crate) fn tanh(&self, kernel: Kernel, x: &[[f32; I]], y: &mut [[f32; O]]) {
+        kernel.run::<I, O, Tanh>(self, x, y);
+    }
+
+    /// (B, I) → tanh → pixels, round-to-nearest-even of 127.5·t + 127.5 → (B, O).
+    pub(crate) fn pixels(&self, kernel: Kernel, x: &[[f32; I]], y: &mut [[u8; O]]) {
+        kernel.run::<I, O, Pixels>(self, x, y);
+    }
+}
+
+/// A way to compute that this CPU can run. Which one never shows in the result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kernel(Isa);
 
@@ -25,66 +51,72 @@ enum Isa {
     Avx2,
     #[cfg(target_arch = "x86_64")]
     Avx512,
-    #[cfg(target_arch = "aarch64")]
+    /// AVX-512 with integer dot products; for f32 the same.
+    #[cfg(target_arch = "x86_64")]
+    Vnni,
+    #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
     Neon,
 }
 
-// Known when the library is compiled, or with std asked when the program runs.
+/// Whether the CPU has a feature: asked when the program runs where `std` can tell, known when it is compiled otherwise.
 #[cfg(target_arch = "x86_64")]
-fn has_avx2() -> bool {
-    #[cfg(feature = "std")]
-    return std::is_x86_feature_detected!("avx2");
-    #[cfg(not(feature = "std"))]
-    cfg!(target_feature = "avx2")
+macro_rules! has {
+    ($feature:tt) => {{
+        #[cfg(feature = "std")]
+        let has = std::arch::is_x86_feature_detected!($feature);
+        #[cfg(not(feature = "std"))]
+        let has = cfg!(target_feature = $feature);
+        has
+    }};
 }
 
 #[cfg(target_arch = "x86_64")]
-fn has_avx512() -> bool {
-    #[cfg(feature = "std")]
-    return std::is_x86_feature_detected!("avx512f");
-    #[cfg(not(feature = "std"))]
-    cfg!(target_feature = "avx512f")
+fn has_vnni() -> bool {
+    has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512vnni")
 }
 
 impl Kernel {
-    /// Plain Rust, for any CPU.
-    pub const SCALAR: Self = Self(Isa::Scalar);
+    /// Plain Rust; the only one on small devices.
+    pub const SCALAR: Kernel = Kernel(Isa::Scalar);
 
-    /// The fastest that this CPU can run.
-    pub fn best() -> Self {
+    /// The fastest.
+    pub fn best() -> Kernel {
         #[cfg(target_arch = "x86_64")]
-        if has_avx512() {
-            Self(Isa::Avx512)
-        } else if has_avx2() {
-            Self(Isa::Avx2)
+        return if has_vnni() {
+            Kernel(Isa::Vnni)
+        } else if has!("avx512f") {
+            Kernel(Isa::Avx512)
+        } else if has!("avx2") {
+            Kernel(Isa::Avx2)
         } else {
-            Self(Isa::Sse2)
-        }
-        #[cfg(target_arch = "aarch64")]
-        {
-            Self(Isa::Neon)
-        }
-        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-        Self::SCALAR
+            Kernel(Isa::Sse2)
+        };
+        #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+        return Kernel(Isa::Neon);
+        #[allow(unreachable_code)]
+        Kernel::SCALAR
     }
 
     /// All that this CPU can run, the slowest first.
-    pub fn all() -> impl Iterator<Item = Self> {
-        let all = [
-            Some(Isa::Scalar),
+    pub fn all() -> impl Iterator<Item = Kernel> {
+        [
+            Some(Kernel::SCALAR),
             #[cfg(target_arch = "x86_64")]
-            Some(Isa::Sse2),
+            Some(Kernel(Isa::Sse2)),
             #[cfg(target_arch = "x86_64")]
-            has_avx2().then_some(Isa::Avx2),
+            has!("avx2").then_some(Kernel(Isa::Avx2)),
             #[cfg(target_arch = "x86_64")]
-            has_avx512().then_some(Isa::Avx512),
-            #[cfg(target_arch = "aarch64")]
-            Some(Isa::Neon),
-        ];
-        all.into_iter().flatten().map(Self)
+            has!("avx512f").then_some(Kernel(Isa::Avx512)),
+            #[cfg(target_arch = "x86_64")]
+            has_vnni().then_some(Kernel(Isa::Vnni)),
+            #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+            Some(Kernel(Isa::Neon)),
+        ]
+        .into_iter()
+        .flatten()
     }
 
-    /// For people and for benchmarks.
+    /// `scalar`, `sse2`, `avx2`, `avx512`, `avx512vnni` or `neon`.
     pub fn name(self) -> &'static str {
         match self.0 {
             Isa::Scalar => "scalar",
@@ -94,366 +126,385 @@ impl Kernel {
             Isa::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => "avx512",
-            #[cfg(target_arch = "aarch64")]
+            #[cfg(target_arch = "x86_64")]
+            Isa::Vnni => "avx512vnni",
+            #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
             Isa::Neon => "neon",
         }
     }
-}
 
-/// Images that [`draw_many`] draws in one pass over the weights.
-pub(crate) const BATCH: usize = 4;
-
-/// One image: bound by reading the weights.
-pub(crate) fn draw_one(kernel: Kernel, g: &Generator, z: &[[f32; LATENT]; 1], out: &mut [Image; 1]) {
-    match kernel.0 {
-        Isa::Scalar => unsafe { draw::<f32, 1, 16, 16, 16, 16>(g, z, out) },
-        #[cfg(target_arch = "x86_64")]
-        Isa::Sse2 => unsafe { draw::<__m128, 1, 8, 8, 8, 7>(g, z, out) },
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => unsafe { x86::one_avx2(g, z, out) },
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { x86::one_avx512(g, z, out) },
-        #[cfg(target_arch = "aarch64")]
-        Isa::Neon => unsafe { draw::<float32x4_t, 1, 8, 8, 8, 14>(g, z, out) },
+    fn run<const I: usize, const O: usize, E: Epilogue>(self, layer: &Dense<I, O>, x: &[[f32; I]], y: &mut [[E::Out; O]]) {
+        // SAFETY: a `Kernel` other than the scalar one is made only where the CPU has its instructions (SSE2 is part of every
+        // x86-64, NEON of every aarch64 that this is compiled for).
+        unsafe {
+            match self.0 {
+                Isa::Scalar => scalar::<I, O, E>(layer, x, y),
+                #[cfg(target_arch = "x86_64")]
+                Isa::Sse2 => sse2::<I, O, E>(layer, x, y),
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2 => avx2::<I, O, E>(layer, x, y),
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512 | Isa::Vnni => avx512::<I, O, E>(layer, x, y),
+                #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+                Isa::Neon => neon::<I, O, E>(layer, x, y),
+            }
+        }
     }
 }
 
-/// A batch: each weight that is loaded serves all its images.
-pub(crate) fn draw_many(kernel: Kernel, g: &Generator, z: &[[f32; LATENT]; BATCH], out: &mut [Image; BATCH]) {
-    match kernel.0 {
-        Isa::Scalar => unsafe { draw::<f32, BATCH, 2, 2, 2, 2>(g, z, out) },
-        #[cfg(target_arch = "x86_64")]
-        Isa::Sse2 => unsafe { draw::<__m128, BATCH, 2, 2, 2, 2>(g, z, out) },
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => unsafe { x86::many_avx2(g, z, out) },
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { x86::many_avx512(g, z, out) },
-        #[cfg(target_arch = "aarch64")]
-        Isa::Neon => unsafe { draw::<float32x4_t, BATCH, 4, 4, 4, 4>(g, z, out) },
+/// One instance of [`layer`] per instruction set: `single` columns of vectors at once for one image, `images` × `columns` for
+/// several, chosen so that the accumulators fill the registers.
+macro_rules! kernel {
+    ($name:ident, $vector:ty, single $single:literal, batch $images:literal x $columns:literal $(, $feature:literal)?) => {
+        $(#[target_feature(enable = $feature)])?
+        unsafe fn $name<const I: usize, const O: usize, E: Epilogue>(l: &Dense<I, O>, x: &[[f32; I]], y: &mut [[E::Out; O]]) {
+            // SAFETY: the caller vouches for the instruction set.
+            unsafe { layer::<$vector, I, O, E, $single, $images, $columns>(l, x, y) }
+        }
+    };
+}
+
+kernel!(scalar, f32, single 16, batch 1 x 16);
+#[cfg(target_arch = "x86_64")]
+kernel!(sse2, core::arch::x86_64::__m128, single 14, batch 2 x 6, "sse2");
+#[cfg(target_arch = "x86_64")]
+kernel!(avx2, core::arch::x86_64::__m256, single 12, batch 12 x 1, "avx2");
+#[cfg(target_arch = "x86_64")]
+kernel!(avx512, core::arch::x86_64::__m512, single 25, batch 16 x 1, "avx512f");
+#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+kernel!(neon, core::arch::aarch64::float32x4_t, single 28, batch 4 x 4, "neon");
+
+/// The whole layer: `N` × `C` tiles while they fit, then narrower and single ones for what is left.
+///
+/// # Safety
+/// The CPU has the instructions of `V`.
+#[inline(always)]
+unsafe fn layer<V: Vector, const I: usize, const O: usize, E: Epilogue, const S: usize, const N: usize, const C: usize>(
+    layer: &Dense<I, O>,
+    x: &[[f32; I]],
+    y: &mut [[E::Out; O]],
+) {
+    const { assert!(O.is_multiple_of(V::LANES)) };
+    let images = x.len().min(y.len());
+    let together = images - images % N;
+    // SAFETY: every tile below covers images `n..n + N` of the `images` that both slices hold and outputs `j..j + C·LANES`
+    // of the `O` that a row has.
+    unsafe {
+        let mut j = 0;
+        macro_rules! columns {
+            ($c:expr) => {
+                while N > 1 && j + $c * V::LANES <= O {
+                    for n in (0..together).step_by(N) {
+                        tile::<V, I, O, E, N, { $c }>(layer, x.as_ptr().add(n), y.as_mut_ptr().add(n), j);
+                    }
+                    j += $c * V::LANES;
+                }
+            };
+        }
+        columns!(C);
+        columns!(4);
+        columns!(2);
+        columns!(1);
+        for n in if N > 1 { together } else { 0 }..images {
+            let (x, y) = (x.as_ptr().add(n), y.as_mut_ptr().add(n));
+            let mut j = 0;
+            macro_rules! columns {
+                ($c:expr) => {
+                    while j + $c * V::LANES <= O {
+                        tile::<V, I, O, E, 1, { $c }>(layer, x, y, j);
+                        j += $c * V::LANES;
+                    }
+                };
+            }
+            columns!(S);
+            columns!(8);
+            columns!(4);
+            columns!(2);
+            columns!(1);
+        }
     }
 }
 
-/// One image, before rounding.
-pub(crate) fn draw_f32(g: &Generator, z: &[f32; LATENT], out: &mut [f32; Image::PIXELS]) {
-    let to = out.as_mut_ptr();
-    // SAFETY: f32 is a Lanes of plain Rust; forward hands out j below 784.
-    unsafe { forward::<f32, 1, 16, 16, 16, 16>(g, core::array::from_ref(z), |_, j, t| t.store(to.add(j))) }
+/// `N` images × `C` vectors of outputs from `j` on; the accumulators stay in registers for the whole of `k`.
+///
+/// # Safety
+/// The CPU has the instructions of `V`; `x` and `y` are valid for `N` rows, and `j + C·LANES ≤ O`.
+#[inline(always)]
+unsafe fn tile<V: Vector, const I: usize, const O: usize, E: Epilogue, const N: usize, const C: usize>(
+    layer: &Dense<I, O>,
+    x: *const [f32; I],
+    y: *mut [E::Out; O],
+    j: usize,
+) {
+    // SAFETY: `weight` holds I rows of O, `bias` O numbers, and k < I, n < N, j + c·LANES + LANES ≤ O.
+    unsafe {
+        let weight = layer.weight.data.0.as_ptr().cast::<f32>().add(j);
+        let bias = layer.bias.data.0.as_ptr().cast::<f32>().add(j);
+        let mut acc = [[V::splat(0.0); C]; N];
+        for c in 0..C {
+            let b = V::load(bias.add(c * V::LANES));
+            for n in 0..N {
+                acc[n][c] = b;
+            }
+        }
+        for k in 0..I {
+            for c in 0..C {
+                let w = V::load(weight.add(k * O + c * V::LANES));
+                for n in 0..N {
+                    acc[n][c] = acc[n][c].add(w.mul(V::splat(*x.add(n).cast::<f32>().add(k))));
+                }
+            }
+        }
+        for n in 0..N {
+            for c in 0..C {
+                E::store(acc[n][c], y.add(n).cast::<E::Out>().add(j + c * V::LANES));
+            }
+        }
+    }
 }
 
-pub(crate) fn tanh(x: f32) -> f32 {
-    // SAFETY: f32 is a Lanes of plain Rust.
+/// What happens to a sum before it is stored.
+trait Epilogue {
+    type Out;
+    /// # Safety
+    /// The CPU has the instructions of `V`, and `y` is valid for `LANES` outputs.
+    unsafe fn store<V: Vector>(a: V, y: *mut Self::Out);
+}
+
+struct Leaky;
+impl Epilogue for Leaky {
+    type Out = f32;
+    #[inline(always)]
+    unsafe fn store<V: Vector>(a: V, y: *mut f32) {
+        // SAFETY: as the caller promises.
+        unsafe { a.max(a.mul(V::splat(0.2))).store(y) }
+    }
+}
+
+struct Tanh;
+impl Epilogue for Tanh {
+    type Out = f32;
+    #[inline(always)]
+    unsafe fn store<V: Vector>(a: V, y: *mut f32) {
+        // SAFETY: as the caller promises.
+        unsafe { tanh_of(a).store(y) }
+    }
+}
+
+struct Pixels;
+impl Epilogue for Pixels {
+    type Out = u8;
+    #[inline(always)]
+    unsafe fn store<V: Vector>(a: V, y: *mut u8) {
+        // SAFETY: as the caller promises. The sum is in [2^23, 2^23 + 255], where the step between neighbours is 1, so the add
+        // itself rounds to nearest even and leaves the pixel in the lowest byte.
+        unsafe { tanh_of(a).mul(V::splat(127.5)).add(V::splat(127.5)).add(V::splat(8_388_608.0)).store_low_bytes(y) }
+    }
+}
+
+/// tanh, within 4.5e-7 of the true value for every f32: `x·P(x²) / Q(x²)` with x first brought into [-8, 8].
+///
+/// P has degree 3 and Q degree 4, both by Horner's rule; coefficients from a minimax fit on [0, 8].
+pub fn tanh(x: f32) -> f32 {
+    // SAFETY: plain f32 needs no instruction set.
     unsafe { tanh_of(x) }
 }
 
-/// The loops compiled for more than the target's baseline.
-#[cfg(target_arch = "x86_64")]
-mod x86 {
-    use super::*;
-
-    #[target_feature(enable = "avx2")]
-    pub unsafe fn one_avx2(g: &Generator, z: &[[f32; LATENT]; 1], out: &mut [Image; 1]) {
-        unsafe { draw::<__m256, 1, 4, 8, 8, 7>(g, z, out) }
-    }
-
-    #[target_feature(enable = "avx2")]
-    pub unsafe fn many_avx2(g: &Generator, z: &[[f32; LATENT]; BATCH], out: &mut [Image; BATCH]) {
-        unsafe { draw::<__m256, BATCH, 2, 2, 2, 2>(g, z, out) }
-    }
-
-    #[target_feature(enable = "avx512f")]
-    pub unsafe fn one_avx512(g: &Generator, z: &[[f32; LATENT]; 1], out: &mut [Image; 1]) {
-        unsafe { draw::<__m512, 1, 2, 4, 8, 7>(g, z, out) }
-    }
-
-    #[target_feature(enable = "avx512f")]
-    pub unsafe fn many_avx512(g: &Generator, z: &[[f32; LATENT]; BATCH], out: &mut [Image; BATCH]) {
-        unsafe { draw::<__m512, BATCH, 2, 4, 4, 7>(g, z, out) }
-    }
-}
-
-/// B images with vectors V; N1 to N4 vectors of each layer's outputs are in registers at a time.
-///
 /// # Safety
-/// The CPU has the instructions of V, and the caller is compiled for them.
+/// The CPU has the instructions of `V`.
 #[inline(always)]
-unsafe fn draw<V: Lanes, const B: usize, const N1: usize, const N2: usize, const N3: usize, const N4: usize>(
-    g: &Generator,
-    z: &[[f32; LATENT]; B],
-    out: &mut [Image; B],
-) {
-    let out = out.as_mut_ptr().cast::<u8>();
-    // SAFETY: Image is 784 bytes; forward hands out b below B and j, with the lanes after it, below 784.
-    unsafe { forward::<V, B, N1, N2, N3, N4>(g, z, |b, j, t| t.store_pixels(out.add(b * Image::PIXELS + j))) }
-}
-
-/// The generator up to tanh: `emit(b, j, t)` gets pixels j, j + 1, … of image b, as many as V has lanes.
-#[inline(always)]
-unsafe fn forward<V: Lanes, const B: usize, const N1: usize, const N2: usize, const N3: usize, const N4: usize>(
-    g: &Generator,
-    z: &[[f32; LATENT]; B],
-    mut emit: impl FnMut(usize, usize, V),
-) {
-    let (mut h1, mut h2, mut h3) = ([[0f32; 32]; B], [[0f32; 64]; B], [[0f32; 128]; B]);
-    let (to1, to2, to3) = (h1.as_mut_ptr(), h2.as_mut_ptr(), h3.as_mut_ptr());
-    // SAFETY: the caller's, and dense hands out b below B and j, with the lanes after it, below the layer's outputs.
+unsafe fn tanh_of<V: Vector>(x: V) -> V {
+    const P: [f32; 4] = [1.131_020_3e-5, 0.002_938_825_6, 0.129_136_4, 0.999_999_34];
+    const Q: [f32; 5] = [2.423_835_2e-7, 2.370_281_9e-4, 0.023_763_819, 0.462_467_37, 1.0];
+    // SAFETY: as the caller promises.
     unsafe {
-        dense::<V, LATENT, 32, B, N1>(&g.fc1, z, |b, j, a| leaky_relu(a).store(to1.add(b).cast::<f32>().add(j)));
-        dense::<V, 32, 64, B, N2>(&g.fc2, &h1, |b, j, a| leaky_relu(a).store(to2.add(b).cast::<f32>().add(j)));
-        dense::<V, 64, 128, B, N3>(&g.fc3, &h2, |b, j, a| leaky_relu(a).store(to3.add(b).cast::<f32>().add(j)));
-        dense::<V, 128, { Image::PIXELS }, B, N4>(&g.fc4, &h3, |b, j, a| emit(b, j, tanh_of(a)));
+        let x = x.max(V::splat(-8.0)).min(V::splat(8.0));
+        let y = x.mul(x);
+        let (mut p, mut q) = (V::splat(P[0]), V::splat(Q[0]));
+        for &c in &P[1..] {
+            p = p.mul(y).add(V::splat(c));
+        }
+        for &c in &Q[1..] {
+            q = q.mul(y).add(V::splat(c));
+        }
+        x.mul(p).div(q)
     }
 }
 
-/// acc = bias; for k ascending: acc = acc + w[k][j] · x[k].
-#[inline(always)]
-unsafe fn dense<V: Lanes, const I: usize, const O: usize, const B: usize, const N: usize>(
-    layer: &Dense<I, O>,
-    x: &[[f32; I]; B],
-    mut emit: impl FnMut(usize, usize, V),
-) {
-    const { assert!(O.is_multiple_of(N * V::LANES)) };
-    let (weight, bias, x) = (layer.weight.as_ptr(), layer.bias.as_ptr(), x.as_ptr().cast::<f32>());
-    for j in (0..O).step_by(N * V::LANES) {
-        // SAFETY: j + N · LANES ≤ O by the assertion above, so all loads are within the I · O weights, the O biases and
-        // the B · I inputs.
-        unsafe {
-            let mut first = [V::splat(0.0); N];
-            for (n, first) in first.iter_mut().enumerate() {
-                *first = V::load(bias.add(j + n * V::LANES));
-            }
-            let mut acc = [first; B];
-            for k in 0..I {
-                let row = weight.add(k * O + j);
-                let mut w = [V::splat(0.0); N];
-                for (n, w) in w.iter_mut().enumerate() {
-                    *w = V::load(row.add(n * V::LANES));
-                }
-                for (b, acc) in acc.iter_mut().enumerate() {
-                    let x = V::splat(*x.add(b * I + k));
-                    for (acc, w) in acc.iter_mut().zip(w) {
-                        *acc = acc.add(w.mul(x));
-                    }
-                }
-            }
-            for (b, acc) in acc.into_iter().enumerate() {
-                for (n, a) in acc.into_iter().enumerate() {
-                    emit(b, j + n * V::LANES, a);
-                }
-            }
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn leaky_relu<V: Lanes>(a: V) -> V {
-    unsafe { a.max(a.mul(V::splat(0.2))) }
-}
-
-/// See [`crate::generator::tanh`].
-#[inline(always)]
-unsafe fn tanh_of<V: Lanes>(x: V) -> V {
-    const LIMIT: f32 = 7.905_311;
-    const ALPHA: [f32; 7] =
-        [-2.760_768_5e-16, 2.000_188e-13, -8.604_672e-11, 5.122_297e-8, 1.485_722_4e-5, 6.372_619e-4, 4.893_524_6e-3];
-    const BETA: [f32; 4] = [1.198_258_4e-6, 1.185_347e-4, 2.268_434_6e-3, 4.893_525e-3];
-    unsafe {
-        let x = x.max(V::splat(-LIMIT)).min(V::splat(LIMIT));
-        let x2 = x.mul(x);
-        let mut p = V::splat(ALPHA[0]);
-        for alpha in &ALPHA[1..] {
-            p = p.mul(x2).add(V::splat(*alpha));
-        }
-        let mut q = V::splat(BETA[0]);
-        for beta in &BETA[1..] {
-            q = q.mul(x2).add(V::splat(*beta));
-        }
-        p.mul(x).div(q)
-    }
-}
-
-/// A vector of f32. Each method is one IEEE operation on every lane; `max(a, b)` is `if a > b { a } else { b }`.
+/// `LANES` numbers that are computed alike. Each operation rounds once, as IEEE 754 says.
 ///
-/// # Safety
-/// Of all methods: the CPU has the instructions. Of loads and stores: the lanes lie in bounds; no alignment is needed.
-trait Lanes: Copy {
+/// # Safety of all methods
+/// The CPU has the instructions that the type stands for; pointers are valid for `LANES` numbers, of any alignment.
+trait Vector: Copy {
     const LANES: usize;
-    unsafe fn load(from: *const f32) -> Self;
+    unsafe fn load(p: *const f32) -> Self;
     unsafe fn splat(x: f32) -> Self;
-    unsafe fn store(self, to: *mut f32);
-    unsafe fn add(self, other: Self) -> Self;
-    unsafe fn mul(self, other: Self) -> Self;
-    unsafe fn div(self, other: Self) -> Self;
-    unsafe fn max(self, other: Self) -> Self;
-    unsafe fn min(self, other: Self) -> Self;
-
-    /// Rounds 127.5 t + 127.5 to the nearest integer, ties to even: in t + 2²³ the unit in the last place is 1, and the
-    /// integer stands in the low bits.
-    #[inline(always)]
-    unsafe fn store_pixels(self, to: *mut u8) {
-        unsafe {
-            let half = Self::splat(127.5);
-            let mut wide = [0f32; 16];
-            self.mul(half).add(half).add(Self::splat(8_388_608.0)).store(wide.as_mut_ptr());
-            for (i, x) in wide.iter().take(Self::LANES).enumerate() {
-                *to.add(i) = x.to_bits() as u8;
-            }
-        }
-    }
+    unsafe fn add(self, b: Self) -> Self;
+    unsafe fn mul(self, b: Self) -> Self;
+    unsafe fn div(self, b: Self) -> Self;
+    unsafe fn min(self, b: Self) -> Self;
+    unsafe fn max(self, b: Self) -> Self;
+    unsafe fn store(self, p: *mut f32);
+    /// The lowest byte of each number's bits.
+    unsafe fn store_low_bytes(self, p: *mut u8);
 }
 
-impl Lanes for f32 {
+macro_rules! vector {
+    ($vector:ty, $lanes:literal, $load:path, $splat:path, $add:path, $mul:path, $div:path, $min:path, $max:path, $store:path,
+     |$v:ident, $p:ident| $bytes:expr) => {
+        impl Vector for $vector {
+            const LANES: usize = $lanes;
+            #[inline(always)]
+            unsafe fn load(p: *const f32) -> Self {
+                // SAFETY: as the trait demands; so in all of these.
+                unsafe { $load(p) }
+            }
+            #[inline(always)]
+            unsafe fn splat(x: f32) -> Self {
+                // SAFETY: as above.
+                unsafe { $splat(x) }
+            }
+            #[inline(always)]
+            unsafe fn add(self, b: Self) -> Self {
+                // SAFETY: as above.
+                unsafe { $add(self, b) }
+            }
+            #[inline(always)]
+            unsafe fn mul(self, b: Self) -> Self {
+                // SAFETY: as above.
+                unsafe { $mul(self, b) }
+            }
+            #[inline(always)]
+            unsafe fn div(self, b: Self) -> Self {
+                // SAFETY: as above.
+                unsafe { $div(self, b) }
+            }
+            #[inline(always)]
+            unsafe fn min(self, b: Self) -> Self {
+                // SAFETY: as above.
+                unsafe { $min(self, b) }
+            }
+            #[inline(always)]
+            unsafe fn max(self, b: Self) -> Self {
+                // SAFETY: as above.
+                unsafe { $max(self, b) }
+            }
+            #[inline(always)]
+            unsafe fn store(self, p: *mut f32) {
+                // SAFETY: as above.
+                unsafe { $store(p, self) }
+            }
+            #[inline(always)]
+            unsafe fn store_low_bytes(self, $p: *mut u8) {
+                let $v = self;
+                // SAFETY: as above.
+                unsafe { $bytes }
+            }
+        }
+    };
+}
+
+impl Vector for f32 {
     const LANES: usize = 1;
     #[inline(always)]
-    unsafe fn load(from: *const f32) -> Self {
-        unsafe { *from }
+    unsafe fn load(p: *const f32) -> Self {
+        // SAFETY: valid for one number, as the trait demands.
+        unsafe { p.read_unaligned() }
     }
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
         x
     }
     #[inline(always)]
-    unsafe fn store(self, to: *mut f32) {
-        unsafe { *to = self }
+    unsafe fn add(self, b: Self) -> Self {
+        self + b
     }
     #[inline(always)]
-    unsafe fn add(self, other: Self) -> Self {
-        self + other
+    unsafe fn mul(self, b: Self) -> Self {
+        self * b
     }
     #[inline(always)]
-    unsafe fn mul(self, other: Self) -> Self {
-        self * other
+    unsafe fn div(self, b: Self) -> Self {
+        self / b
     }
     #[inline(always)]
-    unsafe fn div(self, other: Self) -> Self {
-        self / other
+    unsafe fn min(self, b: Self) -> Self {
+        if self < b { self } else { b }
     }
     #[inline(always)]
-    unsafe fn max(self, other: Self) -> Self {
-        if self > other { self } else { other }
+    unsafe fn max(self, b: Self) -> Self {
+        if self > b { self } else { b }
     }
     #[inline(always)]
-    unsafe fn min(self, other: Self) -> Self {
-        if self < other { self } else { other }
+    unsafe fn store(self, p: *mut f32) {
+        // SAFETY: as above.
+        unsafe { p.write_unaligned(self) }
+    }
+    #[inline(always)]
+    unsafe fn store_low_bytes(self, p: *mut u8) {
+        // SAFETY: as above.
+        unsafe { p.write(self.to_bits() as u8) }
     }
 }
 
-/// The same few lines for each instruction set.
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-macro_rules! lanes {
-    ($vector:ty, $lanes:literal, $load:ident, $splat:ident, $store:ident, $add:ident, $mul:ident, $div:ident, $max:ident,
-     $min:ident $(, $store_pixels:item)?) => {
-        impl Lanes for $vector {
-            const LANES: usize = $lanes;
-            #[inline(always)]
-            unsafe fn load(from: *const f32) -> Self {
-                unsafe { $load(from) }
-            }
-            #[inline(always)]
-            unsafe fn splat(x: f32) -> Self {
-                unsafe { $splat(x) }
-            }
-            #[inline(always)]
-            unsafe fn store(self, to: *mut f32) {
-                unsafe { $store(to, self) }
-            }
-            #[inline(always)]
-            unsafe fn add(self, other: Self) -> Self {
-                unsafe { $add(self, other) }
-            }
-            #[inline(always)]
-            unsafe fn mul(self, other: Self) -> Self {
-                unsafe { $mul(self, other) }
-            }
-            #[inline(always)]
-            unsafe fn div(self, other: Self) -> Self {
-                unsafe { $div(self, other) }
-            }
-            #[inline(always)]
-            unsafe fn max(self, other: Self) -> Self {
-                unsafe { $max(self, other) }
-            }
-            #[inline(always)]
-            unsafe fn min(self, other: Self) -> Self {
-                unsafe { $min(self, other) }
-            }
-            $(#[inline(always)] $store_pixels)?
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::Vector;
+    use core::arch::x86_64::*;
+
+    vector!(__m128, 4, _mm_loadu_ps, _mm_set1_ps, _mm_add_ps, _mm_mul_ps, _mm_div_ps, _mm_min_ps, _mm_max_ps, _mm_storeu_ps, |v, p| {
+        let low = _mm_and_si128(_mm_castps_si128(v), _mm_set1_epi32(255));
+        let bytes = _mm_packus_epi16(_mm_packs_epi32(low, low), low);
+        p.cast::<i32>().write_unaligned(_mm_cvtsi128_si32(bytes))
+    });
+
+    vector!(
+        __m256,
+        8,
+        _mm256_loadu_ps,
+        _mm256_set1_ps,
+        _mm256_add_ps,
+        _mm256_mul_ps,
+        _mm256_div_ps,
+        _mm256_min_ps,
+        _mm256_max_ps,
+        _mm256_storeu_ps,
+        |v, p| {
+            let low = _mm256_and_si256(_mm256_castps_si256(v), _mm256_set1_epi32(255));
+            let (a, b) = (_mm256_castsi256_si128(low), _mm256_extracti128_si256::<1>(low));
+            _mm_storel_epi64(p.cast(), _mm_packus_epi16(_mm_packs_epi32(a, b), a))
         }
-    };
+    );
+
+    vector!(
+        __m512,
+        16,
+        _mm512_loadu_ps,
+        _mm512_set1_ps,
+        _mm512_add_ps,
+        _mm512_mul_ps,
+        _mm512_div_ps,
+        _mm512_min_ps,
+        _mm512_max_ps,
+        _mm512_storeu_ps,
+        |v, p| _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(_mm512_castps_si512(v)))
+    );
 }
 
-#[cfg(target_arch = "x86_64")]
-lanes!(__m128, 4, _mm_loadu_ps, _mm_set1_ps, _mm_storeu_ps, _mm_add_ps, _mm_mul_ps, _mm_div_ps, _mm_max_ps, _mm_min_ps);
-#[cfg(target_arch = "x86_64")]
-lanes!(
-    __m256,
-    8,
-    _mm256_loadu_ps,
-    _mm256_set1_ps,
-    _mm256_storeu_ps,
-    _mm256_add_ps,
-    _mm256_mul_ps,
-    _mm256_div_ps,
-    _mm256_max_ps,
-    _mm256_min_ps
-);
-#[cfg(target_arch = "x86_64")]
-lanes!(
-    __m512,
-    16,
-    _mm512_loadu_ps,
-    _mm512_set1_ps,
-    _mm512_storeu_ps,
-    _mm512_add_ps,
-    _mm512_mul_ps,
-    _mm512_div_ps,
-    _mm512_max_ps,
-    _mm512_min_ps,
-    unsafe fn store_pixels(self, to: *mut u8) {
-        unsafe {
-            let half = _mm512_set1_ps(127.5);
-            let wide = _mm512_add_ps(_mm512_add_ps(_mm512_mul_ps(self, half), half), _mm512_set1_ps(8_388_608.0));
-            _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(_mm512_castps_si512(wide)))
-        }
-    }
-);
-#[cfg(target_arch = "aarch64")]
-lanes!(float32x4_t, 4, vld1q_f32, vdupq_n_f32, vst1q_f32, vaddq_f32, vmulq_f32, vdivq_f32, vmaxq_f32, vminq_f32);
+#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+mod arm {
+    use super::Vector;
+    use core::arch::aarch64::*;
 
-#[cfg(test)]
-mod tests {
-    use std::vec::Vec;
+    vector!(float32x4_t, 4, vld1q_f32, vdupq_n_f32, vaddq_f32, vmulq_f32, vdivq_f32, vminq_f32, vmaxq_f32, vst1q_f32, |v, p| {
+        let low = vmovn_u32(vreinterpretq_u32_f32(v));
+        let bytes = vmovn_u16(vcombine_u16(low, low));
+        p.cast::<u32>().write_unaligned(vget_lane_u32::<0>(vreinterpret_u32_u8(bytes)))
+    });
+}
 
-    use super::*;
-    use crate::GENERATOR;
-    use crate::latent::latent;
-
-    #[test]
-    fn every_kernel_gives_the_same_bytes_alone_and_in_a_batch() {
-        let z: Vec<_> = (0..1023).map(latent).collect();
-        let expected: Vec<Image> = z.iter().map(|z| GENERATOR.draw(Kernel::SCALAR, z)).collect();
-        for kernel in Kernel::all() {
-            let alone: Vec<Image> = z.iter().map(|z| GENERATOR.draw(kernel, z)).collect();
-            assert!(alone == expected, "{} alone", kernel.name());
-            let mut batch = std::vec![Image::BLANK; z.len()];
-            GENERATOR.draw_batch(kernel, &z, &mut batch);
-            assert!(batch == expected, "{} in a batch", kernel.name());
-        }
-    }
-
-    #[test]
-    fn tanh_is_as_near_to_the_truth_as_its_documentation_says() {
-        // All f32 between 2⁻¹⁴ and 8; below, tanh x is x to within the bound, beyond ±7.905 it is constant.
-        let step = if cfg!(debug_assertions) { 997 } else { 1 };
-        let worst = (0x3880_0000u32..0x4100_0000).step_by(step).map(|bits| {
-            let x = f32::from_bits(bits);
-            assert_eq!(tanh(-x).to_bits(), tanh(x).to_bits() | 0x8000_0000);
-            (tanh(x) as f64 - (x as f64).tanh()).abs()
-        });
-        let worst = worst.fold(0f64, f64::max);
-        for x in [0.0, 1e-45, 1e-20, 6e-5, 7.9, 8.0, 100.0, f32::MAX, f32::INFINITY] {
-            assert!((tanh(x) as f64 - (x as f64).tanh()).abs() <= worst, "tanh {x} is {}", tanh(x));
-        }
-        std::println!("largest error of tanh: {worst:e}");
-        assert!(worst < 4.7e-7, "{worst:e}");
-    }
+/// Images as what they are in memory: rows of bytes.
+pub(crate) fn as_arrays(images: &mut [Image]) -> &mut [[u8; Image::PIXELS]] {
+    // SAFETY: `Image` is repr(transparent) over `[u8; Image::PIXELS]`.
+    unsafe { slice::from_raw_parts_mut(images.as_mut_ptr().cast(), images.len()) }
 }

@@ -1,85 +1,67 @@
-//! The network, and the contract that makes it the same everywhere.
-//!
-//! Every operation is a single IEEE 754 binary32 one, rounded to nearest, in this order:
-//!
-//! - dense: `acc = bias; for k in 0..I { acc = acc + w[k][j] · x[k] }`, a multiplication and an addition, never fused;
-//!   kernels may be as wide as they like over the outputs j, never over k;
-//! - LeakyReLU: `max(a, 0.2 · a)`;
-//! - tanh: the rational function of [`tanh`], a fixed sequence of operations;
-//! - pixel: `127.5 · t + 127.5`, rounded to the nearest integer, ties to even.
+//! The network: four dense layers.
 
-use nalgebra::{SMatrix, SVector};
-
-use crate::dense::{self, Kernel};
+use crate::dense::{Dense, Kernel, as_arrays};
 use crate::image::Image;
-use crate::latent::LATENT;
+use crate::latent::{LATENT, Latent};
 
-/// A dense layer, y = W x + b: I inputs, O outputs.
-///
-/// The weight is a matrix of O rows, stored by columns: the byte order of ONNX's row-major (I, O).
+const PIXELS: usize = Image::PIXELS;
+
+/// The generator in f32, with the layout of its weights file: each layer's weight (in, out), then its bias (out).
 #[repr(C, align(64))]
-#[derive(Clone)]
-pub struct Dense<const I: usize, const O: usize> {
-    pub(crate) weight: SMatrix<f32, O, I>,
-    pub(crate) bias: SVector<f32, O>,
-}
-
-impl<const I: usize, const O: usize> Dense<I, O> {
-    /// From the weight (I, O), row-major, and the bias; `None` where their lengths are others.
-    pub fn new(weight: &[f32], bias: &[f32]) -> Option<Self> {
-        let fits = weight.len() == I * O && bias.len() == O;
-        fits.then(|| Self { weight: SMatrix::from_column_slice(weight), bias: SVector::from_column_slice(bias) })
-    }
-}
-
-/// The generator: z (100) → 32 → 64 → 128 → 784 pixels.
-#[repr(C)]
-#[derive(Clone)]
 pub struct Generator {
-    #[allow(missing_docs)]
-    pub fc1: Dense<LATENT, 32>,
-    #[allow(missing_docs)]
-    pub fc2: Dense<32, 64>,
-    #[allow(missing_docs)]
-    pub fc3: Dense<64, 128>,
-    #[allow(missing_docs)]
-    pub fc4: Dense<128, { Image::PIXELS }>,
+    pub(crate) fc1: Dense<LATENT, 32>,
+    pub(crate) fc2: Dense<32, 64>,
+    pub(crate) fc3: Dense<64, 128>,
+    pub(crate) fc4: Dense<128, PIXELS>,
 }
+
+/// Images that share one pass over the weights. Where no vector unit gains from it, stack is worth more than the reuse.
+const CHUNK: usize = if cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) { 16 } else { 1 };
 
 impl Generator {
-    /// The image of z.
-    pub fn draw(&self, kernel: Kernel, z: &[f32; LATENT]) -> Image {
+    /// The image of one latent.
+    pub fn draw(&self, z: &Latent) -> Image {
+        self.draw_with(Kernel::best(), z)
+    }
+
+    /// [`Generator::draw`] with a kernel of the caller's choice; all give the same bytes.
+    pub fn draw_with(&self, kernel: Kernel, z: &Latent) -> Image {
         let mut image = [Image::BLANK];
-        dense::draw_one(kernel, self, core::array::from_ref(z), &mut image);
+        let h = self.hidden(kernel, &[z.numbers()]);
+        self.fc4.pixels(kernel, &h, as_arrays(&mut image));
         image[0]
     }
 
-    /// The images of many z, byte for byte those of [`Self::draw`], in less time. The longer slice's rest is left alone.
-    pub fn draw_batch(&self, kernel: Kernel, z: &[[f32; LATENT]], images: &mut [Image]) {
-        let n = z.len().min(images.len());
-        let (z, z_rest) = z[..n].as_chunks::<{ dense::BATCH }>();
-        let (images, images_rest) = images[..n].as_chunks_mut::<{ dense::BATCH }>();
-        for (z, images) in z.iter().zip(images) {
-            dense::draw_many(kernel, self, z, images);
-        }
-        for (z, image) in z_rest.iter().zip(images_rest) {
-            *image = self.draw(kernel, z);
+    /// Fills `images` with those of the latents, in order; images left over when the latents end keep what they hold.
+    pub fn draw_batch(&self, latents: impl IntoIterator<Item = Latent>, images: &mut [Image]) {
+        self.draw_batch_with(Kernel::best(), latents, images);
+    }
+
+    /// [`Generator::draw_batch`] with a kernel of the caller's choice.
+    pub fn draw_batch_with(&self, kernel: Kernel, latents: impl IntoIterator<Item = Latent>, images: &mut [Image]) {
+        let mut latents = latents.into_iter();
+        for images in images.chunks_mut(CHUNK) {
+            let mut z = [[0.0; LATENT]; CHUNK]; // (B, 100)
+            let drawn = z.iter_mut().zip(latents.by_ref().take(images.len())).map(|(z, latent)| *z = latent.numbers()).count();
+            let h = self.hidden(kernel, &z);
+            self.fc4.pixels(kernel, &h, as_arrays(images.get_mut(..drawn).unwrap_or_default()));
         }
     }
 
-    /// The image of z before it is rounded to grey levels: 784 values of tanh.
-    pub fn draw_f32(&self, z: &[f32; LATENT]) -> [f32; Image::PIXELS] {
-        let mut out = [0.0; Image::PIXELS];
-        dense::draw_f32(self, z, &mut out);
-        out
+    /// The tanh outputs of one latent in [-1, 1], before they are rounded to pixels.
+    pub fn draw_f32(&self, z: &Latent) -> [f32; PIXELS] {
+        let mut out = [[0.0; PIXELS]];
+        let h = self.hidden(Kernel::best(), &[z.numbers()]);
+        self.fc4.tanh(Kernel::best(), &h, &mut out);
+        out[0]
     }
-}
 
-/// tanh x, by a rational function of degree 13 over 6 within ±7.905 and constant beyond.
-///
-/// Its largest error over all f32 is 4.7·10⁻⁷, against tanh in f64.
-///
-/// Source of the coefficients: Eigen, `generic_fast_tanh_float` in MathFunctionsImpl.h.
-pub fn tanh(x: f32) -> f32 {
-    dense::tanh(x)
+    /// (B, 100) → (B, 128)
+    fn hidden<const B: usize>(&self, kernel: Kernel, z: &[[f32; LATENT]; B]) -> [[f32; 128]; B] {
+        let (mut h1, mut h2, mut h3) = ([[0.0; 32]; B], [[0.0; 64]; B], [[0.0; 128]; B]);
+        self.fc1.leaky(kernel, z, &mut h1); // (B, 32)
+        self.fc2.leaky(kernel, &h1, &mut h2); // (B, 64)
+        self.fc3.leaky(kernel, &h2, &mut h3); // (B, 128)
+        h3
+    }
 }

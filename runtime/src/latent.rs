@@ -1,29 +1,52 @@
-//! From a seed to z.
+//! From a seed to z, the 100 numbers that the network starts from.
 
 use rand_xoshiro::Xoshiro128PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
 /// The length of z.
 pub const LATENT: usize = 100;
+/// How many of its numbers are the class as one-hot, where the generator is class-conditional.
+pub const CLASSES: usize = 10;
+/// 1.0 in fixed point.
+pub(crate) const ONE: i32 = 1 << 23;
 
-/// The z of a seed: 100 numbers from U(−1, 1), multiples of 2⁻²³, by xoshiro128++ seeded through SplitMix64.
-///
-/// Source: Blackman & Vigna 2021, "Scrambled linear pseudorandom number generators".
-pub fn latent(seed: u64) -> [f32; LATENT] {
-    let mut rng = Xoshiro128PlusPlus::seed_from_u64(seed);
-    core::array::from_fn(|_| (rng.next_u32() >> 8) as f32 * (1.0 / (1 << 23) as f32) - 1.0)
-}
+/// z: 100 numbers in [-1, 1], multiples of 2⁻²³, in fixed point so that a CPU without an FPU can hold them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Latent(pub(crate) [i32; LATENT]);
 
-/// The z of a seed for a class-conditional generator: the same numbers, of which the first ten give way to the one-hot
-/// of `digit`. So a seed is a handwriting, and its ten digits share it.
-///
-/// `None` takes the digit that the seed itself names.
-pub fn conditional_latent(seed: u64, digit: Option<Digit>) -> [f32; LATENT] {
-    let digit = digit.unwrap_or_else(|| Digit::of(seed));
-    let mut z = latent(seed);
-    z[..10].fill(0.0);
-    z[usize::from(digit.0)] = 1.0;
-    z
+impl Latent {
+    /// The z of a seed: from U(−1, 1), by xoshiro128++ seeded through SplitMix64: `(next_u32() >> 8) · 2⁻²³ − 1`.
+    ///
+    /// Source: Blackman & Vigna 2021, "Scrambled linear pseudorandom number generators".
+    pub fn new(seed: u64) -> Self {
+        let mut rng = Xoshiro128PlusPlus::seed_from_u64(seed);
+        Self(core::array::from_fn(|_| (rng.next_u32() >> 8) as i32 - ONE))
+    }
+
+    /// The z of a seed for a class-conditional generator: the same numbers, of which the first ten give way to the
+    /// one-hot of `digit`. So a seed is a handwriting, and its ten digits share it.
+    pub fn with_digit(seed: u64, digit: Digit) -> Self {
+        let mut z = Self::new(seed);
+        for (class, x) in (0..).zip(&mut z.0[..CLASSES]) {
+            *x = if class == digit.0 { ONE } else { 0 };
+        }
+        z
+    }
+
+    /// The z of a seed that the generator itself asks for: of a `conditional` one, with the digit that the seed names.
+    pub fn of_seed(seed: u64, conditional: bool) -> Self {
+        if conditional { Self::with_digit(seed, Digit::of(seed)) } else { Self::new(seed) }
+    }
+
+    /// From any numbers, brought into [-1, 1] and cut to multiples of 2⁻²³ toward 0: for walks from one z to another.
+    pub fn from_numbers(z: &[f32; LATENT]) -> Self {
+        Self(z.map(|x| (x.clamp(-1.0, 1.0) * ONE as f32) as i32))
+    }
+
+    /// The numbers, exact.
+    pub fn numbers(&self) -> [f32; LATENT] {
+        self.0.map(|x| x as f32 * (1.0 / ONE as f32))
+    }
 }
 
 /// A class, 0 to 9.
@@ -64,7 +87,7 @@ mod tests {
         };
         let (a, b) = (split_mix(), split_mix());
         let mut s = [a as u32, (a >> 32) as u32, b as u32, (b >> 32) as u32];
-        for z in latent(0) {
+        for z in Latent::new(0).numbers() {
             let result = s[0].wrapping_add(s[3]).rotate_left(7).wrapping_add(s[0]);
             let t = s[1] << 9;
             s[2] ^= s[0];
@@ -79,7 +102,8 @@ mod tests {
 
     #[test]
     fn digits_share_a_seeds_handwriting_and_seeds_name_each_digit_alike_often() {
-        let (seven, three) = (conditional_latent(5, Digit::new(7)), conditional_latent(5, Digit::new(3)));
+        let z = |digit| Latent::with_digit(5, Digit::new(digit).unwrap()).numbers();
+        let (seven, three) = (z(7), z(3));
         assert_eq!(seven[10..], three[10..]);
         assert_eq!((seven[7], seven[3], three[3]), (1.0, 0.0, 1.0));
         let mut count = [0; 10];

@@ -14,39 +14,36 @@
 #[cfg(any(test, feature = "std"))]
 extern crate std;
 
-mod dense;
+pub mod dense;
 pub mod generator;
 mod image;
+pub mod int8;
 pub mod latent;
 mod weights;
 
 pub use dense::Kernel;
 pub use generator::Generator;
 pub use image::Image;
-pub use latent::Digit;
+pub use latent::{Digit, Latent};
 pub use weights::{CONDITIONAL, GENERATOR};
 
 /// The digit that a seed names.
 pub fn generate(seed: u64) -> Image {
-    GENERATOR.draw(Kernel::best(), &latent_of(seed))
+    GENERATOR.draw(&latent_of(seed))
 }
 
 /// The digits of many seeds, byte for byte those of [`generate`], in less time. The longer slice's rest is left alone.
 pub fn generate_batch(seeds: &[u64], images: &mut [Image]) {
-    let mut z = [[0.0; latent::LATENT]; 32];
-    for (seeds, images) in seeds.chunks(z.len()).zip(images.chunks_mut(z.len())) {
-        z.iter_mut().zip(seeds).for_each(|(z, &seed)| *z = latent_of(seed));
-        GENERATOR.draw_batch(Kernel::best(), &z[..seeds.len()], images);
-    }
+    GENERATOR.draw_batch(seeds.iter().map(|&seed| latent_of(seed)), images);
 }
 
 /// The digit asked for, in the handwriting that a seed names; `None` where the generator is not class-conditional
 /// (see [`CONDITIONAL`]).
 pub fn generate_digit(seed: u64, digit: Digit) -> Option<Image> {
-    CONDITIONAL.then(|| GENERATOR.draw(Kernel::best(), &latent::conditional_latent(seed, Some(digit))))
+    CONDITIONAL.then(|| GENERATOR.draw(&Latent::with_digit(seed, digit)))
 }
 
 /// The z of a seed for the built-in generator.
-pub fn latent_of(seed: u64) -> [f32; latent::LATENT] {
-    if CONDITIONAL { latent::conditional_latent(seed, None) } else { latent::latent(seed) }
+pub fn latent_of(seed: u64) -> Latent {
+    Latent::of_seed(seed, CONDITIONAL)
 }

@@ -34,6 +34,12 @@ impl Model {
         Ok(Self { layers, metadata })
     }
 
+    /// Each layer's weight and bias in turn, little-endian: the bytes of the library's `Generator`.
+    pub fn f32_bytes(&self) -> Vec<u8> {
+        let values = self.layers.iter().flat_map(|layer| layer.weight.iter().chain(&layer.bias));
+        values.flat_map(|value| value.to_le_bytes()).collect()
+    }
+
     /// Whether z[0..10] is the class as one-hot.
     pub fn conditional(&self) -> bool {
         self.metadata.iter().any(|(key, value)| key == "conditional" && value == "one-hot:10")
