@@ -133,7 +133,12 @@ impl Kernel {
         }
     }
 
-    fn run<const I: usize, const O: usize, E: Epilogue>(self, layer: &Dense<I, O>, x: &[[f32; I]], y: &mut [[E::Out; O]]) {
+    fn run<const I: usize, const O: usize, E: Epilogue>(
+        self,
+        layer: &Dense<I, O>,
+        x: &[[f32; I]],
+        y: &mut [[E::Out; O]],
+    ) {
         // SAFETY: a `Kernel` other than the scalar one is made only where the CPU has its instructions (SSE2 is part of every
         // x86-64, NEON of every aarch64 that this is compiled for).
         unsafe {
@@ -168,7 +173,7 @@ kernel!(scalar, f32, single 16, batch 1 x 16);
 #[cfg(target_arch = "x86_64")]
 kernel!(sse2, core::arch::x86_64::__m128, single 14, batch 2 x 6, "sse2");
 #[cfg(target_arch = "x86_64")]
-kernel!(avx2, core::arch::x86_64::__m256, single 12, batch 12 x 1, "avx2");
+kernel!(avx2, core::arch::x86_64::__m256, single 12, batch 2 x 6, "avx2");
 #[cfg(target_arch = "x86_64")]
 kernel!(avx512, core::arch::x86_64::__m512, single 25, batch 16 x 1, "avx512f");
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
@@ -179,7 +184,15 @@ kernel!(neon, core::arch::aarch64::float32x4_t, single 28, batch 4 x 4, "neon");
 /// # Safety
 /// The CPU has the instructions of `V`.
 #[inline(always)]
-unsafe fn layer<V: Vector, const I: usize, const O: usize, E: Epilogue, const S: usize, const N: usize, const C: usize>(
+unsafe fn layer<
+    V: Vector,
+    const I: usize,
+    const O: usize,
+    E: Epilogue,
+    const S: usize,
+    const N: usize,
+    const C: usize,
+>(
     layer: &Dense<I, O>,
     x: &[[f32; I]],
     y: &mut [[E::Out; O]],
@@ -240,24 +253,21 @@ unsafe fn tile<V: Vector, const I: usize, const O: usize, E: Epilogue, const N: 
     unsafe {
         let weight = layer.weight.data.0.as_ptr().cast::<f32>().add(j);
         let bias = layer.bias.data.0.as_ptr().cast::<f32>().add(j);
-        let mut acc = [[V::splat(0.0); C]; N];
-        for c in 0..C {
-            let b = V::load(bias.add(c * V::LANES));
-            for n in 0..N {
-                acc[n][c] = b;
-            }
+        let mut acc = [[V::splat(0.0); N]; C];
+        for (c, acc) in acc.iter_mut().enumerate() {
+            *acc = [V::load(bias.add(c * V::LANES)); N];
         }
         for k in 0..I {
-            for c in 0..C {
+            for (c, acc) in acc.iter_mut().enumerate() {
                 let w = V::load(weight.add(k * O + c * V::LANES));
-                for n in 0..N {
-                    acc[n][c] = acc[n][c].add(w.mul(V::splat(*x.add(n).cast::<f32>().add(k))));
+                for (n, acc) in acc.iter_mut().enumerate() {
+                    *acc = acc.add(w.mul(V::splat(*x.add(n).cast::<f32>().add(k))));
                 }
             }
         }
-        for n in 0..N {
-            for c in 0..C {
-                E::store(acc[n][c], y.add(n).cast::<E::Out>().add(j + c * V::LANES));
+        for (c, acc) in acc.into_iter().enumerate() {
+            for (n, a) in acc.into_iter().enumerate() {
+                E::store(a, y.add(n).cast::<E::Out>().add(j + c * V::LANES));
             }
         }
     }
@@ -452,11 +462,23 @@ mod x86 {
     use super::Vector;
     use core::arch::x86_64::*;
 
-    vector!(__m128, 4, _mm_loadu_ps, _mm_set1_ps, _mm_add_ps, _mm_mul_ps, _mm_div_ps, _mm_min_ps, _mm_max_ps, _mm_storeu_ps, |v, p| {
-        let low = _mm_and_si128(_mm_castps_si128(v), _mm_set1_epi32(255));
-        let bytes = _mm_packus_epi16(_mm_packs_epi32(low, low), low);
-        p.cast::<i32>().write_unaligned(_mm_cvtsi128_si32(bytes))
-    });
+    vector!(
+        __m128,
+        4,
+        _mm_loadu_ps,
+        _mm_set1_ps,
+        _mm_add_ps,
+        _mm_mul_ps,
+        _mm_div_ps,
+        _mm_min_ps,
+        _mm_max_ps,
+        _mm_storeu_ps,
+        |v, p| {
+            let low = _mm_and_si128(_mm_castps_si128(v), _mm_set1_epi32(255));
+            let bytes = _mm_packus_epi16(_mm_packs_epi32(low, low), low);
+            p.cast::<i32>().write_unaligned(_mm_cvtsi128_si32(bytes))
+        }
+    );
 
     vector!(
         __m256,
@@ -496,15 +518,66 @@ mod arm {
     use super::Vector;
     use core::arch::aarch64::*;
 
-    vector!(float32x4_t, 4, vld1q_f32, vdupq_n_f32, vaddq_f32, vmulq_f32, vdivq_f32, vminq_f32, vmaxq_f32, vst1q_f32, |v, p| {
-        let low = vmovn_u32(vreinterpretq_u32_f32(v));
-        let bytes = vmovn_u16(vcombine_u16(low, low));
-        p.cast::<u32>().write_unaligned(vget_lane_u32::<0>(vreinterpret_u32_u8(bytes)))
-    });
+    vector!(
+        float32x4_t,
+        4,
+        vld1q_f32,
+        vdupq_n_f32,
+        vaddq_f32,
+        vmulq_f32,
+        vdivq_f32,
+        vminq_f32,
+        vmaxq_f32,
+        vst1q_f32,
+        |v, p| {
+            let low = vmovn_u32(vreinterpretq_u32_f32(v));
+            let bytes = vmovn_u16(vcombine_u16(low, low));
+            p.cast::<u32>().write_unaligned(vget_lane_u32::<0>(vreinterpret_u32_u8(bytes)))
+        }
+    );
 }
 
 /// Images as what they are in memory: rows of bytes.
 pub(crate) fn as_arrays(images: &mut [Image]) -> &mut [[u8; Image::PIXELS]] {
     // SAFETY: `Image` is repr(transparent) over `[u8; Image::PIXELS]`.
     unsafe { slice::from_raw_parts_mut(images.as_mut_ptr().cast(), images.len()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layer_is_its_matrix_times_the_input_plus_the_bias() {
+        let weight = SMatrix::<f32, 32, 5>::from_fn(|j, k| (j as f32 - 9.0) * (k as f32 + 0.3));
+        let layer = Dense { weight, bias: SVector::from_fn(|j, _| j as f32) };
+        let x = [[0.5, -1.0, 0.25, 3.0, -0.125]; 21];
+        let expected = weight * SVector::from(x[0]) + layer.bias;
+        for kernel in Kernel::all() {
+            let mut y = [[0.0; 32]; 21];
+            layer.leaky(kernel, &x, &mut y);
+            for y in y.as_flattened().chunks(32) {
+                for (y, a) in y.iter().zip(&expected) {
+                    assert!((y - a.max(0.2 * a)).abs() < 1e-4, "{}: {a} became {y}", kernel.name());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn tanh_is_as_near_to_the_truth_as_its_documentation_says() {
+        // All f32 between 2⁻¹⁴ and 9; below, tanh x is x to within the bound, beyond ±8 it is constant.
+        let step = if cfg!(debug_assertions) { 997 } else { 1 };
+        let worst = (0x3880_0000u32..0x4110_0000).step_by(step).map(|bits| {
+            let x = f32::from_bits(bits);
+            assert_eq!(tanh(-x).to_bits(), tanh(x).to_bits() | 0x8000_0000);
+            (tanh(x) as f64 - (x as f64).tanh()).abs()
+        });
+        let worst = worst.fold(0f64, f64::max);
+        for x in [0.0, 1e-45, 1e-20, 6e-5, 7.9, 8.0, 100.0, f32::MAX, f32::INFINITY] {
+            assert!((tanh(x) as f64 - (x as f64).tanh()).abs() <= worst, "tanh {x} is {}", tanh(x));
+        }
+        std::println!("largest error of tanh: {worst:e}");
+        assert!(worst < 4.5e-7, "{worst:e}");
+    }
 }

@@ -42,7 +42,8 @@ impl Generator {
         let mut latents = latents.into_iter();
         for images in images.chunks_mut(CHUNK) {
             let mut z = [[0.0; LATENT]; CHUNK]; // (B, 100)
-            let drawn = z.iter_mut().zip(latents.by_ref().take(images.len())).map(|(z, latent)| *z = latent.numbers()).count();
+            let drawn =
+                z.iter_mut().zip(latents.by_ref().take(images.len())).map(|(z, latent)| *z = latent.numbers()).count();
             let h = self.hidden(kernel, &z);
             self.fc4.pixels(kernel, &h, as_arrays(images.get_mut(..drawn).unwrap_or_default()));
         }

@@ -12,12 +12,18 @@ pub const SIZES: [usize; 5] = [100, 32, 64, 128, 784];
 /// The parameters of a generator, and what its file says of itself.
 pub struct Model {
     pub layers: Vec<Layer>,
+    /// The version of the standard operators.
+    pub opset: i64,
+    /// The program that wrote the file, and its version.
+    pub producer: String,
     /// `metadata_props`, in the file's order.
     pub metadata: Vec<(String, String)>,
 }
 
 /// A dense layer's weight (IN, OUT), row-major, and its bias (OUT,).
 pub struct Layer {
+    /// The two tensors' names in the file.
+    pub names: [String; 2],
     pub weight: Vec<f32>,
     pub bias: Vec<f32>,
 }
@@ -28,10 +34,12 @@ impl Model {
     pub fn read(bytes: &[u8], name: &str) -> Result<Self, String> {
         let model =
             ModelProto::decode(bytes).map_err(|_| format!("{name}: an ONNX file expected, something else found"))?;
+        let opset = model.opset_import.iter().find(|set| set.domain.is_empty()).map_or(0, |set| set.version);
+        let producer = format!("{} {}", model.producer_name, model.producer_version).trim().into();
         let graph = model.graph.ok_or_else(|| format!("{name}: an ONNX file expected, one without a graph found"))?;
         let layers = Walk::new(&graph).and_then(|walk| walk.layers()).map_err(|e| format!("{name}: {e}"))?;
         let metadata = model.metadata_props.into_iter().map(|entry| (entry.key, entry.value)).collect();
-        Ok(Self { layers, metadata })
+        Ok(Self { layers, opset, producer, metadata })
     }
 
     /// Each layer's weight and bias in turn, little-endian: the bytes of the library's `Generator`.
@@ -124,8 +132,9 @@ impl<'a> Walk<'a> {
         if transposed {
             weight = (0..inputs * outputs).map(|at| weight[at % outputs * inputs + at / outputs]).collect();
         }
-        let bias = self.parameter(bias.ok_or("a bias expected, none found")?, &[outputs])?;
-        Ok(Layer { weight, bias })
+        let bias_name = bias.ok_or("a bias expected, none found")?;
+        let bias = self.parameter(bias_name, &[outputs])?;
+        Ok(Layer { names: [weight_name.clone(), bias_name.clone()], weight, bias })
     }
 
     fn parameter(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, String> {
@@ -157,10 +166,24 @@ impl<'a> Walk<'a> {
 
 #[derive(Clone, PartialEq, Message)]
 struct ModelProto {
+    #[prost(string, tag = "2")]
+    producer_name: String,
+    #[prost(string, tag = "3")]
+    producer_version: String,
     #[prost(message, optional, tag = "7")]
     graph: Option<GraphProto>,
+    #[prost(message, repeated, tag = "8")]
+    opset_import: Vec<OperatorSetIdProto>,
     #[prost(message, repeated, tag = "14")]
     metadata_props: Vec<StringStringEntryProto>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct OperatorSetIdProto {
+    #[prost(string, tag = "1")]
+    domain: String,
+    #[prost(int64, tag = "2")]
+    version: i64,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -41,14 +41,23 @@ pub fn int8_bytes(model: &Model) -> Vec<u8> {
             }
         }
         // z is in steps of 1/128: noise as the middle of [q, q + 1) − 128, the one-hot as 0 or 128.
-        let zero = |k: usize| if i > 0 { ranges[i - 1].zero } else if k < classes { 0.0 } else { 127.5 };
+        let zero = |k: usize| {
+            if i > 0 {
+                ranges[i - 1].zero
+            } else if k < classes {
+                0.0
+            } else {
+                127.5
+            }
+        };
         let step = if i > 0 { ranges[i - 1].scale } else { 1.0 / 128.0 };
         for (j, &bias) in layer.bias.iter().enumerate() {
             let shift: f64 = (0..inputs).map(|k| q(k, j) * zero(k)).sum();
             bytes.extend(integer(bias as f64 / (scales[j] * step) - shift).to_le_bytes());
         }
         let unit = if i < 3 { HIDDEN / ranges[i].scale } else { PIXEL / (1 << up) as f64 };
-        let (shifts, multipliers): (Vec<i16>, Vec<i16>) = scales.iter().map(|scale| fraction(scale * step * unit)).unzip();
+        let (shifts, multipliers): (Vec<i16>, Vec<i16>) =
+            scales.iter().map(|scale| fraction(scale * step * unit)).unzip();
         bytes.extend(shifts.iter().chain(&multipliers).flat_map(|x| x.to_le_bytes()));
     }
     let tail = ranges.iter().map(|range| range.zero as i16).chain([up, classes as i16]);

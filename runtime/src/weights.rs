@@ -22,17 +22,23 @@ pub const CONDITIONAL: bool = include!(concat!(env!("OUT_DIR"), "/conditional.rs
 compile_error!("the weights are stored little-endian");
 
 impl Generator {
-    /// From the 459,200 bytes of the layers' weights (I, O) and biases in turn, as little-endian f32.
+    /// From the layers' weights (I, O) and biases in turn, as little-endian f32.
     ///
     /// Whoever calls this checks the numbers: a NaN among them gives some image, not an error.
     pub fn from_bytes(bytes: &[u8; size_of::<Self>()]) -> Self {
         // SAFETY: as for the static; the copy leaves no question of alignment.
         unsafe { core::mem::transmute_copy(bytes) }
     }
+
+    /// What [`Self::from_bytes`] takes.
+    pub fn as_bytes(&self) -> &[u8; size_of::<Self>()] {
+        // SAFETY: as for the static: there is no padding, and any bytes may be looked at.
+        unsafe { core::mem::transmute(self) }
+    }
 }
 
 impl int8::Generator {
-    /// From the bytes that the build script's quantiser writes.
+    /// From what the build script's quantiser writes.
     pub fn from_bytes(bytes: &[u8; size_of::<Self>()]) -> Self {
         // SAFETY: as for the static.
         unsafe { core::mem::transmute_copy(bytes) }

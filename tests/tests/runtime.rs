@@ -4,9 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use runtime::generator::Generator;
-use runtime::latent::latent;
-use runtime::{GENERATOR, Image, Kernel, generate, generate_batch};
+use runtime::{GENERATOR, generate};
 use tests::{peers_python, program, run};
 
 fn root(path: &str) -> PathBuf {
@@ -24,7 +22,7 @@ fn onnx_runtime_draws_the_same_digits() {
     let (file, mut bytes) = (folder.path().join("drawn"), vec![]);
     for seed in 0..1000 {
         let z = runtime::latent_of(seed);
-        bytes.extend(z.iter().chain(&GENERATOR.draw_f32(&z)).flat_map(|x| x.to_le_bytes()));
+        bytes.extend(z.numbers().iter().chain(&GENERATOR.draw_f32(&z)).flat_map(|x| x.to_le_bytes()));
         bytes.extend(generate(seed).0);
     }
     fs::write(&file, bytes).unwrap();
@@ -144,22 +142,6 @@ fn a_terminal_gets_characters_and_a_pipe_gets_a_png() {
     assert_eq!(&piped.stdout[..8], b"\x89PNG\r\n\x1a\n");
 }
 
-#[test]
-fn a_batch_and_every_kernel_give_the_bytes_of_one_image() {
-    const N: usize = 10_000;
-    let seeds: Vec<u64> = (0..N as u64).map(|i| i.wrapping_mul(0x9e37_79b9_7f4a_7c15)).collect();
-    let mut batch = vec![Image::BLANK; N];
-    generate_batch(&seeds, &mut batch);
-    for kernel in Kernel::all() {
-        let alone = |seed| Generator::draw(&GENERATOR, kernel, &runtime::latent_of(seed));
-        let same = seeds.iter().zip(&batch).all(|(&seed, image)| alone(seed) == *image);
-        assert!(same, "{}", kernel.name());
-    }
-    if !runtime::CONDITIONAL {
-        assert_eq!(latent(seeds[1]), runtime::latent_of(seeds[1]));
-    }
-}
-
 /// Builds and runs the program with another generator built in.
 fn built_with(generator: &Path) -> Command {
     let mut cargo = Command::new(env!("CARGO"));
@@ -186,7 +168,7 @@ fn what_pytorch_exports_is_read_at_build_time_and_at_run_time() {
     let folder = tempfile::tempdir().unwrap();
     let (png, z) = (folder.path().join("digit.png"), folder.path().join("z"));
     fs::write(&png, output.stdout).unwrap();
-    fs::write(&z, latent(1).iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>()).unwrap();
+    fs::write(&z, runtime::Latent::new(1).numbers().iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>()).unwrap();
     let check = "import sys, numpy as np, onnxruntime as o; from PIL import Image; \
         t, = o.InferenceSession(sys.argv[1]).run(None, {'z': np.fromfile(sys.argv[2], '<f4').reshape(1, 100)}); \
         d = np.abs(np.rint(127.5 * t + 127.5).reshape(28, 28) - np.asarray(Image.open(sys.argv[3]), float)); \

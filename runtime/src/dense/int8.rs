@@ -224,20 +224,19 @@ unsafe fn tile<S: Sums, const I: usize, const G: usize, const O: usize, const N:
         let weight = layer.weight.as_ptr().cast::<[i8; 4]>().add(j);
         let mut sums = [[S::zero(); C]; N];
         for g in 0..G {
-            for n in 0..N {
+            for (n, sums) in sums.iter_mut().enumerate() {
                 let x = S::splat(*x.add(n).cast::<[u8; 4]>().add(g));
-                for c in 0..C {
-                    sums[n][c] = sums[n][c].dot(weight.add(g * O + c * S::LANES), x);
+                for (c, sum) in sums.iter_mut().enumerate() {
+                    *sum = sum.dot(weight.add(g * O + c * S::LANES), x);
                 }
             }
         }
-        for n in 0..N {
-            for c in 0..C {
+        for (n, sums) in sums.into_iter().enumerate() {
+            for (c, sum) in sums.into_iter().enumerate() {
                 let j = j + c * S::LANES;
                 let (bias, shift, scale) =
                     (layer.bias.as_ptr().add(j), layer.shift.as_ptr().add(j), layer.scale.as_ptr().add(j));
-                let r = finish.finish(sums[n][c].rescale(bias, shift, scale));
-                r.store_bytes(y.add(n).cast::<u8>().add(j));
+                finish.finish(sum.rescale(bias, shift, scale)).store_bytes(y.add(n).cast::<u8>().add(j));
             }
         }
     }
@@ -558,6 +557,40 @@ mod tests {
         for r in i16::MIN..=i16::MAX {
             let exact = 127.5 * (r as f64 * 3.25 / 16384.0).tanh() + 127.5;
             assert!((tanh_pixel(r, 2) as f64 - exact).abs() < 0.54, "{r}");
+        }
+    }
+
+    #[test]
+    fn every_kernel_gives_the_integers_of_plain_loops() {
+        let mut seed = 1u32;
+        let mut random = || {
+            seed = seed.wrapping_mul(1664525).wrapping_add(1013904223);
+            seed >> 16
+        };
+        let mut layer = Dense::<3, 96> { weight: [[[0; 4]; 96]; 3], bias: [0; 96], shift: [0; 96], scale: [0; 96] };
+        layer.weight.as_flattened_mut().as_flattened_mut().iter_mut().for_each(|w| *w = (random() % 255) as i8);
+        layer.weight[0][0] = [-128; 4]; // the extremes, which must not saturate half-way
+        layer.weight[1][1] = [127; 4];
+        layer.bias.iter_mut().for_each(|b| *b = random() as i32 - 32768);
+        layer.shift.iter_mut().for_each(|s| *s = (random() % 5) as i16);
+        layer.scale.iter_mut().for_each(|s| *s = (random() / 2) as i16);
+        let mut x = [[0u8; 12]; 21];
+        x.as_flattened_mut().iter_mut().for_each(|x| *x = random() as u8);
+        x[0] = [255; 12];
+        for kernel in Kernel::all() {
+            let (mut leaky, mut pixels) = ([[0; 96]; 21], [[0; 96]; 21]);
+            layer.leaky(kernel, &x, &mut leaky, 40);
+            layer.pixels(kernel, &x, &mut pixels, 3);
+            for (n, x) in x.iter().enumerate() {
+                for j in 0..96 {
+                    let products = x.iter().enumerate().map(|(k, &x)| layer.weight[k / 4][j][k % 4] as i64 * x as i64);
+                    let sum = (products.sum::<i64>() + layer.bias[j] as i64) >> layer.shift[j];
+                    let r = (sum.clamp(-32768, 32767) * layer.scale[j] as i64 + (1 << 14)) >> 15;
+                    let h = r.max((r * 6554 + (1 << 14)) >> 15);
+                    let expected = (((h + 8).min(32767) >> 4) + 40).clamp(0, 255) as u8;
+                    assert_eq!((leaky[n][j], pixels[n][j]), (expected, tanh_pixel(r as i16, 3)), "{}", kernel.name());
+                }
+            }
         }
     }
 }

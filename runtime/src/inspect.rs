@@ -1,0 +1,66 @@
+//! `runtime inspect`: what a generator's file holds.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+
+#[derive(Args)]
+pub struct Inspect {
+    /// A generator's ONNX file.
+    file: PathBuf,
+    /// One JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &Inspect) -> Result<()> {
+    let (bytes, model) = crate::read(&args.file)?;
+    let sha256: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let parameters: usize = model.layers.iter().map(|layer| layer.weight.len() + layer.bias.len()).sum();
+    let (f32_bytes, int8_bytes) = (model.f32_bytes().len(), crate::quantize::int8_bytes(&model).len());
+    let mut out = io::stdout().lock();
+    if args.json {
+        let layers = model.layers.iter().map(|layer| {
+            let (outputs, inputs) = (layer.bias.len(), layer.weight.len() / layer.bias.len());
+            json!({ "weight": layer.names[0], "bias": layer.names[1], "inputs": inputs, "outputs": outputs })
+        });
+        let metadata: serde_json::Map<_, _> =
+            model.metadata.iter().map(|(key, value)| (key.clone(), value.as_str().into())).collect();
+        let all = json!({
+            "file": args.file.display().to_string(), "bytes": bytes.len(), "sha256": sha256, "opset": model.opset,
+            "producer": model.producer, "conditional": model.conditional(), "parameters": parameters,
+            "f32_bytes": f32_bytes, "int8_bytes": int8_bytes, "layers": layers.collect::<Vec<_>>(), "metadata": metadata,
+        });
+        return Ok(writeln!(out, "{all:#}")?);
+    }
+    writeln!(
+        out,
+        "{}: a generator, {}",
+        args.file.display(),
+        match model.conditional() {
+            true => "class-conditional: z[0..10] is the digit as one-hot",
+            false => "unconditional",
+        }
+    )?;
+    writeln!(out, "  file         {} bytes, sha256 {sha256}", bytes.len())?;
+    writeln!(out, "  written by   {}, opset {}", model.producer, model.opset)?;
+    writeln!(out, "  input        z (N, {}) in [-1, 1]", crate::onnx::SIZES[0])?;
+    for (layer, activation) in model.layers.iter().zip(["LeakyReLU 0.2", "LeakyReLU 0.2", "LeakyReLU 0.2", "tanh"]) {
+        let (outputs, inputs) = (layer.bias.len(), layer.weight.len() / layer.bias.len());
+        let [weight, bias] = &layer.names;
+        writeln!(
+            out,
+            "  {inputs:>4} → {outputs:<4}  {weight} ({}) {bias} ({outputs}), {activation}",
+            layer.weight.len()
+        )?;
+    }
+    writeln!(out, "  parameters   {parameters}: {f32_bytes} bytes as f32, {int8_bytes} as int8")?;
+    for (key, value) in &model.metadata {
+        writeln!(out, "  {key:<12} {value}")?;
+    }
+    Ok(())
+}
