@@ -24,7 +24,8 @@ pub fn locate(cuda: bool, offline: bool, say: &mut dyn FnMut(&str)) -> impl Iter
     let mut found = vec![];
     let mut last = None;
     if let Some(path) = std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()) {
-        let path = PathBuf::from(path);
+        // Absolute, for a loader looks for a mere name in the system's folders.
+        let path = std::path::absolute(&path).unwrap_or(path.into());
         if path.is_file() {
             found.push(Candidate { path, source: "ORT_DYLIB_PATH".into() });
         } else {
@@ -32,7 +33,7 @@ pub fn locate(cuda: bool, offline: bool, say: &mut dyn FnMut(&str)) -> impl Iter
                 Some(Err(anyhow!("ORT_DYLIB_PATH: ONNX Runtime's library expected, no file {} found", path.display())));
         }
     } else {
-        found.extend(python_packages());
+        found.extend(python_package());
         found.extend(system());
         found.extend(cached());
         found.sort_by_key(|candidate| cuda && !has_cuda(&candidate.path));
@@ -67,21 +68,30 @@ fn has_cuda(library: &Path) -> bool {
         || library.with_file_name("onnxruntime_providers_cuda.dll").exists()
 }
 
-/// Asks Python where it would import onnxruntime from, without importing it.
-fn python_packages() -> Option<Candidate> {
-    let ask = "import importlib.util as u; s = u.find_spec('onnxruntime'); print(s.submodule_search_locations[0])";
-    for python in PYTHONS {
-        let Ok(answer) = Command::new(python).args(["-c", ask]).stderr(Stdio::null()).stdin(Stdio::null()).output()
-        else {
-            continue;
-        };
+/// That of the first Python that would import onnxruntime. It is asked where from, and imports nothing; a package in the
+/// current folder does not count, for whoever filled that folder need not be trusted.
+fn python_package() -> Option<Candidate> {
+    let ask = "import sys, importlib.util as u; sys.path = [p for p in sys.path if p]; \
+        print(u.find_spec('onnxruntime').submodule_search_locations[0])";
+    ["python3", "python"].into_iter().find_map(|python| {
+        let mut python = Command::new(python);
+        let answer = python.args(["-c", ask]).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
         let package = PathBuf::from(String::from_utf8_lossy(&answer.stdout).trim());
-        return library_in(&package.join("capi")).map(|path| Candidate { path, source: "Python package".into() });
-    }
-    None
+        let path = library_in(&package.join("capi")).filter(|path| path.is_absolute())?;
+        let version = distribution(&package).unwrap_or("onnxruntime".into());
+        Some(Candidate { path, source: format!("Python package {version}") })
+    })
 }
 
-const PYTHONS: [&str; 2] = ["python3", "python"];
+/// Name and version of the distribution that an installed package belongs to.
+fn distribution(package: &Path) -> Option<String> {
+    let beside = fs::read_dir(package.parent()?).ok()?.flatten();
+    let mut names = beside.filter_map(|entry| entry.file_name().into_string().ok());
+    names.find_map(|name| {
+        let (name, version) = name.strip_suffix(".dist-info")?.split_once('-')?;
+        ["onnxruntime", "onnxruntime_gpu"].contains(&name).then(|| format!("{name} {version}").replace('_', "-"))
+    })
+}
 
 fn system() -> Option<Candidate> {
     let given = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
@@ -103,17 +113,19 @@ fn cached() -> Option<Candidate> {
     Some(Candidate { path, source: format!("ONNX Runtime {VERSION} from the cache") })
 }
 
-/// Downloads the pinned wheel with pip, which checks its hash, and unpacks the library into the cache.
+/// Downloads the pinned wheel with pip and unpacks the library into the cache. It is pip that checks the wheel's hash.
 fn fetch(offline: bool, say: &mut dyn FnMut(&str)) -> Result<Candidate> {
     let ways_out = format!(
         "set ORT_DYLIB_PATH to its library, install it with `pip install onnxruntime=={VERSION}`, or run once without \
          --offline where pip reaches a package index"
     );
-    ensure!(!offline, "no ONNX Runtime found on this machine, and --offline forbids fetching it; {ways_out}");
-    say(&format!("no ONNX Runtime found on this machine; fetching version {VERSION} with pip"));
+    ensure!(!offline, "no usable ONNX Runtime found on this machine, and --offline forbids fetching it; {ways_out}");
     let cache = cache()?;
-    download_into(&cache).with_context(|| format!("no ONNX Runtime found, and it could not be fetched; {ways_out}"))?;
-    say(&format!("ONNX Runtime {VERSION} is in {}", cache.display()));
+    say(&format!("no ONNX Runtime found on this machine; fetching version {VERSION} (about 24 MB) with pip"));
+    download_into(&cache).map_err(|problem| {
+        anyhow!("no usable ONNX Runtime found on this machine, and fetching it failed ({problem:#}); {ways_out}")
+    })?;
+    say(&format!("ONNX Runtime {VERSION} is now in {}", cache.display()));
     cached().with_context(|| format!("{}: the fetched wheel holds no library", cache.display()))
 }
 
@@ -122,8 +134,9 @@ fn download_into(cache: &Path) -> Result<()> {
     fs::create_dir_all(parent).with_context(|| format!("{}: cannot be made", parent.display()))?;
     let work = tempfile::tempdir_in(parent).with_context(|| format!("{}: cannot be written", parent.display()))?;
     let lock = work.path().join("onnxruntime.lock");
-    fs::write(&lock, LOCK)?;
+    fs::write(&lock, LOCK).with_context(|| format!("{}: cannot be written", lock.display()))?;
     let platform = match (std::env::consts::OS, std::env::consts::ARCH) {
+        _ if cfg!(target_env = "musl") => bail!("there is no wheel of it for musl"),
         ("linux", "x86_64") => "manylinux_2_28_x86_64",
         ("linux", "aarch64") => "manylinux_2_28_aarch64",
         ("macos", "aarch64") => "macosx_14_0_arm64",
@@ -131,23 +144,35 @@ fn download_into(cache: &Path) -> Result<()> {
         ("windows", "aarch64") => "win_arm64",
         (os, arch) => bail!("there is no wheel of it for {os} on {arch}"),
     };
+    let (name, mut pip) = pip().context("neither `python3 -m pip` nor `python -m pip`, `pip3` or `pip` works here")?;
     // The wheel of one Python serves whatever Python is here, for only the library in it is used.
-    let options = "-m pip download --quiet --disable-pip-version-check --no-input --no-deps --only-binary=:all: \
+    let options = "download --quiet --disable-pip-version-check --no-input --no-deps --only-binary=:all: \
         --python-version 3.12 --implementation cp --abi cp312 --require-hashes --platform";
-    let mut problem = anyhow!("no python3 was found to run pip");
-    for python in PYTHONS {
-        let mut pip = Command::new(python);
-        pip.args(options.split_whitespace()).arg(platform).arg("-d").arg(work.path()).arg("-r").arg(&lock);
-        let Ok(output) = pip.stdin(Stdio::null()).output() else { continue };
-        if output.status.success() {
-            return unpack(work.path(), cache);
-        }
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        let line = stderr.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing").trim();
-        problem = anyhow!("{python} -m pip download: {line}");
-        break;
-    }
-    Err(problem)
+    pip.args(options.split_whitespace()).arg(platform).arg("-d").arg(work.path()).arg("-r").arg(&lock);
+    let output = pip.stdin(Stdio::null()).output()?;
+    ensure!(output.status.success(), "{name}: {}", last_error(&String::from_utf8_lossy(&output.stderr)));
+    unpack(work.path(), cache)
+}
+
+/// The first pip that runs, and what it is called.
+fn pip() -> Option<(String, Command)> {
+    ["python3 -m pip", "python -m pip", "pip3", "pip"].into_iter().find_map(|name| {
+        let command = || {
+            let mut words = name.split(' ');
+            let mut command = Command::new(words.next().unwrap_or_default());
+            command.args(words);
+            command
+        };
+        let version = command().arg("--version").stdin(Stdio::null()).output().ok()?;
+        version.status.success().then(|| (name.into(), command()))
+    })
+}
+
+/// pip's last error, whose lines may be several, in one; else the last line that it printed.
+fn last_error(stderr: &str) -> String {
+    let error = stderr.rfind("ERROR: ").map(|at| &stderr[at..]);
+    let last = error.or(stderr.trim_end().lines().last()).unwrap_or("it said nothing");
+    last.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Takes the libraries out of the wheel in `work`, and puts their folder in place in one step.
@@ -169,5 +194,43 @@ fn unpack(work: &Path, cache: &Path) -> Result<()> {
     match fs::rename(&folder, cache) {
         Err(_) if library_in(cache).is_some() => Ok(()), // another trainer was faster
         result => result.with_context(|| format!("{}: cannot be made", cache.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_the_locks() {
+        assert!(LOCK.contains(&format!("\nonnxruntime=={VERSION} ")));
+    }
+
+    #[test]
+    fn only_onnx_runtime_itself_counts_as_its_library() {
+        for name in ["libonnxruntime.so", "libonnxruntime.so.1.31.1", "libonnxruntime.1.31.1.dylib", "onnxruntime.dll"]
+        {
+            assert!(is_library(name), "{name}");
+        }
+        for name in ["libonnxruntime_providers_shared.so", "onnxruntime_pybind11_state.so", "libonnxruntime.pc", ""] {
+            assert!(!is_library(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn pips_last_error_is_told_in_one_line() {
+        let cases = [
+            (
+                "WARNING: Retrying\nERROR: No version\nERROR: No matching distribution\n",
+                "ERROR: No matching distribution",
+            ),
+            (
+                "ERROR: HASHES DIFFER:\n    Expected sha256 a\n         Got        b\n",
+                "ERROR: HASHES DIFFER: Expected sha256 a Got b",
+            ),
+            ("no such option: --abi\n\n", "no such option: --abi"),
+            ("", "it said nothing"),
+        ];
+        cases.iter().for_each(|(stderr, expected)| assert_eq!(last_error(stderr), *expected));
     }
 }

@@ -1,0 +1,180 @@
+//! Where the `trainer` program finds ONNX Runtime, on machines made up for the purpose.
+#![cfg(target_os = "linux")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+const WAYS_OUT: [&str; 3] = ["set ORT_DYLIB_PATH", "`pip install onnxruntime==1.31.1`", "without --offline"];
+
+/// A folder with an empty cache, a small data set, and a `bin` that is all of `PATH`.
+struct Machine(tempfile::TempDir);
+
+impl Machine {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["bin", "data", "cache"] {
+            fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        for prefix in ["train", "t10k"] {
+            let images = [&[0, 0, 8, 3, 0, 0, 0, 64, 0, 0, 0, 28, 0, 0, 0, 28], &[0; 64 * 784][..]].concat();
+            let labels = [&[0, 0, 8, 1, 0, 0, 0, 64], &[0; 64][..]].concat();
+            fs::write(folder.path().join(format!("data/{prefix}-images-idx3-ubyte")), images).unwrap();
+            fs::write(folder.path().join(format!("data/{prefix}-labels-idx1-ubyte")), labels).unwrap();
+        }
+        Self(folder)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn script(&self, name: &str, text: &str) {
+        let path = self.path("bin").join(name);
+        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// The Python of the real machine, but with no packages installed when it is asked for one.
+    fn bare_python(&self) {
+        let real = Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output().unwrap();
+        let real = String::from_utf8(real.stdout).unwrap();
+        let real = real.trim();
+        self.script("python3", &format!("case $1 in -c) exec '{real}' -S \"$@\";; *) exec '{real}' \"$@\";; esac"));
+    }
+
+    /// `trainer --dry-run`, which names the ONNX Runtime found.
+    fn trainer(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trainer"));
+        command.args(["--dry-run", "--device", "cpu", "--data"]).arg(self.path("data"));
+        command.env("PATH", self.path("bin")).env("XDG_CACHE_HOME", self.path("cache")).current_dir(self.0.path());
+        ["ORT_DYLIB_PATH", "LD_LIBRARY_PATH", "PYTHONPATH"].iter().for_each(|name| _ = command.env_remove(name));
+        command
+    }
+
+    /// The folder that the fetched library is put into.
+    fn cached(&self) -> PathBuf {
+        self.path("cache/mnist-gan/onnxruntime-1.31.1")
+    }
+}
+
+/// The line that names the library, and what was said on the way.
+fn succeeds(command: &mut Command) -> (String, String) {
+    let output = command.output().unwrap();
+    let [stdout, stderr] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    assert!(output.status.success(), "{stderr}");
+    let line = stdout.lines().find(|line| line.starts_with("runtime ")).unwrap();
+    (line.trim_start_matches("runtime").trim().to_string(), stderr)
+}
+
+fn fails(command: &mut Command, expected: &[&str]) {
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    let error = stderr.lines().last().unwrap();
+    assert!(error.starts_with("error: "), "{stderr}");
+    expected.iter().for_each(|words| assert!(error.contains(words), "{words:?} is missing from {error}"));
+}
+
+/// Whether the machine under the tests has a library in the system's folders, which no variable hides.
+fn system_has_one() -> bool {
+    let folders =
+        ["/usr/local/lib", "/usr/lib", "/usr/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"];
+    let mut names = folders.iter().filter_map(|f| fs::read_dir(f).ok()).flatten().flatten().map(|e| e.file_name());
+    let found = names.any(|name| name.to_string_lossy().starts_with("libonnxruntime.so"));
+    if found {
+        eprintln!("skipped: an ONNX Runtime is in the system's folders");
+    }
+    found
+}
+
+#[test]
+fn the_first_place_that_has_the_library_is_taken_and_the_last_is_a_fetched_wheel() {
+    if system_has_one() {
+        return;
+    }
+    let machine = Machine::new();
+    machine.bare_python();
+
+    // Two trainers at once fetch it, and neither harms the other.
+    let spawn = || machine.trainer().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    for trainer in [spawn(), spawn()] {
+        let output = trainer.wait_with_output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success() && stderr.contains("fetching version 1.31.1"), "{stderr}");
+    }
+    let left: Vec<_> = fs::read_dir(machine.path("cache/mnist-gan")).unwrap().map(|e| e.unwrap().path()).collect();
+    assert_eq!(left, [machine.cached()]);
+
+    let (found, said) = succeeds(machine.trainer().arg("--offline"));
+    let library = machine.cached().join("libonnxruntime.so.1.31.1");
+    assert_eq!(found, format!("{} (ONNX Runtime 1.31.1 from the cache)", library.display()));
+    assert!(!said.contains("fetching"), "{said}");
+
+    let copy = |folder: &str| {
+        fs::create_dir_all(machine.path(folder)).unwrap();
+        let copy = machine.path(folder).join("libonnxruntime.so.1.31.1");
+        fs::hard_link(&library, &copy).unwrap();
+        copy
+    };
+    let system = copy("system");
+    let (found, _) = succeeds(machine.trainer().env("LD_LIBRARY_PATH", machine.path("system")));
+    assert_eq!(found, format!("{} (system library)", system.display()));
+
+    let package = copy("site/onnxruntime/capi");
+    fs::create_dir(machine.path("site/onnxruntime_gpu-1.31.1.dist-info")).unwrap();
+    let both = |command: &mut Command| {
+        command.env("LD_LIBRARY_PATH", machine.path("system")).env("PYTHONPATH", machine.path("site"));
+    };
+    let mut command = machine.trainer();
+    both(&mut command);
+    let expected = format!("{} (Python package onnxruntime-gpu 1.31.1)", package.display());
+    assert_eq!(succeeds(&mut command).0, expected);
+    // A package in the current folder is not an installed one.
+    let (found, _) = succeeds(machine.trainer().current_dir(machine.path("site")));
+    assert!(found.ends_with("from the cache)"), "{found}");
+
+    let own = copy("own");
+    for given in [own.as_path(), Path::new("own/libonnxruntime.so.1.31.1")] {
+        let mut command = machine.trainer();
+        both(&mut command);
+        let (found, _) = succeeds(command.env("ORT_DYLIB_PATH", given));
+        assert_eq!(found, format!("{} (ORT_DYLIB_PATH)", own.display()));
+    }
+    // What is asked for by name is not replaced by something else.
+    fails(machine.trainer().env("ORT_DYLIB_PATH", "no/such.so"), &["ORT_DYLIB_PATH: ", "no/such.so found"]);
+    fs::write(machine.path("text.so"), "no library").unwrap();
+    fails(machine.trainer().env("ORT_DYLIB_PATH", "text.so"), &["ORT_DYLIB_PATH: ", "text.so"]);
+}
+
+#[test]
+fn nothing_found_and_nothing_fetchable_is_one_error_with_the_ways_out() {
+    if system_has_one() {
+        return;
+    }
+    let says = |words: &[&'static str]| [words, &WAYS_OUT].concat();
+    let machine = Machine::new();
+    fails(&mut machine.trainer(), &says(&["`python3 -m pip`"]));
+    fails(machine.trainer().arg("--offline"), &says(&["--offline forbids fetching"]));
+
+    // One Python without pip, and a pip that reaches no index.
+    machine.script("python3", "exit 1");
+    let refuse = "case $1 in --version) ;; *) echo 'ERROR: No matching distribution found' >&2; exit 1;; esac";
+    machine.script("pip3", refuse);
+    fails(&mut machine.trainer(), &says(&["pip3: ERROR: No matching distribution found"]));
+
+    // A wheel of other bytes under the right name.
+    machine.bare_python();
+    fs::create_dir(machine.path("wheels")).unwrap();
+    for tag in ["x86_64", "aarch64"] {
+        let name = format!("wheels/onnxruntime-1.31.1-cp312-cp312-manylinux_2_28_{tag}.whl");
+        fs::write(machine.path(&name), "other bytes").unwrap();
+    }
+    let mut command = machine.trainer();
+    command.env("PIP_NO_INDEX", "1").env("PIP_FIND_LINKS", machine.path("wheels"));
+    fails(&mut command, &says(&["python3 -m pip: ERROR: ", "HASHES"]));
+
+    assert!(!machine.cached().exists());
+    assert_eq!(fs::read_dir(machine.path("cache/mnist-gan")).unwrap().count(), 0);
+}
