@@ -54,12 +54,17 @@ impl OnnxRuntime {
         let mut runtime = Self { environment, device: Device::Cuda, threads, library };
         match device {
             Some(Device::Cpu) => runtime.device = Device::Cpu,
-            Some(Device::Cuda) => runtime.probe().context("--device cuda")?,
+            Some(Device::Cuda) => runtime.probe().map_err(|why| {
+                let (why, library) = (brief(&why), &runtime.library);
+                anyhow!(
+                    "--device cuda: an ONNX Runtime with CUDA, a GPU, its driver and the CUDA libraries expected; with \
+                     {library}: {why}"
+                )
+            })?,
             None => {
                 if let Err(why) = runtime.probe() {
                     runtime.device = Device::Cpu;
-                    let why = format!("{why:#}");
-                    say(&format!("device cpu (no CUDA: {})", why.lines().next().unwrap_or_default()));
+                    say(&format!("device cpu (no CUDA: {})", brief(&why)));
                 } else {
                     say("device cuda");
                 }
@@ -140,6 +145,13 @@ impl OnnxRuntime {
             Device::Cuda => tensor.to(AllocationDevice::CUDA, 0)?.upcast(),
         })
     }
+}
+
+/// ONNX Runtime's words without its source line and what follows the first line.
+fn brief(why: &anyhow::Error) -> String {
+    let why = format!("{why:#}");
+    let line = why.lines().next().unwrap_or_default();
+    line.rsplit(" : FAIL : ").next().unwrap_or_default().to_string()
 }
 
 /// Tries the candidates in their order; what was wrong with each is told when none loads.
