@@ -1,0 +1,76 @@
+//! A guard against silent collapse: no kernel falls far behind what it can do, measured against plain sums in the same run.
+//! (Figures are for `runtime bench`; this only notices a kernel that is no longer compiled into vectors.)
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use runtime::dense::Kernel;
+use runtime::{GENERATOR, Image, Latent, int8, latent_of};
+
+/// Times as fast as [`plain`], at least: one image and a batch in f32, one and a batch in int8. About half of what a Zen 4 does.
+const LEAST: [(&str, [f64; 4]); 6] = [
+    ("scalar", [4.0, 4.0, 1.0, 1.0]),
+    ("sse2", [5.0, 6.0, 4.0, 4.0]),
+    ("avx2", [8.0, 12.0, 14.0, 15.0]),
+    ("avx512", [8.0, 17.0, 14.0, 15.0]),
+    ("avx512vnni", [8.0, 17.0, 27.0, 50.0]),
+    ("neon", [4.0, 4.0, 1.0, 1.0]),
+];
+
+#[test]
+fn no_kernel_collapses() {
+    if cfg!(debug_assertions) {
+        return eprintln!("skipped: unoptimised code");
+    }
+    let z: Vec<Latent> = (0..64).map(latent_of).collect();
+    let mut images = [Image::BLANK; 64];
+    let weights: Vec<f32> = GENERATOR.as_bytes().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+    for kernel in Kernel::all() {
+        let (_, least) = LEAST.iter().find(|(name, _)| *name == kernel.name()).expect("every kernel is in the table");
+        let batch = |draw: &mut dyn FnMut(&mut [Image])| 64.0 / fastest(|| draw(black_box(&mut images))).as_secs_f64();
+        let plain = 1.0
+            / fastest(|| {
+                black_box(plain(black_box(&weights)));
+            })
+            .as_secs_f64();
+        let one = |draw: &dyn Fn() -> Image| {
+            1.0 / fastest(|| {
+                black_box(draw());
+            })
+            .as_secs_f64()
+        };
+        let mut batch = batch;
+        let found = [
+            one(&|| GENERATOR.draw_with(kernel, black_box(&z[0]))),
+            batch(&mut |images| GENERATOR.draw_batch_with(kernel, z.iter().copied(), images)),
+            one(&|| int8::GENERATOR.draw_with(kernel, black_box(&z[0]))),
+            batch(&mut |images| int8::GENERATOR.draw_batch_with(kernel, z.iter().copied(), images)),
+        ]
+        .map(|images_a_second| images_a_second / plain);
+        println!("{}: {found:.1?} times plain sums", kernel.name());
+        for (found, least) in found.into_iter().zip(least) {
+            assert!(
+                found >= *least,
+                "{}: {least} times as fast as plain sums expected, {found:.1} found",
+                kernel.name()
+            );
+        }
+    }
+}
+
+/// As many products as an image needs, in one chain of dependent sums, which no compiler may reorder.
+fn plain(weights: &[f32]) -> f32 {
+    weights.iter().fold(0.0, |sum, w| sum + w * 0.5)
+}
+
+/// The least of many rounds: other work on the machine only adds.
+fn fastest(mut work: impl FnMut()) -> Duration {
+    (0..200)
+        .map(|_| {
+            let start = Instant::now();
+            work();
+            start.elapsed()
+        })
+        .min()
+        .expect("there are rounds")
+}
