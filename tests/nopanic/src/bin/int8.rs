@@ -1,0 +1,19 @@
+//! Every way to draw in int8.
+#![no_std]
+#![no_main]
+
+use core::hint::black_box;
+
+use runtime::{Digit, Image, int8};
+
+include!("../linked.rs");
+
+#[unsafe(no_mangle)]
+extern "C" fn main() -> i32 {
+    let seeds: &[u64] = black_box(&[1, 2, 3]);
+    let mut images = [Image::BLANK; 5];
+    int8::generate_batch(seeds, black_box(&mut images[..]));
+    let digit = Digit::new(black_box(7)).and_then(|digit| int8::generate_digit(black_box(1), digit));
+    black_box((images, digit, int8::generate(black_box(42))));
+    0
+}

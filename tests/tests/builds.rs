@@ -1,0 +1,82 @@
+//! The runtime's library built in other ways: unoptimised, for this very CPU, under AddressSanitizer, and for programs that
+//! must not panic. Each build has a folder of its own in `target`, so that later runs are short.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn cargo(target: &str, arguments: &[&str]) -> Command {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(arguments).current_dir(root()).env("CARGO_TARGET_DIR", root().join("target").join(target));
+    cargo
+}
+
+fn passes(command: &mut Command) {
+    let (output, stderr) = tests::run(command);
+    assert!(output.status.success(), "{}\n{stderr}", String::from_utf8_lossy(&output.stdout));
+}
+
+/// The library's own tests, the golden run among them; without the program, which takes long to build.
+const TEST: [&str; 7] = ["test", "--quiet", "--locked", "-p", "runtime", "--no-default-features", "--features=std"];
+
+#[test]
+fn an_unoptimised_build_draws_the_same() {
+    passes(&mut cargo("unoptimised", &[&TEST[..], &["--lib", "--test", "same"]].concat()));
+}
+
+#[test]
+fn a_build_for_this_very_cpu_draws_the_same() {
+    let arguments = [&TEST[..], &["--release", "--test", "same", "golden"]].concat();
+    passes(cargo("native", &arguments).env("RUSTFLAGS", "-Ctarget-cpu=native"));
+}
+
+#[test]
+fn a_build_without_std_chooses_its_kernel_when_it_is_compiled_and_draws_the_same() {
+    let test = [
+        "test",
+        "--quiet",
+        "--locked",
+        "-p",
+        "runtime",
+        "--no-default-features",
+        "--release",
+        "--test",
+        "same",
+        "golden",
+    ];
+    passes(&mut cargo("without-std", &test));
+}
+
+#[test]
+fn address_sanitizer_finds_nothing() {
+    if cfg!(not(all(target_os = "linux", target_arch = "x86_64"))) {
+        return eprintln!("skipped: AddressSanitizer is used on x86-64 Linux alone");
+    }
+    let target = "x86_64-unknown-linux-gnu";
+    let arguments = [&TEST[..], &["--release", "--target", target, "--lib", "--test", "same"]].concat();
+    // Debug assertions check pointers too, and let the tests take fewer seeds.
+    let mut command = cargo("sanitized", &arguments);
+    passes(command.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", "-Zsanitizer=address -Cdebug-assertions"));
+}
+
+#[test]
+fn nothing_in_the_library_can_panic_and_each_precision_costs_its_own_weights_alone() {
+    let manifest = root().join("tests/nopanic/Cargo.toml");
+    passes(cargo("nopanic", &["build", "--quiet", "--release", "--manifest-path"]).arg(manifest));
+    for (program, most) in [("f32", 500_000), ("int8", 160_000)] {
+        let file = root().join("target/nopanic/release").join(program);
+        let bytes = std::fs::metadata(&file).unwrap().len();
+        assert!(bytes < most, "{program}: fewer than {most} bytes expected, {bytes} found");
+    }
+}
+
+#[test]
+fn miri_finds_nothing_in_the_plain_and_sse2_kernels() {
+    if !Command::new(env!("CARGO")).args(["miri", "--version"]).output().is_ok_and(|output| output.status.success()) {
+        return eprintln!("skipped: Miri is not installed");
+    }
+    passes(cargo("miri", &["miri"]).args(TEST).args(["--lib", "layer", "every_kernel", "z_is"]));
+}
