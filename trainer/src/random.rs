@@ -60,6 +60,22 @@ fn below(rng: &mut Xoshiro256PlusPlus, n: u64) -> u64 {
 mod tests {
     use super::*;
 
+    /// Checkpoints and models name their numbers by (seed, step, stream), so these can never change. The expected ones
+    /// were computed apart from this code, from the C that Blackman and Vigna give for SplitMix64 and xoshiro256++.
+    #[test]
+    fn an_address_names_the_same_numbers_for_ever() {
+        let mut z = [0.0; 6];
+        uniform_into(&mut z, 42, 7, 3);
+        assert_eq!(z.map(|z| (z * 8388608.0) as i32), [-6113519, -2779015, 5011462, 6389495, 7999145, 6275]);
+        let mut keep = [9; 32];
+        keep_masks_into(&mut keep, 42, 7, 3, 0.2);
+        let expected = "00110111111111111101000101011100";
+        assert_eq!(keep.map(|k| char::from(b'0' + k)).iter().collect::<String>(), expected);
+        let mut order = [0; 10];
+        order_into(&mut order, 42, 7);
+        assert_eq!(order, [7, 0, 9, 8, 5, 4, 3, 1, 2, 6]);
+    }
+
     #[test]
     fn an_order_is_a_permutation_of_its_seed_and_epoch() {
         let order = |seed, epoch| {
