@@ -1,15 +1,14 @@
 //! Downloads the four files of a data set into the cache: from the first mirror that has them, resumed, checked.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use md5::Md5;
 use sha2::{Digest, Sha256};
 
-/// A file as its mirrors have it: its name and its digest in hexadecimal, SHA-256, or MD5 where nothing else is published.
+/// A file as its mirrors have it: its name and its SHA-256 in hexadecimal.
 pub type Pin = (&'static str, &'static str);
 
 /// How patient a download is.
@@ -32,7 +31,8 @@ impl Default for Patience {
     }
 }
 
-/// Puts the files into `folder`, those that are not there yet. A file appears under its name only whole and checked.
+/// Puts the files into `folder`, those that are not there yet. A file appears under its name only whole and checked; what
+/// broke off is gone on with, by this call or a later one. A second process that wants the same files waits for them.
 ///
 /// # Errors
 /// When no mirror gave a file: what was wrong with each.
@@ -43,7 +43,13 @@ pub fn fetch(
     patience: &Patience,
     say: &mut dyn FnMut(&str),
 ) -> Result<()> {
+    if pins.iter().all(|(name, _)| folder.join(name).exists()) {
+        return Ok(());
+    }
     fs::create_dir_all(folder).with_context(|| format!("{}: cannot be made", folder.display()))?;
+    let lock = folder.join("lock");
+    let lock = File::create(&lock).with_context(|| format!("{}: cannot be written", lock.display()))?;
+    let _ = lock.lock(); // some network file systems know no locks; the digests hold without
     for (name, digest) in pins {
         let path = folder.join(name);
         if path.exists() {
@@ -68,6 +74,23 @@ pub fn fetch(
 
 fn fetch_file(path: &Path, url: &str, digest: &str, patience: &Patience) -> Result<()> {
     let part = path.with_added_extension("part");
+    let begun_before = length(&part) > 0;
+    get_all(url, &part, patience)?;
+    let bytes = fs::read(&part).with_context(|| format!("{}: cannot be read", part.display()))?;
+    let found = hex(&Sha256::digest(&bytes));
+    if found != digest {
+        fs::remove_file(&part).with_context(|| format!("{}: cannot be removed", part.display()))?;
+        if begun_before {
+            // What another mirror began, or an earlier call, need not be the beginning of this file.
+            return fetch_file(path, url, digest, patience);
+        }
+        bail!("a file of digest {digest} expected, one of {} bytes and {found} found", bytes.len());
+    }
+    fs::rename(&part, path).with_context(|| format!("{}: cannot be written", path.display()))
+}
+
+/// Asks until the answers end by themselves, from where the last one broke off.
+fn get_all(url: &str, part: &Path, patience: &Patience) -> Result<()> {
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .timeout_connect(Some(patience.connect))
         .timeout_recv_response(Some(patience.connect))
@@ -75,14 +98,17 @@ fn fetch_file(path: &Path, url: &str, digest: &str, patience: &Patience) -> Resu
         .http_status_as_error(false)
         .build()
         .into();
-    let (mut fruitless, mut pause) = (0, patience.pause);
+    let (mut fruitless, mut pause, mut longest) = (0, patience.pause, length(part));
     loop {
-        let before = length(&part);
-        match get(&agent, url, &part) {
-            Ok(()) => break,
+        match get(&agent, url, part) {
+            Ok(()) => return Ok(()),
             Err(Failure::Final(problem)) => return Err(problem),
+            // A server that knows no ranges starts again each time: only what is longer than ever is progress.
+            Err(Failure::Passing(_)) if length(part) > longest => {
+                (fruitless, pause, longest) = (0, patience.pause, length(part));
+            }
             Err(Failure::Passing(problem)) => {
-                fruitless = if length(&part) > before { 0 } else { fruitless + 1 };
+                fruitless += 1;
                 if fruitless == patience.tries {
                     return Err(problem);
                 }
@@ -91,16 +117,6 @@ fn fetch_file(path: &Path, url: &str, digest: &str, patience: &Patience) -> Resu
             }
         }
     }
-    let bytes = fs::read(&part).with_context(|| format!("{}: cannot be read", part.display()))?;
-    let found = match digest.len() {
-        64 => hex(&Sha256::digest(&bytes)),
-        _ => hex(&Md5::digest(&bytes)),
-    };
-    if found != digest {
-        fs::remove_file(&part).with_context(|| format!("{}: cannot be removed", part.display()))?;
-        bail!("a file of digest {digest} expected, one of {} bytes and {found} found", bytes.len());
-    }
-    fs::rename(&part, path).with_context(|| format!("{}: cannot be written", path.display()))
 }
 
 /// Whether another try may help.
@@ -191,7 +207,8 @@ mod tests {
                     }
                 }
                 log.lock().unwrap().push(from);
-                answers[i.min(answers.len() - 1)](&mut stream, from);
+                // Apart, for a slow answer must not hold up the next.
+                std::thread::spawn(move || answers[i.min(answers.len() - 1)](&mut stream, from));
             }
         });
         (url, asked)
@@ -234,23 +251,44 @@ mod tests {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
     }
 
+    /// Ten bytes, and then silence.
+    fn stalling(stream: &mut TcpStream, from: Option<usize>) {
+        truncated(stream, from);
+        std::thread::sleep(Duration::from_secs(5));
+    }
+
+    /// The file's bytes but the first, in an answer that breaks off.
+    fn another_files_start(stream: &mut TcpStream, _: Option<usize>) {
+        reply(stream, "200 OK", CONTENT.len(), &CONTENT[1..20]);
+    }
+
+    fn no_such_range(stream: &mut TcpStream, from: Option<usize>) {
+        reply(stream, if from.is_some() { "416 Range Not Satisfiable" } else { "404 Not Found" }, 0, b"");
+    }
+
     fn gone() -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         format!("http://{}", listener.local_addr().unwrap()) // closed again at the end of this line
     }
 
+    /// Fetches `file` from these mirrors into `folder`.
+    fn fetch_into(folder: &Path, mirrors: &[String]) -> Result<()> {
+        let ms = Duration::from_millis;
+        let patience = Patience { connect: ms(600), body: ms(600), tries: 2, pause: ms(1) };
+        let digest: &'static str = hex(&Sha256::digest(CONTENT)).leak();
+        let result = fetch(folder, mirrors, &[("file", digest)], &patience, &mut |_| ());
+        assert_eq!(folder.join("file").exists(), result.is_ok());
+        if result.is_ok() {
+            assert_eq!(fs::read(folder.join("file")).unwrap(), CONTENT);
+            assert!(!folder.join("file.part").exists());
+        }
+        result
+    }
+
     /// Fetches `file` from these mirrors into a new folder.
     fn fetched(mirrors: &[String]) -> (tempfile::TempDir, Result<()>) {
         let folder = tempfile::tempdir().unwrap();
-        let ms = Duration::from_millis;
-        let patience = Patience { connect: ms(300), body: ms(300), tries: 2, pause: ms(1) };
-        let digest: &'static str = hex(&Sha256::digest(CONTENT)).leak();
-        let result = fetch(folder.path(), mirrors, &[("file", digest)], &patience, &mut |_| ());
-        assert_eq!(folder.path().join("file").exists(), result.is_ok());
-        if result.is_ok() {
-            assert_eq!(fs::read(folder.path().join("file")).unwrap(), CONTENT);
-            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-        }
+        let result = fetch_into(folder.path(), mirrors);
         (folder, result)
     }
 
@@ -262,11 +300,43 @@ mod tests {
         assert_eq!(*asked.lock().unwrap(), [None, Some(10)]);
         fetched(&[serve(&[truncated, no_ranges]).0]).1.unwrap();
         fetched(&[serve(&[busy, good]).0]).1.unwrap();
+        let (url, asked) = serve(&[stalling, good]);
+        fetched(&[url]).1.unwrap();
+        assert_eq!(*asked.lock().unwrap(), [None, Some(10)]);
+    }
+
+    #[test]
+    fn a_part_of_an_earlier_call_is_gone_on_with_or_begun_anew() {
+        let check = |part: &[u8], answers: &'static [Answer], expected: &[Option<usize>]| {
+            let folder = tempfile::tempdir().unwrap();
+            fs::write(folder.path().join("file.part"), part).unwrap();
+            let (url, asked) = serve(answers);
+            fetch_into(folder.path(), &[url]).unwrap();
+            assert_eq!(*asked.lock().unwrap(), expected);
+        };
+        check(&CONTENT[..20], &[good], &[Some(20)]);
+        check(CONTENT, &[no_such_range], &[Some(CONTENT.len())]);
+        check(b"not the beginning", &[good], &[Some(17), None]);
+        check(&[0; 100], &[no_such_range, good], &[Some(100), None]);
+        fetched(&[serve(&[another_files_start, forbidden]).0, serve(&[good]).0]).1.unwrap();
+    }
+
+    #[test]
+    fn files_that_are_there_are_not_asked_for_and_two_processes_fetch_them_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (url, asked) = serve(&[good]);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| fetch_into(folder.path(), std::slice::from_ref(&url)).unwrap());
+            }
+        });
+        assert_eq!(*asked.lock().unwrap(), [None]);
+        fetch_into(folder.path(), &[gone()]).unwrap();
     }
 
     #[test]
     fn the_next_mirror_has_its_turn_after_one_that_fails() {
-        for bad in [&[wrong as Answer] as &[Answer], &[forbidden], &[busy], &[slow], &[truncated]] {
+        for bad in [&[wrong as Answer] as &[Answer], &[forbidden], &[busy], &[slow], &[stalling], &[truncated]] {
             fetched(&[serve(bad).0, serve(&[good]).0]).1.unwrap();
         }
         fetched(&[gone(), serve(&[good]).0]).1.unwrap();

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use flate2::read::GzDecoder;
+use flate2::read::MultiGzDecoder;
 use sha2::{Digest, Sha256};
 
 use crate::download::{self, Patience, Pin, hex};
@@ -19,7 +19,7 @@ use crate::session::OnnxRuntime;
 
 /// Images of digits and what they show.
 pub struct Dataset {
-    /// `mnist` where the images are MNIST's, else the folder's name.
+    /// `mnist` where the images are MNIST's, else the folder's name (the one above torchvision's `raw`).
     pub name: String,
     /// Of the unpacked file of training images.
     pub sha256: String,
@@ -32,19 +32,23 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// The four files of a folder, which may also lie where torchvision puts them, in `MNIST/raw` below it.
+    /// The four files of a folder, which may also lie where torchvision puts them, in `MNIST/raw`, `FashionMNIST/raw` or
+    /// `KMNIST/raw` below it.
     ///
     /// # Errors
     /// Names the file, what was expected of it, and what was found.
     pub fn open(folder: &Path) -> Result<Self> {
         ensure!(folder.is_dir(), "--data: {}: a folder with the four MNIST IDX files expected", folder.display());
-        let below = TORCHVISION.iter().map(|name| folder.join(name).join("raw"));
-        let folder = below.into_iter().find(|path| path.is_dir()).unwrap_or(folder.into());
-        let (images, image_file) = read_idx(&folder, "train-images-idx3-ubyte", &[28, 28])?;
+        let holds = |folder: &PathBuf| ["", ".gz"].iter().any(|end| folder.join(format!("{IMAGES}{end}")).is_file());
+        let folder = LAYOUTS.iter().map(|below| folder.join(below)).find(holds).unwrap_or(folder.into());
+        let (images, image_file) = read_idx(&folder, IMAGES, &[28, 28])?;
         let sha256 = image_file.sha256;
         let name = match KNOWN.iter().find(|known| known.sha256 == Some(sha256.as_str())) {
             Some(known) => known.name.to_string(),
-            None => folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned(),
+            None => {
+                let named = folder.parent().filter(|_| folder.ends_with("raw")).unwrap_or(&folder);
+                named.file_name().unwrap_or(named.as_os_str()).to_string_lossy().into_owned()
+            }
         };
         let labels = read_labels(&folder, "train-labels-idx1-ubyte", images.len() / PIXELS)?;
         let (test_images, _) = read_idx(&folder, "t10k-images-idx3-ubyte", &[28, 28])?;
@@ -57,22 +61,27 @@ impl Dataset {
     /// # Errors
     /// When it is in neither: the sentence names the ways out.
     pub fn published(known: &Known, offline: bool, say: &mut dyn FnMut(&str)) -> Result<Self> {
-        let name = known.name;
-        let ways_out = "name a folder with its four IDX files by --data DIR or MNIST_DIR, name a mirror in MNIST_MIRROR, or \
-            try everything out on --data demo, which needs no data";
         let cache = dirs::cache_dir().context("no folder for caches is known; set XDG_CACHE_HOME or HOME")?;
-        let folder = cache.join("mnist-gan").join(name);
-        let missing = known.files.iter().any(|(file, _)| !folder.join(file).exists());
-        ensure!(
-            !missing || !offline,
-            "--data: {name} is not in {}, and --offline forbids downloads; {ways_out}",
-            folder.display()
-        );
         let own = std::env::var("MNIST_MIRROR").ok().filter(|mirror| !mirror.is_empty());
         let mirrors = own.map_or(known.mirrors.iter().map(|m| m.to_string()).collect(), |mirror| vec![mirror]);
-        download::fetch(&folder, &mirrors, &known.files, &Patience::default(), say)
-            .map_err(|e| anyhow!("--data: {name} is not in {}, and {e:#}; {ways_out}", folder.display()))?;
-        Self::open(&folder)
+        Self::published_in(&cache.join("mnist-gan").join(known.name), &mirrors, known, offline, say)
+    }
+
+    fn published_in(
+        folder: &Path,
+        mirrors: &[String],
+        known: &Known,
+        offline: bool,
+        say: &mut dyn FnMut(&str),
+    ) -> Result<Self> {
+        let ways_out = "name a folder with its four IDX files by --data DIR or MNIST_DIR, name a mirror in MNIST_MIRROR, or \
+            try everything out on --data demo, which needs no data";
+        let missing = known.files.iter().any(|(file, _)| !folder.join(file).exists());
+        let absent = format!("--data: {} is not in {}", known.name, folder.display());
+        ensure!(!missing || !offline, "{absent}, and --offline forbids downloads; {ways_out}");
+        download::fetch(folder, mirrors, &known.files, &Patience::default(), say)
+            .map_err(|e| anyhow!("{absent}, and {e:#}; {ways_out}"))?;
+        Self::open(folder)
     }
 
     /// No MNIST, but 60,000 digits (and 10,000 for tests) drawn by the shipped generator, to try things out on. Their
@@ -152,7 +161,8 @@ const FILES: [&str; 4] = [
     "t10k-labels-idx1-ubyte.gz",
 ];
 
-/// The data sets that `--data` knows by name. Fashion-MNIST's and KMNIST's publishers give MD5 sums.
+/// The data sets that `--data` knows by name. Their publishers give MD5 sums at best; the SHA-256 of Fashion-MNIST's and
+/// KMNIST's files are those that TensorFlow Datasets checks.
 pub static KNOWN: [Known; 3] = [
     Known {
         name: "mnist",
@@ -176,10 +186,10 @@ pub static KNOWN: [Known; 3] = [
             "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
         ],
         files: [
-            (FILES[0], "8d4fb7e6c68d591d4c3dfef9ec88bf0d"),
-            (FILES[1], "25c81989df183df01b3e8a0aad5dffbe"),
-            (FILES[2], "bef4ecab320f06d8554ea6380940ec79"),
-            (FILES[3], "bb300cfdad3c16e7a12a480ee83cd310"),
+            (FILES[0], "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"),
+            (FILES[1], "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"),
+            (FILES[2], "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"),
+            (FILES[3], "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"),
         ],
     },
     Known {
@@ -187,16 +197,17 @@ pub static KNOWN: [Known; 3] = [
         sha256: None,
         mirrors: &["http://codh.rois.ac.jp/kmnist/dataset/kmnist/", "https://codh.rois.ac.jp/kmnist/dataset/kmnist/"],
         files: [
-            (FILES[0], "bdb82020997e1d708af4cf47b453dcf7"),
-            (FILES[1], "e144d726b3acfaa3e44228e80efcd344"),
-            (FILES[2], "5c965bf0a639b31b8f53240b1b52f4d7"),
-            (FILES[3], "7320c461ea6c1c855c0b718fb2a4b134"),
+            (FILES[0], "51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4"),
+            (FILES[1], "e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17"),
+            (FILES[2], "edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5"),
+            (FILES[3], "20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c"),
         ],
     },
 ];
 
-/// The folders that torchvision makes.
-const TORCHVISION: [&str; 3] = ["MNIST", "FashionMNIST", "KMNIST"];
+/// Where below a folder the files may lie: flat, or as torchvision keeps them.
+const LAYOUTS: [&str; 4] = ["", "MNIST/raw", "FashionMNIST/raw", "KMNIST/raw"];
+const IMAGES: &str = "train-images-idx3-ubyte";
 
 struct IdxFile {
     path: PathBuf,
@@ -252,7 +263,7 @@ fn read_file(folder: &Path, name: &str) -> Result<(PathBuf, Vec<u8>)> {
     let packed = fs::read(&gz).with_context(|| format!("{}: cannot be read", gz.display()))?;
     ensure!(!packed.is_empty(), "{}: a gzip file expected, an empty one found", gz.display());
     let mut bytes = vec![];
-    GzDecoder::new(&packed[..]).read_to_end(&mut bytes).map_err(|e| {
+    MultiGzDecoder::new(&packed[..]).read_to_end(&mut bytes).map_err(|e| {
         let problem = match e.kind() {
             std::io::ErrorKind::UnexpectedEof => format!("it ends early, after {} unpacked bytes", bytes.len()),
             _ => format!("it cannot be unpacked ({e})"),
@@ -264,6 +275,8 @@ fn read_file(folder: &Path, name: &str) -> Result<(PathBuf, Vec<u8>)> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     /// A folder of two 28 × 28 training images, one for tests, and their labels.
@@ -284,10 +297,21 @@ mod tests {
         let flat = small();
         let data = Dataset::open(flat.path()).unwrap();
         assert_eq!((data.len(), data.labels.as_slice(), data.test_images.len()), (2, &[7, 7][..], PIXELS));
-        let nested = tempfile::tempdir().unwrap();
-        fs::create_dir(nested.path().join("MNIST")).unwrap();
-        fs::rename(flat.path(), nested.path().join("MNIST/raw")).unwrap();
-        assert_eq!(Dataset::open(nested.path()).unwrap().images, data.images);
+        for layout in ["MNIST", "FashionMNIST", "KMNIST"] {
+            let nested = tempfile::tempdir().unwrap();
+            let raw = nested.path().join(layout).join("raw");
+            fs::create_dir_all(&raw).unwrap();
+            fs::read_dir(flat.path()).unwrap().flatten().for_each(|file| {
+                fs::copy(file.path(), raw.join(file.file_name())).unwrap();
+            });
+            for folder in [nested.path(), &raw] {
+                let found = Dataset::open(folder).unwrap();
+                assert_eq!((found.images, found.name.as_str()), (data.images.clone(), layout));
+            }
+        }
+        // A folder's own files come before those below it.
+        fs::create_dir_all(flat.path().join("MNIST/raw")).unwrap();
+        assert_eq!(Dataset::open(flat.path()).unwrap().images, data.images);
     }
 
     #[test]
@@ -318,5 +342,75 @@ mod tests {
             let error = Dataset::open(folder.path()).err().expect("an error").to_string();
             assert_eq!(error, format!("{}: {expected}", path.display()));
         }
+    }
+
+    #[test]
+    fn a_spoilt_gzip_is_named_with_what_is_wrong_with_it() {
+        type Spoil = fn(&mut Vec<u8>);
+        let cases: &[(Spoil, &str)] = &[
+            (|b| b.clear(), "a gzip file expected, an empty one found"),
+            (|b| b.truncate(b.len() - 9), "a whole gzip file expected, it ends early, after 1584 unpacked bytes"),
+            (|b| b[0] = 0, "a whole gzip file expected, it cannot be unpacked (invalid gzip header)"),
+            (|b| *b.iter_mut().nth_back(7).unwrap() ^= 1, "a whole gzip file expected, it cannot be unpacked (corrupt"),
+            (|b| b.extend([7; 20]), "a whole gzip file expected, it cannot be unpacked (invalid gzip header)"),
+        ];
+        let folder = small();
+        let raw = folder.path().join(IMAGES);
+        let gz = raw.with_added_extension("gz");
+        let mut packer = flate2::read::GzEncoder::new(fs::File::open(&raw).unwrap(), Default::default());
+        let mut packed = vec![];
+        packer.read_to_end(&mut packed).unwrap();
+        let images = Dataset::open(folder.path()).unwrap().images;
+        fs::remove_file(raw).unwrap();
+        fs::write(&gz, &packed).unwrap();
+        assert_eq!(Dataset::open(folder.path()).unwrap().images, images);
+        for (spoil, expected) in cases {
+            let mut bytes = packed.clone();
+            spoil(&mut bytes);
+            fs::write(&gz, bytes).unwrap();
+            let error = Dataset::open(folder.path()).err().expect("an error").to_string();
+            assert!(error.starts_with(&format!("{}: {expected}", gz.display())), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_published_data_set_comes_from_a_mirror_once_and_from_the_cache_ever_after() {
+        // A mirror of four small files, gzipped.
+        let published = small();
+        let mut files = vec![];
+        for gz in FILES {
+            let raw = fs::File::open(published.path().join(gz.trim_end_matches(".gz"))).unwrap();
+            let mut packed = vec![];
+            flate2::read::GzEncoder::new(raw, Default::default()).read_to_end(&mut packed).unwrap();
+            files.push((gz, packed));
+        }
+        let digests: Vec<&str> = files.iter().map(|(_, packed)| &*hex(&Sha256::digest(packed)).leak()).collect();
+        let pins = std::array::from_fn(|i| (FILES[i], digests[i]));
+        let known = Known { name: "small", sha256: None, mirrors: &[], files: pins };
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mirror = format!("http://{}/below/", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let mut request = [0; 1000];
+                let n = stream.read(&mut request).unwrap();
+                let asked = String::from_utf8_lossy(&request[..n]).into_owned();
+                let (_, packed) = files.iter().find(|(gz, _)| asked.starts_with(&format!("GET /below/{gz} "))).unwrap();
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", packed.len());
+                stream.write_all(&[head.as_bytes(), packed].concat()).unwrap();
+            }
+        });
+
+        let cache = tempfile::tempdir().unwrap();
+        let folder = cache.path().join("mnist-gan/small");
+        let open = |mirrors: &[String], offline, said: &mut u32| {
+            Dataset::published_in(&folder, mirrors, &known, offline, &mut |_| *said += 1)
+        };
+        let mut said = 0;
+        let error = open(&[], true, &mut said).err().unwrap().to_string();
+        assert!(error.contains("small is not in ") && error.contains("--offline forbids downloads"), "{error}");
+        let data = open(&[mirror], false, &mut said).unwrap();
+        assert_eq!((data.images, said), (Dataset::open(published.path()).unwrap().images, 4));
+        let again = open(&[], true, &mut said).unwrap();
+        assert_eq!((again.name.as_str(), again.len(), said), ("small", 2, 4));
     }
 }
