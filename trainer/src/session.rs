@@ -1,6 +1,7 @@
 //! ONNX Runtime. The only file that says `ort`.
 
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -154,15 +155,24 @@ fn brief(why: &anyhow::Error) -> String {
     line.rsplit(" : FAIL : ").next().unwrap_or_default().to_string()
 }
 
-/// Tries the candidates in their order; what was wrong with each is told when none loads.
+/// The one environment that ONNX Runtime allows a process, and its library.
+static LOADED: Mutex<Option<(Environment, String)>> = Mutex::new(None);
+
+/// Tries the candidates in their order; what was wrong with each is told when none loads. Later calls get the library of
+/// the first that succeeded.
 fn load(cuda: bool, offline: bool, say: &mut dyn FnMut(&str)) -> Result<(Environment, String)> {
+    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(loaded) = &*loaded {
+        return Ok(loaded.clone());
+    }
     let mut refused = vec![];
     for candidate in onnxruntime::locate(cuda, offline, say) {
         let candidate = candidate?;
         match ort::init_from(&candidate.path) {
             Ok(builder) => {
                 let environment = builder.with_name("trainer").with_telemetry(false).build()?;
-                return Ok((environment, format!("{} ({})", candidate.path.display(), candidate.source)));
+                let library = format!("{} ({})", candidate.path.display(), candidate.source);
+                return Ok(loaded.insert((environment, library)).clone());
             }
             Err(why) => refused.push(format!("{}: {why}", candidate.source)),
         }
