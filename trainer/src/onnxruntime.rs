@@ -68,19 +68,20 @@ fn has_cuda(library: &Path) -> bool {
         || library.with_file_name("onnxruntime_providers_cuda.dll").exists()
 }
 
-/// That of the first Python that would import onnxruntime. It is asked where from, and imports nothing; a package in the
+/// That of the Python here, which is asked where it would import onnxruntime from, and imports nothing. A package in the
 /// current folder does not count, for whoever filled that folder need not be trusted.
 fn python_package() -> Option<Candidate> {
-    let ask = "import sys, importlib.util as u; sys.path = [p for p in sys.path if p]; \
-        print(u.find_spec('onnxruntime').submodule_search_locations[0])";
-    ["python3", "python"].into_iter().find_map(|python| {
-        let mut python = Command::new(python);
-        let answer = python.args(["-c", ask]).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
-        let package = PathBuf::from(String::from_utf8_lossy(&answer.stdout).trim());
-        let path = library_in(&package.join("capi")).filter(|path| path.is_absolute())?;
-        let version = distribution(&package).unwrap_or("onnxruntime".into());
-        Some(Candidate { path, source: format!("Python package {version}") })
-    })
+    let ask = "import sys, importlib.util as u; sys.path = [p for p in sys.path if p]; s = u.find_spec('onnxruntime'); \
+        print(s.submodule_search_locations[0] if s else '')";
+    // The first that runs and no other, for starting a Python is a good part of the trainer's own start.
+    let answer = ["python3", "python"].into_iter().find_map(|python| {
+        let answer = Command::new(python).args(["-c", ask]).stdin(Stdio::null()).stderr(Stdio::null()).output();
+        answer.ok().filter(|answer| answer.status.success())
+    })?;
+    let package = PathBuf::from(String::from_utf8_lossy(&answer.stdout).trim());
+    let path = library_in(&package.join("capi")).filter(|path| path.is_absolute())?;
+    let version = distribution(&package).unwrap_or("onnxruntime".into());
+    Some(Candidate { path, source: format!("Python package {version}") })
 }
 
 /// Name and version of the distribution that an installed package belongs to.
