@@ -36,7 +36,25 @@ impl<const I: usize, const O: usize> Dense<I, O> {
     pub(crate) fn pixels(&self, kernel: Kernel, x: &[[f32; I]], y: &mut [[u8; O]]) {
         kernel.run::<I, O, Pixels>(self, x, y);
     }
+
+    /// The pixels from output `j` on, of one image; `None` where there are not as many. Always with the plain kernel.
+    pub(crate) fn pixels_from<const R: usize>(&self, j: usize, x: &[f32; I]) -> Option<[u8; R]> {
+        const { assert!(R.is_multiple_of(ROW) && R <= O) };
+        let mut y = [0; R];
+        for (first, y) in (j..).step_by(ROW).zip(y.as_chunks_mut::<ROW>().0) {
+            if first > O - ROW {
+                return None;
+            }
+            // SAFETY: plain f32 needs no instruction set, and first + ROW ≤ O.
+            unsafe { tile::<f32, I, O, Pixels, 1, ROW>(self, x, y.as_mut_ptr(), first) }
+        }
+        Some(y)
+    }
 }
+
+/// Outputs that one pass over the inputs takes together where an image is drawn in rows: half a row, whose sums fit the
+/// registers of a Cortex-M4F.
+const ROW: usize = 14;
 
 /// A way to compute that this CPU can run. Which one never shows in the result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,7 +226,8 @@ unsafe fn layer<
             ($c:expr) => {
                 while N > 1 && j + $c * V::LANES <= O {
                     for n in (0..together).step_by(N) {
-                        tile::<V, I, O, E, N, { $c }>(layer, x.as_ptr().add(n), y.as_mut_ptr().add(n), j);
+                        let y = y.as_mut_ptr().add(n).cast::<E::Out>().add(j);
+                        tile::<V, I, O, E, N, { $c }>(layer, x.as_ptr().add(n), y, j);
                     }
                     j += $c * V::LANES;
                 }
@@ -224,7 +243,7 @@ unsafe fn layer<
             macro_rules! columns {
                 ($c:expr) => {
                     while j + $c * V::LANES <= O {
-                        tile::<V, I, O, E, 1, { $c }>(layer, x, y, j);
+                        tile::<V, I, O, E, 1, { $c }>(layer, x, y.cast::<E::Out>().add(j), j);
                         j += $c * V::LANES;
                     }
                 };
@@ -241,12 +260,13 @@ unsafe fn layer<
 /// `N` images × `C` vectors of outputs from `j` on; the accumulators stay in registers for the whole of `k`.
 ///
 /// # Safety
-/// The CPU has the instructions of `V`; `x` and `y` are valid for `N` rows, and `j + C·LANES ≤ O`.
+/// The CPU has the instructions of `V`; `x` is valid for `N` rows, `y` for `C·LANES` outputs of the first image and then of
+/// each that follows O further on, and `j + C·LANES ≤ O`.
 #[inline(always)]
 unsafe fn tile<V: Vector, const I: usize, const O: usize, E: Epilogue, const N: usize, const C: usize>(
     layer: &Dense<I, O>,
     x: *const [f32; I],
-    y: *mut [E::Out; O],
+    y: *mut E::Out,
     j: usize,
 ) {
     // SAFETY: `weight` holds I rows of O, `bias` O numbers, and k < I, n < N, j + c·LANES + LANES ≤ O.
@@ -267,7 +287,7 @@ unsafe fn tile<V: Vector, const I: usize, const O: usize, E: Epilogue, const N: 
         }
         for (c, acc) in acc.into_iter().enumerate() {
             for (n, a) in acc.into_iter().enumerate() {
-                E::store(a, y.add(n).cast::<E::Out>().add(j + c * V::LANES));
+                E::store(a, y.add(n * O + c * V::LANES));
             }
         }
     }

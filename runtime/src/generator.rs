@@ -2,7 +2,7 @@
 
 use crate::dense::{Dense, Kernel, as_arrays};
 use crate::image::Image;
-use crate::latent::{LATENT, Latent};
+use crate::latent::{LATENT, Latent, number};
 
 const PIXELS: usize = Image::PIXELS;
 
@@ -57,6 +57,25 @@ impl Generator {
         out[0]
     }
 
+    /// The image of one latent row by row, for devices without memory for a whole one.
+    pub fn rows(&self, z: &Latent) -> Rows<'_> {
+        self.rows_of(z.0.into_iter())
+    }
+
+    /// From the numbers of z in fixed point.
+    #[inline(always)]
+    pub(crate) fn rows_of(&self, z: impl Iterator<Item = i32>) -> Rows<'_> {
+        let mut rows = Rows { fc4: &self.fc4, h: [0.0; 128], y: 0 };
+        let kernel = Kernel::best();
+        let (mut h1, mut h2) = ([[0.0; 32]], [[0.0; 64]]);
+        // z lies where the last hidden layer's outputs are going to be: each array less is a stack that much smaller.
+        rows.h.iter_mut().zip(z.take(LATENT)).for_each(|(x, z)| *x = number(z));
+        self.fc1.leaky(kernel, rows.h.first_chunk().map_or(&[], core::slice::from_ref), &mut h1); // (1, 32)
+        self.fc2.leaky(kernel, &h1, &mut h2); // (1, 64)
+        self.fc3.leaky(kernel, &h2, core::slice::from_mut(&mut rows.h)); // (1, 128)
+        rows
+    }
+
     /// (B, 100) → (B, 128)
     fn hidden<const B: usize>(&self, kernel: Kernel, z: &[[f32; LATENT]; B]) -> [[f32; 128]; B] {
         let (mut h1, mut h2, mut h3) = ([[0.0; 32]; B], [[0.0; 64]; B], [[0.0; 128]; B]);
@@ -66,3 +85,27 @@ impl Generator {
         h3
     }
 }
+
+/// The rows of an image from the top, each drawn when it is asked for: byte for byte those of [`Generator::draw`].
+pub struct Rows<'a> {
+    fc4: &'a Dense<128, PIXELS>,
+    /// The last hidden layer's outputs.
+    h: [f32; 128],
+    y: usize,
+}
+
+impl Iterator for Rows<'_> {
+    type Item = [u8; Image::SIDE];
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let row = self.fc4.pixels_from(self.y * Image::SIDE, &self.h)?;
+        self.y += 1;
+        Some(row)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (Image::SIDE - self.y, Some(Image::SIDE - self.y))
+    }
+}
+
+impl ExactSizeIterator for Rows<'_> {}

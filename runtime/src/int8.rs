@@ -15,7 +15,7 @@ use crate::dense::{Kernel, as_arrays};
 use crate::image::Image;
 use crate::latent::{LATENT, Latent, ONE};
 pub use crate::weights::INT8 as GENERATOR;
-use crate::{CONDITIONAL, Digit, latent_of};
+use crate::{CONDITIONAL, Digit, latent_of, numbers_of};
 
 /// The generator in integers.
 #[repr(C, align(64))]
@@ -35,6 +35,11 @@ pub struct Generator {
 /// The digit that a seed names, by the integer generator.
 pub fn generate(seed: u64) -> Image {
     GENERATOR.draw(&latent_of(seed))
+}
+
+/// The rows of the digit that a seed names: as [`generate`], in about 500 bytes of stack.
+pub fn generate_rows(seed: u64) -> Rows<'static> {
+    GENERATOR.rows_of(numbers_of(seed))
 }
 
 /// The digits of many seeds, byte for byte those of [`generate`], in less time. The longer slice's rest is left alone.
@@ -59,7 +64,7 @@ impl Generator {
     /// [`Self::draw`] with a kernel of the caller's choice; all give the same bytes.
     pub fn draw_with(&self, kernel: Kernel, z: &Latent) -> Image {
         let mut image = [Image::BLANK];
-        self.pixels(kernel, &[self.quantize(z)], &mut image);
+        self.pixels(kernel, &[self.quantize(z.0.into_iter())], &mut image);
         image[0]
     }
 
@@ -73,27 +78,76 @@ impl Generator {
         let mut z = z.into_iter();
         for images in images.chunks_mut(CHUNK) {
             let mut x = [[0; LATENT]; CHUNK]; // (B, 100)
-            let drawn = x.iter_mut().zip(z.by_ref().take(images.len())).map(|(x, z)| *x = self.quantize(&z)).count();
+            let drawn = x
+                .iter_mut()
+                .zip(z.by_ref().take(images.len()))
+                .map(|(x, z)| *x = self.quantize(z.0.into_iter()))
+                .count();
             self.pixels(kernel, &x, images.get_mut(..drawn).unwrap_or_default());
         }
     }
 
+    /// The image of z row by row, for devices without memory for a whole one.
+    pub fn rows(&self, z: &Latent) -> Rows<'_> {
+        self.rows_of(z.0.into_iter())
+    }
+
+    /// From the numbers of z in fixed point.
+    #[inline(always)]
+    pub(crate) fn rows_of(&self, z: impl Iterator<Item = i32>) -> Rows<'_> {
+        let mut rows = Rows { generator: self, h: [0; 128], y: 0 };
+        let x = self.quantize(z);
+        self.hidden(Kernel::best(), &[x], core::slice::from_mut(&mut rows.h));
+        rows
+    }
+
     /// z in steps of 1/128: noise from -1 up, the one-hot as 0 or 128.
-    fn quantize(&self, z: &Latent) -> [u8; LATENT] {
-        let mut q = z.0.map(|x| ((x + ONE) >> 16).clamp(0, 255) as u8);
-        for (q, x) in q.iter_mut().zip(z.0).take(self.classes as usize) {
-            *q = (x >> 16).clamp(0, 255) as u8;
+    fn quantize(&self, z: impl Iterator<Item = i32>) -> [u8; LATENT] {
+        let mut q = [0; LATENT];
+        for (k, (q, x)) in q.iter_mut().zip(z).enumerate() {
+            let from = if k < self.classes as usize { 0 } else { ONE };
+            *q = ((x + from) >> 16).clamp(0, 255) as u8;
         }
         q
     }
 
     /// (B, 100) → (B, 784)
     fn pixels<const B: usize>(&self, kernel: Kernel, x: &[[u8; LATENT]; B], images: &mut [Image]) {
-        let (mut h1, mut h2, mut h3) = ([[0; 32]; B], [[0; 64]; B], [[0; 128]; B]);
+        let mut h3 = [[0; 128]; B];
+        self.hidden(kernel, x, &mut h3); // (B, 128)
+        self.fc4.pixels(kernel, &h3, as_arrays(images), self.up); // (B, 784)
+    }
+
+    /// (B, 100) → (B, 128)
+    fn hidden<const B: usize>(&self, kernel: Kernel, x: &[[u8; LATENT]; B], h3: &mut [[u8; 128]]) {
+        let (mut h1, mut h2) = ([[0; 32]; B], [[0; 64]; B]);
         let [zero1, zero2, zero3] = self.zero;
         self.fc1.leaky(kernel, x, &mut h1, zero1); // (B, 32)
         self.fc2.leaky(kernel, &h1, &mut h2, zero2); // (B, 64)
-        self.fc3.leaky(kernel, &h2, &mut h3, zero3); // (B, 128)
-        self.fc4.pixels(kernel, &h3, as_arrays(images), self.up); // (B, 784)
+        self.fc3.leaky(kernel, &h2, h3, zero3); // (B, 128)
     }
 }
+
+/// The rows of an image from the top, each drawn when it is asked for: byte for byte those of [`Generator::draw`].
+pub struct Rows<'a> {
+    generator: &'a Generator,
+    /// The last hidden layer's outputs.
+    h: [u8; 128],
+    y: usize,
+}
+
+impl Iterator for Rows<'_> {
+    type Item = [u8; Image::SIDE];
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let row = self.generator.fc4.pixels_from(self.y * Image::SIDE, &self.h, self.generator.up)?;
+        self.y += 1;
+        Some(row)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (Image::SIDE - self.y, Some(Image::SIDE - self.y))
+    }
+}
+
+impl ExactSizeIterator for Rows<'_> {}

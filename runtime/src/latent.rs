@@ -19,18 +19,15 @@ impl Latent {
     ///
     /// Source: Blackman & Vigna 2021, "Scrambled linear pseudorandom number generators".
     pub fn new(seed: u64) -> Self {
-        let mut rng = Xoshiro128PlusPlus::seed_from_u64(seed);
-        Self(core::array::from_fn(|_| (rng.next_u32() >> 8) as i32 - ONE))
+        let mut numbers = Numbers::new(seed, None);
+        Self(core::array::from_fn(|_| numbers.one()))
     }
 
     /// The z of a seed for a class-conditional generator: the same numbers, of which the first ten give way to the
     /// one-hot of `digit`. So a seed is a handwriting, and its ten digits share it.
     pub fn with_digit(seed: u64, digit: Digit) -> Self {
-        let mut z = Self::new(seed);
-        for (class, x) in (0..).zip(&mut z.0[..CLASSES]) {
-            *x = if class == digit.0 { ONE } else { 0 };
-        }
-        z
+        let mut numbers = Numbers::new(seed, Some(digit));
+        Self(core::array::from_fn(|_| numbers.one()))
     }
 
     /// The z of a seed that the generator itself asks for: of a `conditional` one, with the digit that the seed names.
@@ -45,7 +42,49 @@ impl Latent {
 
     /// The numbers, exact.
     pub fn numbers(&self) -> [f32; LATENT] {
-        self.0.map(|x| x as f32 * (1.0 / ONE as f32))
+        self.0.map(number)
+    }
+}
+
+/// What a fixed-point number stands for, exact.
+pub(crate) fn number(x: i32) -> f32 {
+    x as f32 * (1.0 / ONE as f32)
+}
+
+/// The numbers of a seed's z one after another, for who has no room for all of them.
+pub(crate) struct Numbers {
+    rng: Xoshiro128PlusPlus,
+    digit: Option<Digit>,
+    k: usize,
+}
+
+impl Numbers {
+    pub(crate) fn new(seed: u64, digit: Option<Digit>) -> Self {
+        Self { rng: Xoshiro128PlusPlus::seed_from_u64(seed), digit, k: 0 }
+    }
+
+    fn one(&mut self) -> i32 {
+        let k = self.k;
+        self.k += 1;
+        let noise = (self.rng.next_u32() >> 8) as i32 - ONE;
+        match self.digit {
+            Some(digit) if k < CLASSES => {
+                if k == usize::from(digit.0) {
+                    ONE
+                } else {
+                    0
+                }
+            }
+            _ => noise,
+        }
+    }
+}
+
+impl Iterator for Numbers {
+    type Item = i32;
+
+    fn next(&mut self) -> Option<i32> {
+        Some(self.one())
     }
 }
 

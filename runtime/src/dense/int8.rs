@@ -105,6 +105,25 @@ impl<const G: usize, const O: usize> Dense<G, O> {
         self.forward(kernel, x, y, Pixel { up });
     }
 
+    /// The pixels from output `j` on, of one image; `None` where there are not as many. Always with the plain kernel.
+    pub(crate) fn pixels_from<const I: usize, const R: usize>(
+        &self,
+        j: usize,
+        x: &[u8; I],
+        up: i16,
+    ) -> Option<[u8; R]> {
+        const { assert!(I == 4 * G && R.is_multiple_of(ROW) && R <= O) };
+        let mut y = [0; R];
+        for (first, y) in (j..).step_by(ROW).zip(y.as_chunks_mut::<ROW>().0) {
+            if first > O - ROW {
+                return None;
+            }
+            // SAFETY: plain integers need no instruction set, and first + ROW ≤ O.
+            unsafe { tile::<i32, I, G, O, 1, ROW>(self, x, y.as_mut_ptr(), first, Pixel { up }) }
+        }
+        Some(y)
+    }
+
     fn forward<const I: usize>(&self, kernel: Kernel, x: &[[u8; I]], y: &mut [[u8; O]], finish: impl Finish) {
         // SAFETY: a `Kernel` other than the scalar one is made only where the CPU has its instructions.
         unsafe {
@@ -122,6 +141,9 @@ impl<const G: usize, const O: usize> Dense<G, O> {
         }
     }
 }
+
+/// Outputs that one pass over the inputs takes together where an image is drawn in rows.
+const ROW: usize = 7;
 
 /// As in the f32 kernels: `single` columns of vectors for one image, `images` × `columns` for several.
 macro_rules! kernel {
@@ -177,7 +199,8 @@ unsafe fn layer<
             ($c:expr) => {
                 while j + $c * S::LANES <= O && together > 0 {
                     for n in (0..together).step_by(N) {
-                        tile::<S, I, G, O, N, { $c }>(layer, x.as_ptr().add(n), y.as_mut_ptr().add(n), j, finish);
+                        let y = y.as_mut_ptr().add(n).cast::<u8>().add(j);
+                        tile::<S, I, G, O, N, { $c }>(layer, x.as_ptr().add(n), y, j, finish);
                     }
                     j += $c * S::LANES;
                 }
@@ -192,7 +215,7 @@ unsafe fn layer<
             macro_rules! columns {
                 ($c:expr) => {
                     while j + $c * S::LANES <= O {
-                        tile::<S, I, G, O, 1, { $c }>(layer, x, y, j, finish);
+                        tile::<S, I, G, O, 1, { $c }>(layer, x, y.cast::<u8>().add(j), j, finish);
                         j += $c * S::LANES;
                     }
                 };
@@ -209,12 +232,13 @@ unsafe fn layer<
 /// `N` images × `C` vectors of outputs from `j` on.
 ///
 /// # Safety
-/// The CPU has the instructions of `S`; `x` and `y` are valid for `N` rows, and `j + C·LANES ≤ O`.
+/// The CPU has the instructions of `S`; `x` is valid for `N` rows, `y` for `C·LANES` outputs of the first image and then of
+/// each that follows O further on, and `j + C·LANES ≤ O`.
 #[inline(always)]
 unsafe fn tile<S: Sums, const I: usize, const G: usize, const O: usize, const N: usize, const C: usize>(
     layer: &Dense<G, O>,
     x: *const [u8; I],
-    y: *mut [u8; O],
+    y: *mut u8,
     j: usize,
     finish: impl Finish,
 ) {
@@ -236,7 +260,7 @@ unsafe fn tile<S: Sums, const I: usize, const G: usize, const O: usize, const N:
                 let j = j + c * S::LANES;
                 let (bias, shift, scale) =
                     (layer.bias.as_ptr().add(j), layer.shift.as_ptr().add(j), layer.scale.as_ptr().add(j));
-                finish.finish(sum.rescale(bias, shift, scale)).store_bytes(y.add(n).cast::<u8>().add(j));
+                finish.finish(sum.rescale(bias, shift, scale)).store_bytes(y.add(n * O + c * S::LANES));
             }
         }
     }
