@@ -379,6 +379,7 @@ trait Vector: Copy {
     unsafe fn store_low_bytes(self, p: *mut u8);
 }
 
+#[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_feature = "neon")))]
 macro_rules! vector {
     ($vector:ty, $lanes:literal, $load:path, $splat:path, $add:path, $mul:path, $div:path, $min:path, $max:path, $store:path,
      |$v:ident, $p:ident| $bytes:expr) => {

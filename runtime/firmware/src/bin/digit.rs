@@ -1,0 +1,22 @@
+//! Draws a digit on the host's terminal, a row at a time.
+#![no_std]
+#![no_main]
+
+use firmware::host::{Stream, exit};
+
+#[firmware::entry]
+fn main() -> ! {
+    let terminal = Stream::out();
+    for row in runtime::int8::generate_rows(42) {
+        for pixel in row {
+            terminal.write(match pixel {
+                0..64 => b" .",
+                64..128 => b"::",
+                128..192 => b"oo",
+                192.. => b"##",
+            });
+        }
+        terminal.write(b"\n");
+    }
+    exit()
+}

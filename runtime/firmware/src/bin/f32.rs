@@ -1,0 +1,8 @@
+//! The certificate of the f32 generator.
+#![no_std]
+#![no_main]
+
+#[firmware::entry]
+fn main() -> ! {
+    firmware::cost::report(runtime::generate_rows)
+}

@@ -1,0 +1,8 @@
+//! The certificate of the int8 generator.
+#![no_std]
+#![no_main]
+
+#[firmware::entry]
+fn main() -> ! {
+    firmware::cost::report(runtime::int8::generate_rows)
+}
