@@ -18,6 +18,16 @@ fn main() {
     for file in ["latent", "onnx", "quantize"] {
         println!("cargo::rerun-if-changed=src/{file}.rs");
     }
+    // What a microcontroller's instruction set has beyond its architecture: rustc knows, but tells only nightly's cfg.
+    let target = env::var("TARGET").unwrap_or_default();
+    for (cfg, has) in
+        [("dsp", target.starts_with("thumbv7em-")), ("fpu", target.starts_with("thumb") && target.ends_with("eabihf"))]
+    {
+        println!("cargo::rustc-check-cfg=cfg({cfg})");
+        if has {
+            println!("cargo::rustc-cfg={cfg}");
+        }
+    }
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/g.onnx");
     let path = env::var_os("GENERATOR_ONNX").map_or(shipped, PathBuf::from);
     println!("cargo::rerun-if-changed={}", path.display());

@@ -8,6 +8,8 @@
 
 pub(crate) mod int8;
 
+#[cfg(fpu)]
+use core::mem::MaybeUninit;
 use core::slice;
 
 use nalgebra::{SMatrix, SVector};
@@ -273,20 +275,9 @@ unsafe fn tile<V: Vector, const I: usize, const O: usize, E: Epilogue, const N: 
     unsafe {
         let weight = layer.weight.data.0.as_ptr().cast::<f32>().add(j);
         let bias = layer.bias.data.0.as_ptr().cast::<f32>().add(j);
-        let mut acc = [[V::splat(0.0); N]; C];
-        for (c, acc) in acc.iter_mut().enumerate() {
-            *acc = [V::load(bias.add(c * V::LANES)); N];
-        }
-        for k in 0..I {
-            for (c, acc) in acc.iter_mut().enumerate() {
-                let w = V::load(weight.add(k * O + c * V::LANES));
-                for (n, acc) in acc.iter_mut().enumerate() {
-                    *acc = acc.add(w.mul(V::splat(*x.add(n).cast::<f32>().add(k))));
-                }
-            }
-        }
-        for (c, acc) in acc.into_iter().enumerate() {
-            for (n, a) in acc.into_iter().enumerate() {
+        let acc = V::sums::<I, O, N, C>(bias, weight, x);
+        for (c, acc) in acc.iter().enumerate() {
+            for (n, &a) in acc.iter().enumerate() {
                 E::store(a, y.add(n * O + c * V::LANES));
             }
         }
@@ -377,6 +368,46 @@ trait Vector: Copy {
     unsafe fn store(self, p: *mut f32);
     /// The lowest byte of each number's bits.
     unsafe fn store_low_bytes(self, p: *mut u8);
+
+    /// [`sums`], where there is a better way.
+    #[inline(always)]
+    unsafe fn sums<const I: usize, const O: usize, const N: usize, const C: usize>(
+        bias: *const f32,
+        weight: *const f32,
+        x: *const [f32; I],
+    ) -> [[Self; N]; C] {
+        // SAFETY: as the caller promises.
+        unsafe { sums::<Self, I, O, N, C>(bias, weight, x) }
+    }
+}
+
+/// The bias, and then the products of the I inputs in order, for C vectors of outputs and N images.
+///
+/// # Safety
+/// The CPU has the instructions of `V`; `bias` is valid for `C·LANES` numbers, `weight` for I rows of as many, O apart, and `x`
+/// for N rows.
+#[inline(always)]
+unsafe fn sums<V: Vector, const I: usize, const O: usize, const N: usize, const C: usize>(
+    bias: *const f32,
+    weight: *const f32,
+    x: *const [f32; I],
+) -> [[V; N]; C] {
+    // SAFETY: as the caller promises; k < I, c < C, n < N.
+    unsafe {
+        let mut acc = [[V::splat(0.0); N]; C];
+        for (c, acc) in acc.iter_mut().enumerate() {
+            *acc = [V::load(bias.add(c * V::LANES)); N];
+        }
+        for k in 0..I {
+            for (c, acc) in acc.iter_mut().enumerate() {
+                let w = V::load(weight.add(k * O + c * V::LANES));
+                for (n, acc) in acc.iter_mut().enumerate() {
+                    *acc = acc.add(w.mul(V::splat(*x.add(n).cast::<f32>().add(k))));
+                }
+            }
+        }
+        acc
+    }
 }
 
 #[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_feature = "neon")))]
@@ -476,6 +507,117 @@ impl Vector for f32 {
         // SAFETY: as above.
         unsafe { p.write(self.to_bits() as u8) }
     }
+
+    #[cfg(fpu)]
+    #[inline(always)]
+    unsafe fn sums<const I: usize, const O: usize, const N: usize, const C: usize>(
+        bias: *const f32,
+        weight: *const f32,
+        x: *const [f32; I],
+    ) -> [[f32; N]; C] {
+        let mut acc = MaybeUninit::<[[f32; N]; C]>::uninit();
+        // SAFETY: as the caller promises; `acc` has room for C numbers and is filled.
+        unsafe {
+            match (N, C) {
+                (1, 14) => fpu::fourteen::<I, O>(bias, weight, x.cast(), acc.as_mut_ptr().cast()),
+                (1, 16) => fpu::sixteen::<I, O>(bias, weight, x.cast(), acc.as_mut_ptr().cast()),
+                _ => return sums::<f32, I, O, N, C>(bias, weight, x),
+            }
+            acc.assume_init()
+        }
+    }
+}
+
+/// [`sums`] for one image, on the 32 registers of a Cortex-M's floating-point unit: the sums from s0 on, then an input, then
+/// the weights, as many as there is room for, loaded by one instruction.
+///
+/// (rustc lets no operand be one of these registers, since the unit lacks f64; it does let them be named as overwritten.)
+#[cfg(fpu)]
+mod fpu {
+    use core::arch::asm;
+
+    /// `sum += w · x` for each pair, from the first on.
+    macro_rules! products {
+        ($x:literal, $($sum:literal $w:literal)*) => {
+            concat!($("vmul.f32 ", $w, ", ", $w, ", ", $x, "\n vadd.f32 ", $sum, ", ", $sum, ", ", $w, "\n",)*)
+        };
+    }
+
+    macro_rules! fourteen_products {
+        ($x:literal) => {
+            products!($x, "s0" "s16" "s1" "s17" "s2" "s18" "s3" "s19" "s4" "s20" "s5" "s21" "s6" "s22" "s7" "s23"
+                "s8" "s24" "s9" "s25" "s10" "s26" "s11" "s27" "s12" "s28" "s13" "s29")
+        };
+    }
+
+    macro_rules! sums {
+        ($(#[$doc:meta])* $name:ident, together $inputs:literal, $($line:expr,)*) => {
+            $(#[$doc])*
+            /// # Safety
+            /// As for [`super::sums`], and `sums` is valid for as many numbers as there are outputs.
+            #[inline(always)]
+            pub unsafe fn $name<const I: usize, const O: usize>(
+                bias: *const f32,
+                weight: *const f32,
+                x: *const f32,
+                sums: *mut f32,
+            ) {
+                const { assert!(I > 0 && I.is_multiple_of($inputs)) };
+                // SAFETY: reads the bias, I numbers from `x` on and of I rows of weights the first ones, writes the sums;
+                // all registers that change are named.
+                unsafe {
+                    asm!(
+                        $($line,)*
+                        bias = in(reg) bias,
+                        w = inout(reg) weight => _,
+                        x = inout(reg) x => _,
+                        end = in(reg) x.add(I),
+                        row = in(reg) 4 * O,
+                        sums = in(reg) sums,
+                        out("s0") _, out("s1") _, out("s2") _, out("s3") _, out("s4") _, out("s5") _, out("s6") _, out("s7") _,
+                        out("s8") _, out("s9") _, out("s10") _, out("s11") _, out("s12") _, out("s13") _, out("s14") _,
+                        out("s15") _, out("s16") _, out("s17") _, out("s18") _, out("s19") _, out("s20") _, out("s21") _,
+                        out("s22") _, out("s23") _, out("s24") _, out("s25") _, out("s26") _, out("s27") _, out("s28") _,
+                        out("s29") _, out("s30") _, out("s31") _,
+                        options(nostack),
+                    )
+                }
+            }
+        };
+    }
+
+    sums!(
+        /// 14 outputs, two inputs a turn.
+        fourteen, together 2,
+        "vldmia {bias}, {{s0-s13}}",
+        "2:",
+        "vldmia {x}!, {{s30-s31}}",
+        "vldmia {w}, {{s16-s29}}",
+        "add {w}, {row}",
+        fourteen_products!("s30"),
+        "vldmia {w}, {{s16-s29}}",
+        "add {w}, {row}",
+        fourteen_products!("s31"),
+        "cmp {x}, {end}",
+        "bne 2b",
+        "vstmia {sums}, {{s0-s13}}",
+    );
+    sums!(
+        /// 16 outputs; of their weights 15 at once.
+        sixteen, together 1,
+        "vldmia {bias}, {{s0-s15}}",
+        "2:",
+        "vldmia {x}!, {{s16}}",
+        "vldmia {w}, {{s17-s31}}",
+        products!("s16", "s0" "s17" "s1" "s18" "s2" "s19" "s3" "s20" "s4" "s21" "s5" "s22" "s6" "s23" "s7" "s24" "s8" "s25"
+            "s9" "s26" "s10" "s27" "s11" "s28" "s12" "s29" "s13" "s30" "s14" "s31"),
+        "vldr s17, [{w}, #60]",
+        "add {w}, {row}",
+        products!("s16", "s15" "s17"),
+        "cmp {x}, {end}",
+        "bne 2b",
+        "vstmia {sums}, {{s0-s15}}",
+    );
 }
 
 #[cfg(target_arch = "x86_64")]
