@@ -39,18 +39,17 @@ impl<const I: usize, const O: usize> Dense<I, O> {
         kernel.run::<I, O, Pixels>(self, x, y);
     }
 
-    /// The pixels from output `j` on, of one image; `None` where there are not as many. Always with the plain kernel.
-    pub(crate) fn pixels_from<const R: usize>(&self, j: usize, x: &[f32; I]) -> Option<[u8; R]> {
+    /// The pixels from output `j` on, of one image; 0 beyond the last output. Always with the plain kernel.
+    pub(crate) fn pixels_from<const R: usize>(&self, j: usize, x: &[f32; I]) -> [u8; R] {
         const { assert!(R.is_multiple_of(ROW) && R <= O) };
         let mut y = [0; R];
         for (first, y) in (j..).step_by(ROW).zip(y.as_chunks_mut::<ROW>().0) {
-            if first > O - ROW {
-                return None;
+            if first <= O - ROW {
+                // SAFETY: plain f32 needs no instruction set, and first + ROW ≤ O.
+                unsafe { tile::<f32, I, O, Pixels, 1, ROW>(self, x, y.as_mut_ptr(), first) }
             }
-            // SAFETY: plain f32 needs no instruction set, and first + ROW ≤ O.
-            unsafe { tile::<f32, I, O, Pixels, 1, ROW>(self, x, y.as_mut_ptr(), first) }
         }
-        Some(y)
+        y
     }
 }
 

@@ -1,5 +1,7 @@
 //! The network: four dense layers.
 
+use core::slice::{from_mut, from_ref};
+
 use crate::dense::{Dense, Kernel, as_arrays};
 use crate::image::Image;
 use crate::latent::{LATENT, Latent, number};
@@ -57,23 +59,29 @@ impl Generator {
         out[0]
     }
 
-    /// The image of one latent row by row, for devices without memory for a whole one.
-    pub fn rows(&self, z: &Latent) -> Rows<'_> {
-        self.rows_of(z.0.into_iter())
+    /// The image of one latent from its first row to its last, for devices without memory for all of it.
+    pub fn draw_rows(&self, z: &Latent, row: impl FnMut(&[u8; Image::SIDE])) {
+        self.rows(z.0.into_iter(), row);
     }
 
-    /// From the numbers of z in fixed point.
-    #[inline(always)]
-    pub(crate) fn rows_of(&self, z: impl Iterator<Item = i32>) -> Rows<'_> {
-        let mut rows = Rows { fc4: &self.fc4, h: [0.0; 128], y: 0 };
+    /// From the numbers of z in fixed point. All that it takes is a row, and the layers' inputs and outputs, which lie in the two
+    /// halves of the memory in turns.
+    pub(crate) fn rows(&self, numbers: impl Iterator<Item = i32>, mut row: impl FnMut(&[u8; Image::SIDE])) {
         let kernel = Kernel::best();
-        let (mut h1, mut h2) = ([[0.0; 32]], [[0.0; 64]]);
-        // z lies where the last hidden layer's outputs are going to be: each array less is a stack that much smaller.
-        rows.h.iter_mut().zip(z.take(LATENT)).for_each(|(x, z)| *x = number(z));
-        self.fc1.leaky(kernel, rows.h.first_chunk().map_or(&[], core::slice::from_ref), &mut h1); // (1, 32)
-        self.fc2.leaky(kernel, &h1, &mut h2); // (1, 64)
-        self.fc3.leaky(kernel, &h2, core::slice::from_mut(&mut rows.h)); // (1, 128)
-        rows
+        let (mut front, mut back) = ([0.0; 32 + LATENT], [0.0; 64]);
+        if let Some((h1, z)) = front.split_first_chunk_mut()
+            && let Some(z) = z.first_chunk_mut::<LATENT>()
+        {
+            z.iter_mut().zip(numbers).for_each(|(x, z)| *x = number(z));
+            self.fc1.leaky(kernel, from_ref(z), from_mut(h1)); // (32,)
+            self.fc2.leaky(kernel, from_ref(h1), from_mut(&mut back)); // (64,)
+        }
+        if let Some(h3) = front.first_chunk_mut() {
+            self.fc3.leaky(kernel, from_ref(&back), from_mut(h3)); // (128,)
+            for y in 0..Image::SIDE {
+                row(&self.fc4.pixels_from(y * Image::SIDE, h3));
+            }
+        }
     }
 
     /// (B, 100) → (B, 128)
@@ -85,27 +93,3 @@ impl Generator {
         h3
     }
 }
-
-/// The rows of an image from the top, each drawn when it is asked for: byte for byte those of [`Generator::draw`].
-pub struct Rows<'a> {
-    fc4: &'a Dense<128, PIXELS>,
-    /// The last hidden layer's outputs.
-    h: [f32; 128],
-    y: usize,
-}
-
-impl Iterator for Rows<'_> {
-    type Item = [u8; Image::SIDE];
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let row = self.fc4.pixels_from(self.y * Image::SIDE, &self.h)?;
-        self.y += 1;
-        Some(row)
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        (Image::SIDE - self.y, Some(Image::SIDE - self.y))
-    }
-}
-
-impl ExactSizeIterator for Rows<'_> {}

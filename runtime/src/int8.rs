@@ -9,6 +9,8 @@
 //!
 //! Its images are not those of f32: they differ by a grey level or two where pixels are neither black nor white.
 
+use core::slice::from_mut;
+
 use crate::dense::int8::Dense;
 pub use crate::dense::int8::tanh_pixel;
 use crate::dense::{Kernel, as_arrays};
@@ -37,9 +39,9 @@ pub fn generate(seed: u64) -> Image {
     GENERATOR.draw(&latent_of(seed))
 }
 
-/// The rows of the digit that a seed names: as [`generate`], in about 500 bytes of stack.
-pub fn generate_rows(seed: u64) -> Rows<'static> {
-    GENERATOR.rows_of(numbers_of(seed))
+/// As [`crate::generate_rows`], by the integer generator, in about 600 bytes of stack.
+pub fn generate_rows(seed: u64, row: impl FnMut(&[u8; Image::SIDE])) {
+    GENERATOR.rows(numbers_of(seed), row);
 }
 
 /// The digits of many seeds, byte for byte those of [`generate`], in less time. The longer slice's rest is left alone.
@@ -87,18 +89,18 @@ impl Generator {
         }
     }
 
-    /// The image of z row by row, for devices without memory for a whole one.
-    pub fn rows(&self, z: &Latent) -> Rows<'_> {
-        self.rows_of(z.0.into_iter())
+    /// The image of z from its first row to its last, for devices without memory for all of it.
+    pub fn draw_rows(&self, z: &Latent, row: impl FnMut(&[u8; Image::SIDE])) {
+        self.rows(z.0.into_iter(), row);
     }
 
     /// From the numbers of z in fixed point.
-    #[inline(always)]
-    pub(crate) fn rows_of(&self, z: impl Iterator<Item = i32>) -> Rows<'_> {
-        let mut rows = Rows { generator: self, h: [0; 128], y: 0 };
-        let x = self.quantize(z);
-        self.hidden(Kernel::best(), &[x], core::slice::from_mut(&mut rows.h));
-        rows
+    pub(crate) fn rows(&self, numbers: impl Iterator<Item = i32>, mut row: impl FnMut(&[u8; Image::SIDE])) {
+        let mut h3 = [0; 128];
+        self.hidden(Kernel::best(), &[self.quantize(numbers)], from_mut(&mut h3));
+        for y in 0..Image::SIDE {
+            row(&self.fc4.pixels_from(y * Image::SIDE, &h3, self.up));
+        }
     }
 
     /// z in steps of 1/128: noise from -1 up, the one-hot as 0 or 128.
@@ -127,27 +129,3 @@ impl Generator {
         self.fc3.leaky(kernel, &h2, h3, zero3); // (B, 128)
     }
 }
-
-/// The rows of an image from the top, each drawn when it is asked for: byte for byte those of [`Generator::draw`].
-pub struct Rows<'a> {
-    generator: &'a Generator,
-    /// The last hidden layer's outputs.
-    h: [u8; 128],
-    y: usize,
-}
-
-impl Iterator for Rows<'_> {
-    type Item = [u8; Image::SIDE];
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let row = self.generator.fc4.pixels_from(self.y * Image::SIDE, &self.h, self.generator.up)?;
-        self.y += 1;
-        Some(row)
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        (Image::SIDE - self.y, Some(Image::SIDE - self.y))
-    }
-}
-
-impl ExactSizeIterator for Rows<'_> {}

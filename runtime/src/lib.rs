@@ -33,14 +33,15 @@ pub fn generate(seed: u64) -> Image {
     GENERATOR.draw(&latent_of(seed))
 }
 
-/// The rows of the digit that a seed names: as [`generate`], in about 1 KB of stack.
+/// The digit that a seed names from its first row to its last, in about 1 KB of stack and no other memory.
 ///
 /// ```
-/// let rows: Vec<[u8; 28]> = runtime::generate_rows(42).collect();
-/// assert_eq!(rows.as_flattened(), runtime::generate(42).0);
+/// let mut pixels = vec![];
+/// runtime::generate_rows(42, |row: &[u8; 28]| pixels.extend(row));
+/// assert_eq!(pixels, runtime::generate(42).0);
 /// ```
-pub fn generate_rows(seed: u64) -> generator::Rows<'static> {
-    GENERATOR.rows_of(numbers_of(seed))
+pub fn generate_rows(seed: u64, row: impl FnMut(&[u8; Image::SIDE])) {
+    GENERATOR.rows(numbers_of(seed), row);
 }
 
 /// The digits of many seeds, byte for byte those of [`generate`], in less time. The longer slice's rest is left alone.

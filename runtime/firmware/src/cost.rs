@@ -10,13 +10,13 @@ use crate::host::{Stream, exit};
 const SEEDS: u64 = 16;
 
 /// Writes images to standard output, and to standard error what one costs.
-pub fn report<Rows: Iterator<Item = [u8; 28]>>(rows: impl Fn(u64) -> Rows) -> ! {
+pub fn report(generate: impl Fn(u64, &mut dyn FnMut(&[u8; 28]))) -> ! {
     let draw = || {
-        for row in rows(black_box(42)) {
+        generate(black_box(42), &mut |row| {
             black_box(row);
-        }
+        })
     };
-    let stack = deepest(&draw);
+    let stack = deepest(draw);
     let clock = Clock::start();
     draw();
     let ticks = clock.ticks();
@@ -24,16 +24,14 @@ pub fn report<Rows: Iterator<Item = [u8; 28]>>(rows: impl Fn(u64) -> Rows) -> ! 
     error.line("stack", stack);
     error.line("ticks", ticks);
     for seed in 0..SEEDS {
-        for row in rows(seed) {
-            out.write(&row);
-        }
+        generate(seed, &mut |row| out.write(row));
     }
     exit()
 }
 
 /// Bytes of stack below the caller's own that `work` reaches.
 #[inline(never)]
-fn deepest(work: &dyn Fn()) -> u32 {
+fn deepest(work: impl Fn()) -> u32 {
     /// More than anything here takes.
     const DEPTH: usize = 8192;
     const PAINT: u8 = 0xa5;

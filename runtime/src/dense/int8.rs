@@ -105,23 +105,17 @@ impl<const G: usize, const O: usize> Dense<G, O> {
         self.forward(kernel, x, y, Pixel { up });
     }
 
-    /// The pixels from output `j` on, of one image; `None` where there are not as many. Always with the plain kernel.
-    pub(crate) fn pixels_from<const I: usize, const R: usize>(
-        &self,
-        j: usize,
-        x: &[u8; I],
-        up: i16,
-    ) -> Option<[u8; R]> {
+    /// The pixels from output `j` on, of one image; 0 beyond the last output. Always with the plain kernel.
+    pub(crate) fn pixels_from<const I: usize, const R: usize>(&self, j: usize, x: &[u8; I], up: i16) -> [u8; R] {
         const { assert!(I == 4 * G && R.is_multiple_of(ROW) && R <= O) };
         let mut y = [0; R];
         for (first, y) in (j..).step_by(ROW).zip(y.as_chunks_mut::<ROW>().0) {
-            if first > O - ROW {
-                return None;
+            if first <= O - ROW {
+                // SAFETY: plain integers need no instruction set, and first + ROW ≤ O.
+                unsafe { tile::<i32, I, G, O, 1, ROW>(self, x, y.as_mut_ptr(), first, Pixel { up }) }
             }
-            // SAFETY: plain integers need no instruction set, and first + ROW ≤ O.
-            unsafe { tile::<i32, I, G, O, 1, ROW>(self, x, y.as_mut_ptr(), first, Pixel { up }) }
         }
-        Some(y)
+        y
     }
 
     fn forward<const I: usize>(&self, kernel: Kernel, x: &[[u8; I]], y: &mut [[u8; O]], finish: impl Finish) {
@@ -285,21 +279,19 @@ trait Sums: Copy {
 
 impl Sums for i32 {
     const LANES: usize = 1;
-    type Inputs = [u8; 4];
+    type Inputs = plain::Inputs;
     #[inline(always)]
     unsafe fn zero() -> Self {
         0
     }
     #[inline(always)]
-    unsafe fn splat(x: [u8; 4]) -> [u8; 4] {
-        x
+    unsafe fn splat(x: [u8; 4]) -> plain::Inputs {
+        plain::inputs(x)
     }
     #[inline(always)]
-    unsafe fn dot(self, w: *const [i8; 4], x: [u8; 4]) -> Self {
+    unsafe fn dot(self, w: *const [i8; 4], x: plain::Inputs) -> Self {
         // SAFETY: valid for one output, as the trait demands.
-        let w = unsafe { *w };
-        let product = |i: usize| w[i] as i32 * x[i] as i32;
-        self + product(0) + product(1) + product(2) + product(3)
+        plain::dot(self, unsafe { *w }, x)
     }
     type Words = [i16; 1];
     #[inline(always)]
@@ -308,6 +300,27 @@ impl Sums for i32 {
         unsafe { [rescale(self + *bias, *shift)].multiply([*scale]) }
     }
 }
+
+#[cfg(not(dsp))]
+mod plain {
+    pub type Inputs = [u8; 4];
+
+    #[inline(always)]
+    pub fn inputs(x: [u8; 4]) -> Inputs {
+        x
+    }
+
+    #[inline(always)]
+    pub fn dot(sum: i32, w: [i8; 4], x: Inputs) -> i32 {
+        let product = |i: usize| w[i] as i32 * x[i] as i32;
+        sum + product(0) + product(1) + product(2) + product(3)
+    }
+}
+
+/// Cortex-M's DSP extension: two products of 16 bits an instruction.
+#[cfg(dsp)]
+#[path = "dsp.rs"]
+mod plain;
 
 #[inline(always)]
 fn rescale(sum: i32, shift: i16) -> i16 {

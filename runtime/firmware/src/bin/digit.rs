@@ -7,7 +7,7 @@ use firmware::host::{Stream, exit};
 #[firmware::entry]
 fn main() -> ! {
     let terminal = Stream::out();
-    for row in runtime::int8::generate_rows(42) {
+    runtime::int8::generate_rows(42, |row| {
         for pixel in row {
             terminal.write(match pixel {
                 0..64 => b" .",
@@ -17,6 +17,6 @@ fn main() -> ! {
             });
         }
         terminal.write(b"\n");
-    }
+    });
     exit()
 }

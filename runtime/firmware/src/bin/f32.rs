@@ -4,5 +4,5 @@
 
 #[firmware::entry]
 fn main() -> ! {
-    firmware::cost::report(runtime::generate_rows)
+    firmware::cost::report(|seed, row| runtime::generate_rows(seed, row))
 }

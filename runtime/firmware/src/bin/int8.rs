@@ -4,5 +4,5 @@
 
 #[firmware::entry]
 fn main() -> ! {
-    firmware::cost::report(runtime::int8::generate_rows)
+    firmware::cost::report(|seed, row| runtime::int8::generate_rows(seed, row))
 }
