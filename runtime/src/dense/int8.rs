@@ -136,12 +136,14 @@ impl<const G: usize, const O: usize> Dense<G, O> {
     }
 }
 
-/// Outputs that one pass over the inputs takes together where an image is drawn in rows.
-const ROW: usize = 7;
+/// Outputs that one pass over the inputs takes together: as many sums as there are registers for.
+const TOGETHER: usize = if cfg!(dsp) { 4 } else { 16 };
+/// The same where an image is drawn in rows.
+const ROW: usize = if cfg!(dsp) { 4 } else { 14 };
 
 /// As in the f32 kernels: `single` columns of vectors for one image, `images` × `columns` for several.
 macro_rules! kernel {
-    ($name:ident, $sums:ty, single $single:literal, batch $images:literal x $columns:literal $(, $feature:literal)?) => {
+    ($name:ident, $sums:ty, single $single:tt, batch $images:literal x $columns:tt $(, $feature:literal)?) => {
         $(#[target_feature(enable = $feature)])?
         unsafe fn $name<const I: usize, const G: usize, const O: usize>(
             l: &Dense<G, O>,
@@ -155,7 +157,7 @@ macro_rules! kernel {
     };
 }
 
-kernel!(scalar, i32, single 16, batch 1 x 16);
+kernel!(scalar, i32, single TOGETHER, batch 1 x TOGETHER);
 #[cfg(target_arch = "x86_64")]
 kernel!(sse2, x86::Sse2, single 4, batch 4 x 1, "sse2");
 #[cfg(target_arch = "x86_64")]
@@ -240,15 +242,7 @@ unsafe fn tile<S: Sums, const I: usize, const G: usize, const O: usize, const N:
     // j + c·LANES + LANES ≤ O.
     unsafe {
         let weight = layer.weight.as_ptr().cast::<[i8; 4]>().add(j);
-        let mut sums = [[S::zero(); C]; N];
-        for g in 0..G {
-            for (n, sums) in sums.iter_mut().enumerate() {
-                let x = S::splat(*x.add(n).cast::<[u8; 4]>().add(g));
-                for (c, sum) in sums.iter_mut().enumerate() {
-                    *sum = sum.dot(weight.add(g * O + c * S::LANES), x);
-                }
-            }
-        }
+        let sums = S::sums::<G, O, N, C, I>(weight, x);
         for (n, sums) in sums.into_iter().enumerate() {
             for (c, sum) in sums.into_iter().enumerate() {
                 let j = j + c * S::LANES;
@@ -272,26 +266,78 @@ trait Sums: Copy {
     unsafe fn splat(x: [u8; 4]) -> Self::Inputs;
     /// Adds the four products for each output.
     unsafe fn dot(self, w: *const [i8; 4], x: Self::Inputs) -> Self;
+    /// [`sums`], where there is a better way.
+    #[inline(always)]
+    unsafe fn sums<const G: usize, const O: usize, const N: usize, const C: usize, const I: usize>(
+        weight: *const [i8; 4],
+        x: *const [u8; I],
+    ) -> [[Self; C]; N] {
+        // SAFETY: as the caller promises.
+        unsafe { sums::<Self, G, O, N, C, I>(weight, x) }
+    }
     type Words: Words;
     /// `(sum + bias) >> shift`, brought into i16, times `scale / 2^15`.
     unsafe fn rescale(self, bias: *const i32, shift: *const i16, scale: *const i16) -> Self::Words;
 }
 
+/// The products of the G groups of inputs, for C vectors of outputs and N images.
+///
+/// # Safety
+/// The CPU has the instructions of `S`; `weight` is valid for G rows of `C·LANES` outputs, O apart, and `x` for N rows.
+#[inline(always)]
+unsafe fn sums<S: Sums, const G: usize, const O: usize, const N: usize, const C: usize, const I: usize>(
+    weight: *const [i8; 4],
+    x: *const [u8; I],
+) -> [[S; C]; N] {
+    // SAFETY: as the caller promises; g < G, c < C, n < N.
+    unsafe {
+        let mut sums = [[S::zero(); C]; N];
+        for g in 0..G {
+            for (n, sums) in sums.iter_mut().enumerate() {
+                let x = S::splat(*x.add(n).cast::<[u8; 4]>().add(g));
+                for (c, sum) in sums.iter_mut().enumerate() {
+                    *sum = sum.dot(weight.add(g * O + c * S::LANES), x);
+                }
+            }
+        }
+        sums
+    }
+}
+
 impl Sums for i32 {
     const LANES: usize = 1;
-    type Inputs = plain::Inputs;
+    type Inputs = [u8; 4];
     #[inline(always)]
     unsafe fn zero() -> Self {
         0
     }
     #[inline(always)]
-    unsafe fn splat(x: [u8; 4]) -> plain::Inputs {
-        plain::inputs(x)
+    unsafe fn splat(x: [u8; 4]) -> [u8; 4] {
+        x
     }
     #[inline(always)]
-    unsafe fn dot(self, w: *const [i8; 4], x: plain::Inputs) -> Self {
+    unsafe fn dot(self, w: *const [i8; 4], x: [u8; 4]) -> Self {
         // SAFETY: valid for one output, as the trait demands.
-        plain::dot(self, unsafe { *w }, x)
+        let w = unsafe { *w };
+        let product = |i: usize| w[i] as i32 * x[i] as i32;
+        self + product(0) + product(1) + product(2) + product(3)
+    }
+    #[cfg(dsp)]
+    #[inline(always)]
+    unsafe fn sums<const G: usize, const O: usize, const N: usize, const C: usize, const I: usize>(
+        weight: *const [i8; 4],
+        x: *const [u8; I],
+    ) -> [[i32; C]; N] {
+        let mut sums = [[0; C]; N];
+        // SAFETY: as the caller promises; `sums` holds N·C numbers, and weights are aligned like the biases in their layer.
+        unsafe {
+            if N == 1 && C == 4 {
+                sums.as_mut_ptr().cast::<[i32; 4]>().write(dsp::four::<G, O>(weight.cast(), x.cast()));
+                sums
+            } else {
+                self::sums::<i32, G, O, N, C, I>(weight, x)
+            }
+        }
     }
     type Words = [i16; 1];
     #[inline(always)]
@@ -301,26 +347,66 @@ impl Sums for i32 {
     }
 }
 
-#[cfg(not(dsp))]
-mod plain {
-    pub type Inputs = [u8; 4];
+/// Four outputs of one image by Cortex-M's DSP extension, which multiplies both halves of a word at once: inputs 0 and 2 of a
+/// group, then 1 and 3.
+#[cfg(dsp)]
+mod dsp {
+    use core::arch::asm;
 
+    /// # Safety
+    /// As for [`super::sums`]; `weight` is aligned to words.
     #[inline(always)]
-    pub fn inputs(x: [u8; 4]) -> Inputs {
-        x
-    }
-
-    #[inline(always)]
-    pub fn dot(sum: i32, w: [i8; 4], x: Inputs) -> i32 {
-        let product = |i: usize| w[i] as i32 * x[i] as i32;
-        sum + product(0) + product(1) + product(2) + product(3)
+    pub unsafe fn four<const G: usize, const O: usize>(weight: *const u32, x: *const u32) -> [i32; 4] {
+        const { assert!(G > 0 && 4 * O < 4096) };
+        let [mut a, mut b, mut c, mut d] = [0; 4];
+        // SAFETY: reads G words of inputs, and of G rows of weights the first four words. (A sum that overflows would show in the
+        // flag Q; no layer's sum can.)
+        unsafe {
+            asm!(
+                "2:",
+                "ldr {t}, [{x}], #4",
+                "uxtb16 {even}, {t}",
+                "uxtb16 {odd}, {t}, ror #8",
+                "ldrd {t}, {u}, [{w}]",
+                "sxtb16 {v}, {t}",
+                "sxtb16 {t}, {t}, ror #8",
+                "smlad {a}, {v}, {even}, {a}",
+                "sxtb16 {v}, {u}",
+                "smlad {a}, {t}, {odd}, {a}",
+                "sxtb16 {u}, {u}, ror #8",
+                "smlad {b}, {v}, {even}, {b}",
+                "smlad {b}, {u}, {odd}, {b}",
+                "ldrd {t}, {u}, [{w}, #8]",
+                "sxtb16 {v}, {t}",
+                "sxtb16 {t}, {t}, ror #8",
+                "smlad {c}, {v}, {even}, {c}",
+                "sxtb16 {v}, {u}",
+                "smlad {c}, {t}, {odd}, {c}",
+                "sxtb16 {u}, {u}, ror #8",
+                "smlad {d}, {v}, {even}, {d}",
+                "smlad {d}, {u}, {odd}, {d}",
+                "addw {w}, {w}, #{row}",
+                "cmp {x}, {end}",
+                "bne 2b",
+                x = inout(reg) x => _,
+                w = inout(reg) weight => _,
+                end = in(reg) x.add(G),
+                even = out(reg) _,
+                odd = out(reg) _,
+                t = out(reg) _,
+                u = out(reg) _,
+                v = out(reg) _,
+                a = inout(reg) a,
+                b = inout(reg) b,
+                c = inout(reg) c,
+                d = inout(reg) d,
+                row = const 4 * O,
+                options(pure, readonly, nostack),
+            )
+        }
+        [a, b, c, d]
     }
 }
-
-/// Cortex-M's DSP extension: two products of 16 bits an instruction.
-#[cfg(dsp)]
-#[path = "dsp.rs"]
-mod plain;
 
 #[inline(always)]
 fn rescale(sum: i32, shift: i16) -> i16 {
