@@ -36,7 +36,7 @@ pub fn generate(seed: u64) -> Image {
 /// The digit that a seed names from its first row to its last, in about 1 KB of stack and no other memory.
 ///
 /// ```
-/// let mut pixels = vec![];
+/// let mut pixels: Vec<u8> = vec![];
 /// runtime::generate_rows(42, |row: &[u8; 28]| pixels.extend(row));
 /// assert_eq!(pixels, runtime::generate(42).0);
 /// ```

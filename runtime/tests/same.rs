@@ -49,6 +49,22 @@ fn every_kernel_draws_the_same(
 }
 
 #[test]
+fn rows_are_those_of_the_image() {
+    fn rows(draw: impl FnOnce(&mut dyn FnMut(&[u8; Image::SIDE]))) -> Image {
+        let mut pixels: Vec<u8> = vec![];
+        draw(&mut |row| pixels.extend(row));
+        Image(pixels.try_into().expect("28 rows"))
+    }
+    for seed in 0..SEEDS / 100 {
+        let z = latent_of(seed);
+        assert_eq!(rows(|row| runtime::generate_rows(seed, row)), runtime::generate(seed), "{seed}");
+        assert_eq!(rows(|row| GENERATOR.draw_rows(&z, row)), GENERATOR.draw(&z), "{seed}");
+        assert_eq!(rows(|row| int8::generate_rows(seed, row)), int8::generate(seed), "{seed} in int8");
+        assert_eq!(rows(|row| int8::GENERATOR.draw_rows(&z, row)), int8::GENERATOR.draw(&z), "{seed} in int8");
+    }
+}
+
+#[test]
 fn a_batch_stops_where_either_side_ends() {
     let mut images = [Image::BLANK; 40];
     runtime::generate_batch(&[7; 33], &mut images);

@@ -16,5 +16,11 @@ extern "C" fn main() -> i32 {
     let digit = Digit::new(black_box(7)).and_then(|digit| runtime::generate_digit(black_box(1), digit));
     let walk = runtime::GENERATOR.draw(&Latent::from_numbers(&black_box([0.5; 100])));
     black_box((images, digit, walk, runtime::generate(black_box(42)), runtime::GENERATOR.draw_f32(&Latent::new(black_box(1)))));
+    runtime::generate_rows(black_box(7), |row| {
+        black_box(row);
+    });
+    runtime::GENERATOR.draw_rows(&Latent::new(black_box(8)), |row| {
+        black_box(row);
+    });
     0
 }

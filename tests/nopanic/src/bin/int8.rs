@@ -15,5 +15,11 @@ extern "C" fn main() -> i32 {
     int8::generate_batch(seeds, black_box(&mut images[..]));
     let digit = Digit::new(black_box(7)).and_then(|digit| int8::generate_digit(black_box(1), digit));
     black_box((images, digit, int8::generate(black_box(42))));
+    int8::generate_rows(black_box(7), |row| {
+        black_box(row);
+    });
+    int8::GENERATOR.draw_rows(&runtime::Latent::new(black_box(8)), |row| {
+        black_box(row);
+    });
     0
 }
