@@ -59,7 +59,7 @@ pub fn bench(runtime: &OnnxRuntime, batch: usize, steps: usize) -> Result<Figure
     })
 }
 
-/// The size of the data set that [`bench`] trains on.
+/// The size of the data set that [`bench()`] trains on.
 pub const IMAGES: usize = 6000;
 const WARM_UP: usize = 20;
 
