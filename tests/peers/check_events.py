@@ -1,9 +1,9 @@
-"""check_events.py RUN_FOLDER EPOCHS: TensorBoard reads from a run's event files what metrics.jsonl says, once each."""
+"""check_events.py RUN_FOLDER EPOCHS SCORED_EPOCH...: TensorBoard reads from a run's event files what metrics.jsonl says, once each."""
 import io, json, os, sys
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-folder, epochs = sys.argv[1], int(sys.argv[2])
+folder, epochs, *scored = sys.argv[1], *map(int, sys.argv[2:])
 metrics = [json.loads(line) for line in open(os.path.join(folder, "metrics.jsonl"))]
 assert [m["epoch"] for m in metrics] == list(range(1, epochs + 1)), metrics
 events = EventAccumulator(folder, size_guidance={"scalars": 0, "images": 0})
@@ -12,7 +12,7 @@ tags = {"loss/d": "d_loss", "loss/g": "g_loss", "probability/d_real": "d_real", 
         "samples/variety": "variety", "speed/steps_per_second": "steps_per_second"}
 tags["score/frechet_distance"] = "frechet_distance"
 assert set(events.Tags()["scalars"]) == set(tags), events.Tags()
-assert [m["epoch"] for m in metrics if "frechet_distance" in m] == sorted({*range(10, epochs + 1, 10), epochs})
+assert [m["epoch"] for m in metrics if "frechet_distance" in m] == scored, metrics
 for tag, key in tags.items():
     seen = [(e.step, e.value) for e in events.Scalars(tag)]
     expected = [(m["step"], m[key]) for m in metrics if key in m]

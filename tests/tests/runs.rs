@@ -1,11 +1,14 @@
 //! Runs that are stopped, killed, resumed, spoilt and crowded.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tests::{digits, peers_python, program, run};
+use trainer::checkpoint;
+use trainer::run::RunConfig;
 
 const EPOCHS: &str = "30";
 
@@ -81,6 +84,9 @@ fn a_run_killed_at_20_random_moments_ends_in_the_bytes_of_one_that_was_not() {
         progress.push(metrics.lines().count());
     }
     println!("epochs recorded when the kills came: {progress:?}");
+    // Of an epoch, the metrics come before the checkpoint: at most that one is to be taken again.
+    let goes_on = progress.windows(2).all(|pair| pair[1] + 1 >= pair[0]) && progress[19] > 5;
+    assert!(goes_on, "a resumed run began anew: {progress:?}");
     succeeds(&mut go_on());
     assert!(generator(&killed) == generator(&whole), "the killed run ended in another generator");
     assert!(generator(&killed) == fs::read(killed.with_extension("onnx")).unwrap());
@@ -91,6 +97,15 @@ fn a_run_killed_at_20_random_moments_ends_in_the_bytes_of_one_that_was_not() {
             .count()
     };
     assert_eq!(leftovers("checkpoints") + leftovers("samples") + leftovers("."), 0);
+    check_events(&killed, EPOCHS, &["10", "20", "30"]);
+}
+
+/// TensorBoard, PIL and `metrics.jsonl` agree on a run of so many epochs, scored after some.
+fn check_events(run_dir: &Path, epochs: &str, scored: &[&str]) {
+    let Some(python) = peers_python() else { return };
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/check_events.py");
+    let (output, stderr) = run(Command::new(python).arg(script).arg(run_dir).arg(epochs).args(scored));
+    assert!(output.status.success(), "{stderr}");
 }
 
 #[test]
@@ -105,18 +120,29 @@ fn ctrl_c_ends_a_run_with_a_checkpoint_and_a_word_on_how_to_go_on() {
     assert!(Command::new("kill").args(["-INT", &trainer.id().to_string()]).status().unwrap().success());
     let output = trainer.wait_with_output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.success(), "{stderr}");
+    assert_eq!(output.status.code(), Some(130), "{stderr}"); // as of a shell's command that SIGINT ended
     let expected = format!("go on with --resume {}", stopped.display());
     assert!(stderr.contains("stopped after step ") && stderr.contains(&expected), "{stderr}");
     succeeds(&mut resume(&stopped, &[]));
     assert!(generator(&stopped) == generator(&whole), "the stopped run ended in another generator");
 
-    let Some(python) = peers_python() else { return };
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/check_events.py");
-    for run_dir in [&whole, &stopped] {
-        let (output, stderr) = run(Command::new(&python).arg(&script).arg(run_dir).arg("12"));
-        assert!(output.status.success(), "{stderr}");
+    [&whole, &stopped].iter().for_each(|run_dir| check_events(run_dir, "12", &["10", "12"]));
+}
+
+#[test]
+fn a_second_ctrl_c_ends_a_trainer_that_is_slow_to_stop() {
+    let (folder, data) = workshop();
+    let run_dir = folder.path().join("run");
+    // A step of 2,000 images and an epoch's end after it take longer than the second signal.
+    let mut command = train(&data, &run_dir, "100000");
+    let mut trainer = command.args(["--batch", "2000"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while !run_dir.join("samples/epoch-001.png").exists() {
+        std::thread::sleep(Duration::from_millis(5));
     }
+    let interrupt = format!("kill -INT {0}; kill -INT {0}", trainer.id());
+    assert!(Command::new("sh").args(["-c", &interrupt]).status().unwrap().success());
+    assert_eq!(trainer.wait().unwrap().code(), Some(130));
+    succeeds(&mut resume(&run_dir, &["--epochs", "100000", "--dry-run"]));
 }
 
 #[test]
@@ -127,6 +153,7 @@ fn a_run_may_be_extended_and_is_then_the_longer_run() {
     succeeds(&mut train(&data, &short, "2"));
     succeeds(&mut resume(&short, &["--epochs", "4"]));
     assert!(generator(&short) == generator(&long));
+    check_events(&short, "4", &["2", "4"]); // each run scores its last epoch
     fails(&mut resume(&short, &["--epochs", "3"]), &["--epochs", "at least the 4", "3 found"]);
     let (table, _) = run(program("trainer").arg("compare").args([&long, &short]));
     let table = String::from_utf8(table.stdout).unwrap();
@@ -165,7 +192,7 @@ fn what_contradicts_a_run_or_spoils_it_is_refused_and_nothing_good_is_lost() {
         fails(&mut resume(&good, &[]), &[name, "a whole checkpoint expected, a damaged one found", "delete it"]);
     }
     fs::copy(newest_checkpoint(&other), &checkpoint).unwrap();
-    fails(&mut resume(&good, &[]), &["a checkpoint of plan", "0.001"]);
+    fails(&mut resume(&good, &[]), &["a checkpoint of another run: --lr 0.001 (the run has 0.002)"]);
     assert!(kept() == before);
 
     // As the error said: without the damaged checkpoint the run goes on from the one before.
@@ -193,11 +220,20 @@ fn a_run_folder_serves_one_trainer_at_a_time() {
 fn a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoints() {
     let (folder, data) = workshop();
     let run_dir = folder.path().join("run");
-    // One step an epoch; the first leaves weights so large that the second's losses overflow.
-    let mut command = train(&data, &run_dir, "9");
-    let expected = ["last good checkpoint is", "step-000000001.ckpt", "step 2: d_loss is", "try --lr below"];
-    fails(command.args(["--lr", "5e7", "--batch", "100000"]), &expected);
-    assert!(newest_checkpoint(&run_dir).ends_with("step-000000001.ckpt"));
+    let mut command = train(&data, &run_dir, "2");
+    let expected = ["before its first checkpoint", "not finite", "begin a new run with --lr below 50000000"];
+    fails(command.args(["--lr", "5e7"]), &expected);
+
+    // A run that is about to burst: its weights are so large that the next step's losses overflow.
+    let run_dir = folder.path().join("bursting");
+    succeeds(&mut train(&data, &run_dir, "1"));
+    let (path, plan) = (newest_checkpoint(&run_dir), RunConfig::read(&run_dir).unwrap().plan);
+    let mut state = checkpoint::read(&path, &plan).unwrap();
+    state.tensors.iter_mut().flatten().for_each(|weight| *weight *= 1e12);
+    checkpoint::save(&path, &plan, &state).unwrap();
+    let expected = ["last checkpoint is", "step-000000032.ckpt", "step 33: d_loss is", "a new run with --lr below"];
+    fails(&mut resume(&run_dir, &["--epochs", "2"]), &expected);
+    assert_eq!(checkpoint::read(&newest_checkpoint(&run_dir), &plan).unwrap(), state);
 }
 
 #[test]
@@ -227,23 +263,77 @@ fn a_full_disk_is_an_error_and_the_last_checkpoint_stays_good() {
 
 #[test]
 fn the_library_does_what_the_program_does() {
-    use trainer::train::{Config, Engine, Folder, Plan};
+    use trainer::session::Device;
+    use trainer::train::{Config, Engine, Folder, Observer, Plan, Step};
+    /// Stops on an epoch's last step.
+    struct Stop(u64);
+    impl Observer for Stop {
+        fn step(&mut self, step: &Step) -> ControlFlow<()> {
+            if step.step == self.0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        }
+    }
     let (folder, data) = workshop();
     let (by_program, by_library) = (folder.path().join("program"), folder.path().join("library"));
     succeeds(&mut train(&data, &by_program, "2"));
     let config = Config {
-        plan: Plan { epochs: 2, seed: 5, ..Plan::seed_recipe() },
-        data: data.to_str().unwrap().parse().unwrap(),
-        engine: Engine { device: Some(trainer::session::Device::Cpu), threads: Some(1), offline: false },
-        out: None,
-        step_graph: None,
+        engine: Engine { device: Some(Device::Cpu), threads: Some(1), ..Engine::default() },
         folder: Folder::New(by_library.clone()),
-        checkpoints: 3,
-        score_every: 10,
+        ..Config::new(Plan { epochs: 2, seed: 5, ..Plan::seed_recipe() }, data.to_str().unwrap().parse().unwrap())
     };
-    let outcome = trainer::train::train(&config, &mut ()).unwrap();
+    let outcome = trainer::train::train(&config, &mut Stop(32)).unwrap();
+    assert_eq!((outcome.finished, outcome.state.step), (false, 32));
+    let outcome = trainer::train::train(&Config::resume(by_library.clone()).unwrap(), &mut ()).unwrap();
     assert!(outcome.finished);
     assert!(generator(&by_library) == generator(&by_program));
+    check_events(&by_library, "2", &["2"]);
+}
+
+#[test]
+fn a_run_goes_on_as_it_was_begun_but_for_the_options_given() {
+    let (folder, data) = workshop();
+    let run_dir = folder.path().join("run");
+    succeeds(train(&data, &run_dir, "2").args(["--checkpoints", "1", "--score-every", "1"]));
+    let config = || fs::read_to_string(run_dir.join("config.json")).unwrap();
+    let begun = config();
+    succeeds(program("trainer").arg("--resume").arg(&run_dir).args(["--epochs", "4"]));
+    let checkpoints: Vec<_> = fs::read_dir(run_dir.join("checkpoints")).unwrap().map(|e| e.unwrap().path()).collect();
+    assert_eq!(checkpoints.len(), 2, "the newest and the best expected: {checkpoints:?}");
+    check_events(&run_dir, "4", &["1", "2", "3", "4"]);
+    assert_eq!(config(), begun.replace("\"epochs\": 2", "\"epochs\": 4"));
+    let said = succeeds(&mut resume(&run_dir, &["--threads", "2", "--epochs", "5"]));
+    assert!(said.contains("warning: this run was on cpu, --threads 1 and goes on on cpu, --threads 2"), "{said}");
+}
+
+#[test]
+fn damaged_metrics_are_named_and_a_line_cut_short_is_written_again() {
+    let (folder, data) = workshop();
+    let run_dir = folder.path().join("run");
+    succeeds(&mut train(&data, &run_dir, "3"));
+    let path = run_dir.join("metrics.jsonl");
+    let whole = fs::read_to_string(&path).unwrap();
+    let lines: Vec<&str> = whole.lines().collect();
+    fs::write(&path, format!("{}\n{}\n{}\n", lines[0], &lines[1][..9], lines[2])).unwrap();
+    fails(&mut resume(&run_dir, &[]), &["metrics.jsonl", "line 2"]);
+    fs::write(&path, &whole[..whole.len() - 9]).unwrap();
+    fs::remove_file(newest_checkpoint(&run_dir)).unwrap();
+    succeeds(&mut resume(&run_dir, &[]));
+    check_events(&run_dir, "3", &["3"]);
+}
+
+#[test]
+fn scores_need_test_images() {
+    let (folder, data) = workshop();
+    let run_dir = folder.path().join("run");
+    for (kind, head) in [
+        ("images-idx3", &[0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 28, 0, 0, 0, 28][..]),
+        ("labels-idx1", &[0, 0, 8, 1, 0, 0, 0, 1]),
+    ] {
+        let len = if kind == "images-idx3" { 784 } else { 1 };
+        fs::write(data.join(format!("t10k-{kind}-ubyte")), [head, &vec![0; len]].concat()).unwrap();
+    }
+    fails(&mut train(&data, &run_dir, "1"), &["at least 2 test images", "1 found", "--score-every 0"]);
+    assert!(!run_dir.exists());
+    succeeds(train(&data, &run_dir, "1").args(["--score-every", "0"]));
 }
 
 #[test]

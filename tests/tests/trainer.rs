@@ -1,17 +1,16 @@
 //! The `trainer` program as its users meet it.
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
-use tests::{mnist, peers_python, program, run};
+use tests::{digits, mnist, peers_python, program, run};
 
-/// The real MNIST's files in a new folder, for a test to spoil.
-fn copy_of(mnist: &Path) -> tempfile::TempDir {
+/// A new folder with a small data set.
+fn small_data() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    for file in fs::read_dir(mnist).unwrap().map(|f| f.unwrap()) {
-        fs::copy(file.path(), folder.path().join(file.file_name())).unwrap();
-    }
+    digits(folder.path(), 60);
     folder
 }
 
@@ -78,58 +77,50 @@ fn refuses(data: &Path, more: &[&str], expected: &[&str]) {
 
 #[test]
 fn spoilt_data_is_refused_with_the_file_and_what_is_wrong_with_it() {
-    let Some(mnist) = mnist() else { return };
-    type Spoil = fn(&Path);
-    const IMAGES: &str = "train-images-idx3-ubyte.gz";
+    const IMAGES: &str = "train-images-idx3-ubyte";
+    type Spoil = fn(&mut Vec<u8>);
     let cases: &[(Spoil, &[&str])] = &[
-        (|d| fs::remove_file(d.join(IMAGES)).unwrap(), &["train-images-idx3-ubyte"]),
-        (|d| fs::write(d.join(IMAGES), "").unwrap(), &[IMAGES, "empty"]),
-        (
-            |d| {
-                let whole = fs::read(d.join(IMAGES)).unwrap();
-                fs::write(d.join(IMAGES), &whole[..whole.len() / 2]).unwrap();
-            },
-            &[IMAGES, "gzip"],
-        ),
-        (|d| spoil_raw(d, |raw| raw.truncate(1000)), &["train-images-idx3-ubyte", "47040016", "1000"]),
-        (|d| spoil_raw(d, |raw| raw[2] = 9), &["train-images-idx3-ubyte", "magic"]),
-        (|d| spoil_raw(d, |raw| raw[7] ^= 1), &["train-images-idx3-ubyte", "60001"]),
-        (|d| spoil_raw(d, |raw| raw.clear()), &["train-images-idx3-ubyte", "empty"]),
+        (|raw| raw.truncate(1000), &[IMAGES, "47056", "1000"]),
+        (|raw| raw[2] = 9, &[IMAGES, "magic"]),
+        (|raw| raw[7] ^= 1, &[IMAGES, "61"]),
+        (|raw| raw.clear(), &[IMAGES, "empty"]),
     ];
+    let data = small_data();
+    let path = data.path().join(IMAGES);
+    let whole = fs::read(&path).unwrap();
     for (spoil, expected) in cases {
-        let data = copy_of(&mnist);
-        spoil(data.path());
+        let mut raw = whole.clone();
+        spoil(&mut raw);
+        fs::write(&path, raw).unwrap();
         refuses(data.path(), &[], expected);
     }
+    fs::remove_file(&path).unwrap();
+    refuses(data.path(), &[], &[IMAGES]);
+    let mut packer = flate2::write::GzEncoder::new(vec![], flate2::Compression::fast());
+    packer.write_all(&whole).unwrap();
+    let gzip = packer.finish().unwrap();
+    fs::write(path.with_extension("gz"), &gzip[..gzip.len() / 2]).unwrap();
+    refuses(data.path(), &[], &["train-images-idx3-ubyte.gz", "gzip"]);
     refuses(Path::new("no/such/folder"), &[], &["no/such/folder"]);
-}
-
-/// Replaces the gzipped training images by raw ones, spoilt.
-fn spoil_raw(folder: &Path, spoil: impl Fn(&mut Vec<u8>)) {
-    let gz = folder.join("train-images-idx3-ubyte.gz");
-    let mut raw = vec![];
-    std::io::copy(&mut flate2::read::GzDecoder::new(fs::File::open(&gz).unwrap()), &mut raw).unwrap();
-    spoil(&mut raw);
-    fs::write(folder.join("train-images-idx3-ubyte"), raw).unwrap();
-    fs::remove_file(gz).unwrap();
 }
 
 #[test]
 fn options_that_make_no_sense_are_refused_before_any_work() {
-    let Some(mnist) = mnist() else { return };
-    refuses(&mnist, &["--batch", "0"], &["--batch", "at least 1", "0 found"]);
-    refuses(&mnist, &["--lr", "0"], &["--lr", "above 0", "0 found"]);
-    refuses(&mnist, &["--threads", "0"], &["--threads", "at least 1"]);
-    let (output, stderr) = run(program("trainer").args(["--epochs", "0", "--data"]).arg(&mnist));
+    let data = small_data();
+    let data = data.path();
+    refuses(data, &["--batch", "0"], &["--batch", "at least 1", "0 found"]);
+    refuses(data, &["--lr", "0"], &["--lr", "above 0", "0 found"]);
+    refuses(data, &["--threads", "0"], &["--threads", "at least 1"]);
+    let (output, stderr) = run(program("trainer").args(["--epochs", "0", "--data"]).arg(data));
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr.contains("--epochs: at least 1 expected, 0 found"), "{stderr}");
 }
 
 #[test]
 fn an_out_that_cannot_be_written_is_found_before_training() {
-    let Some(mnist) = mnist() else { return };
+    let data = small_data();
     for out in ["no/such/folder/g.onnx", "/proc/g.onnx", "."] {
-        let (output, stderr) = run(train(&mnist, Path::new(out), &["--epochs", "100000"]).arg("--offline"));
+        let (output, stderr) = run(train(data.path(), Path::new(out), &["--epochs", "100000"]).arg("--offline"));
         assert_eq!(output.status.code(), Some(1), "{out}: {stderr}");
         assert!(stderr.starts_with("error: --out: "), "{stderr}");
     }
@@ -137,10 +128,10 @@ fn an_out_that_cannot_be_written_is_found_before_training() {
 
 #[test]
 fn cuda_asked_for_and_not_there_is_an_error_that_says_what_is_missing() {
-    let Some(mnist) = mnist() else { return };
+    let data = small_data();
     if Path::new("/dev/nvidia0").exists() {
         eprintln!("skipped: this machine has a GPU");
         return;
     }
-    refuses(&mnist, &["--device", "cuda"], &["--device cuda", "CUDA"]);
+    refuses(data.path(), &["--device", "cuda"], &["--device cuda", "CUDA"]);
 }

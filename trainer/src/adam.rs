@@ -8,6 +8,7 @@ use crate::onnx::Type;
 /// The step size α and the decay rates β₁ and β₂ of the moments.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Adam {
+    #[serde(rename = "lr")]
     pub alpha: f64,
     pub beta1: f64,
     pub beta2: f64,

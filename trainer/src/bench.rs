@@ -11,7 +11,7 @@ use crate::mnist::Dataset;
 use crate::onnx::Type;
 use crate::random;
 use crate::session::{OnnxRuntime, Stepper, Timed};
-use crate::train::{Plan, Training, draw, initial_state, sample_latents, steps_per_epoch};
+use crate::train::{Plan, Training, draw, initial_state, sample_latents};
 
 /// Medians over the steps of one run; the peak was measured in turns with them.
 pub struct Figures {
@@ -29,7 +29,6 @@ pub struct Figures {
 
 /// Measures on a data set of noise, which costs what MNIST costs.
 pub fn bench(runtime: &OnnxRuntime, batch: usize, steps: usize) -> Result<Figures> {
-    const IMAGES: usize = 6000;
     let recipe = Recipe::seed();
     let graph = StepGraph::new(&recipe, batch, IMAGES);
     let mut images = vec![0; IMAGES * PIXELS];
@@ -60,6 +59,8 @@ pub fn bench(runtime: &OnnxRuntime, batch: usize, steps: usize) -> Result<Figure
     })
 }
 
+/// The size of the data set that [`bench()`] trains on.
+pub const IMAGES: usize = 6000;
 const WARM_UP: usize = 20;
 
 impl Figures {
@@ -109,8 +110,8 @@ pub struct Estimate {
     pub memory_mb: f64,
 }
 
-/// Sets a run up and takes a few of its steps.
-pub fn estimate(plan: &Plan, data: &Dataset, runtime: &OnnxRuntime) -> Result<Estimate> {
+/// Sets a run up of which `done` steps lie behind, and takes a few.
+pub fn estimate(plan: &Plan, data: &Dataset, runtime: &OnnxRuntime, done: u64) -> Result<Estimate> {
     let mut training = Training::new(plan, data, runtime, initial_state(plan.seed))?;
     let mut times = vec![];
     let mut last = Instant::now();
@@ -120,14 +121,14 @@ pub fn estimate(plan: &Plan, data: &Dataset, runtime: &OnnxRuntime) -> Result<Es
         if times.len() < 200 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
     let step_s = median(&mut times);
-    let steps = plan.epochs * steps_per_epoch(data.len(), plan.batch);
+    let steps = plan.steps(data.len())? - done;
     let tensors = data.images.len() * 2 + 8 * state_specs().iter().map(|s| s.len()).sum::<usize>();
     let resident = std::fs::read_to_string("/proc/self/status").ok().and_then(|status| {
         let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
         line.split_whitespace().nth(1)?.parse::<f64>().ok()
     });
     Ok(Estimate {
-        time: Duration::from_secs_f64(step_s * steps as f64),
+        time: Duration::try_from_secs_f64(step_s * steps as f64).unwrap_or(Duration::MAX),
         step_ms: step_s * 1e3,
         memory_mb: resident.map_or(tensors as f64 / 1e6, |kib| kib * 1024.0 / 1e6),
     })

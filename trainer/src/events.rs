@@ -18,7 +18,7 @@ use crate::train::Epoch;
 pub struct Events(File);
 
 impl Events {
-    /// A new file in `folder`; what older ones there say of steps after `step` is void.
+    /// A new file in `folder`, which goes on after `step`; what older ones there say of later steps is void.
     pub fn create(folder: &Path, step: u64) -> Result<Self> {
         let seconds = now();
         let path = (0..).map(|n| folder.join(format!("events.out.tfevents.{:010}.{n}.trainer", seconds as u64)));
@@ -28,7 +28,8 @@ impl Events {
         let start = SessionLog { status: 1 };
         let wall_time = seconds;
         events.write(&Event { wall_time, file_version: Some("brain.Event:2".into()), ..Event::default() })?;
-        events.write(&Event { wall_time, step: step as i64, session_log: Some(start), ..Event::default() })?;
+        // TensorBoard drops what it has of this step and those after it.
+        events.write(&Event { wall_time, step: step as i64 + 1, session_log: Some(start), ..Event::default() })?;
         Ok(events)
     }
 

@@ -16,15 +16,18 @@ pub const PIXELS: usize = 784;
 /// The slope of LeakyReLU below zero.
 pub const SLOPE: f32 = 0.2;
 
-/// What a training step is made of.
+/// What a training step is made of. As JSON its fields have the names of the trainer's options.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Recipe {
+    #[serde(rename = "recipe")]
     pub name: String,
+    #[serde(flatten)]
     pub adam: Adam,
     /// The probability of dropout after each hidden layer of both networks.
-    pub p_drop: f32,
+    #[serde(rename = "dropout")]
+    pub p_drop: f64,
     /// The target of real images in the discriminator's update (one-sided label smoothing).
-    pub real_target: f32,
+    pub real_target: f64,
 }
 
 impl Recipe {
@@ -111,7 +114,7 @@ impl StepGraph {
         let images = g.input("images", Type::U8, &[n, PIXELS]);
         let pick = g.input("pick", Type::I64, &[batch]);
         let z = g.input("z", Type::F32, &[2 * batch, LATENT]);
-        let masks = Masks::new(g, batch);
+        let (masks, p_drop) = (Masks::new(g, batch), recipe.p_drop as f32);
 
         g.scope("real/");
         let real = g.gather(images, pick);
@@ -128,12 +131,13 @@ impl StepGraph {
         // D: reals have the target 0.9, fakes 0. Both go through in one batch of 2B.
         g.scope("d_update/");
         let z_d = g.rows(z, 0, batch);
-        let fake = mlp(g, gen_, z_d, Some((&masks.g_for_d, recipe.p_drop)));
+        let fake = mlp(g, gen_, z_d, Some((&masks.g_for_d, p_drop)));
         let fake = g.tanh(fake); // (B, 784)
         let fake = g.detach(fake); // this update is D's alone
         let both = g.concat_rows(real, fake);
-        let logits = mlp(g, d, both, Some((&masks.d_on_both, recipe.p_drop))); // (2B, 1)
-        let target: Vec<f32> = (0..2 * batch).map(|r| if r < batch { recipe.real_target } else { 0.0 }).collect();
+        let logits = mlp(g, d, both, Some((&masks.d_on_both, p_drop))); // (2B, 1)
+        let target: Vec<f32> =
+            (0..2 * batch).map(|r| if r < batch { recipe.real_target as f32 } else { 0.0 }).collect();
         let target = g.constant("d_target", &[2 * batch, 1], &target);
         let d_loss = bce_sum(g, logits, target);
         let d_loss = g.div_by(d_loss, batch as f32);
@@ -144,10 +148,10 @@ impl StepGraph {
         // G: fresh fakes have the target 1 (the flipped label) in the eyes of the new D.
         g.scope("g_update/");
         let z_g = g.rows(z, batch, 2 * batch);
-        let fake = mlp(g, gen_, z_g, Some((&masks.g_for_g, recipe.p_drop)));
+        let fake = mlp(g, gen_, z_g, Some((&masks.g_for_g, p_drop)));
         let fake = g.tanh(fake);
         let d_new: Vec<Var> = d_next.iter().map(|n| n.0).collect();
-        let judged = mlp(g, &d_new, fake, Some((&masks.d_on_fake, recipe.p_drop))); // (B, 1)
+        let judged = mlp(g, &d_new, fake, Some((&masks.d_on_fake, p_drop))); // (B, 1)
         let one = g.scalar(1.0);
         let g_loss = bce_sum(g, judged, one);
         let g_loss = g.div_by(g_loss, batch as f32);

@@ -10,7 +10,7 @@ use crate::gan::{PIXELS, SLOPE, mlp, params};
 use crate::graph::{Graph, Var};
 use crate::mnist::Dataset;
 use crate::onnx::{self, Type};
-use crate::random;
+use crate::random::{self, stream};
 use crate::session::{Loaded, OnnxRuntime};
 
 /// Layer widths: pixels, two hidden layers, classes.
@@ -79,7 +79,7 @@ pub fn train(
     for (i, spec) in specs.iter().enumerate() {
         let fan_in = SIZES[i / 2] as f32;
         let mut tensor = vec![0.0; spec.len()];
-        random::uniform_into(&mut tensor, seed, 0, i as u64);
+        random::uniform_into(&mut tensor, seed, 0, stream::JUDGE_INIT + i as u64);
         tensor.iter_mut().for_each(|x| *x /= fan_in.sqrt());
         state.push(tensor);
     }
@@ -93,7 +93,7 @@ pub fn train(
         let mut session = runtime.load(&model.encode_to_vec())?;
         for _ in 0..epochs {
             random::order_into(&mut order, seed, epoch);
-            random::uniform_into(&mut moves, seed, epoch, 1000);
+            random::uniform_into(&mut moves, seed, epoch, stream::JUDGE_MOVES);
             let mut loss = 0.0;
             for (pick, moves) in order.chunks_exact(BATCH).zip(moves.chunks_exact(2 * BATCH)) {
                 let (mut images, mut target) = (vec![-1.0; BATCH * PIXELS], vec![0.0; BATCH * CLASSES]);

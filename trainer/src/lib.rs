@@ -3,18 +3,10 @@
 //! [`train::train`] does all that the `trainer` program does:
 //!
 //! ```no_run
-//! use trainer::train::{Config, Engine, Folder, Plan, train};
+//! use trainer::train::{Config, Plan, train};
 //!
-//! let config = Config {
-//!     plan: Plan { epochs: 5, ..Plan::seed_recipe() },
-//!     data: "mnist".parse()?,
-//!     engine: Engine::default(),
-//!     out: Some("g.onnx".into()),
-//!     step_graph: None,
-//!     folder: Folder::Next,
-//!     checkpoints: 3,
-//!     score_every: 10,
-//! };
+//! let plan = Plan { epochs: 5, ..Plan::seed_recipe() };
+//! let config = Config { out: Some("g.onnx".into()), ..Config::new(plan, "mnist".parse()?) };
 //! let outcome = train(&config, &mut ())?;
 //! println!("{} steps, in {}", outcome.state.step, outcome.folder.display());
 //! # anyhow::Ok(())

@@ -2,16 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result, bail, ensure};
-use clap::parser::ValueSource;
-use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use trainer::gan::Recipe;
+use anyhow::{Context, Result, ensure};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use trainer::mnist::Source;
-use trainer::report::{Style, Terminal, say};
-use trainer::run::{self, RunConfig};
+use trainer::report::{self, Style, Terminal, say};
+use trainer::run;
 use trainer::session::Device;
 use trainer::train::{Config, Engine, Folder, Plan, train};
 use trainer::{bench, checkpoint, judge};
@@ -43,40 +39,42 @@ enum Command {
 #[derive(Args)]
 struct Train {
     /// `mnist`, `fashion`, `kmnist` (from the cache, or downloaded), `demo` (drawn by the shipped generator: no MNIST), or
-    /// a folder with the four IDX files, gzipped or raw.
-    #[arg(long, default_value = "mnist", env = "MNIST_DIR")]
-    data: String,
-    /// Passes over the data set.
-    #[arg(long, default_value_t = 100)]
-    epochs: u64,
-    /// Images in a training step.
-    #[arg(long, default_value_t = 64)]
-    batch: usize,
-    /// Names the run: the same seed gives the same file.
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// Adam's step size for both networks.
-    #[arg(long, default_value_t = Recipe::seed().adam.alpha)]
-    lr: f64,
-    /// Where the generator goes.
-    #[arg(long, value_name = "FILE", default_value = "g.onnx")]
-    out: PathBuf,
+    /// a folder with the four IDX files, gzipped or raw [default: the folder in MNIST_DIR, else mnist].
+    #[arg(long)]
+    data: Option<String>,
+    /// Passes over the data set [default: 100].
+    #[arg(long)]
+    epochs: Option<u64>,
+    /// Images in a training step [default: 64].
+    #[arg(long)]
+    batch: Option<usize>,
+    /// Names the run: the same seed gives the same file [default: 0].
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Adam's step size for both networks [default: 0.002].
+    #[arg(long)]
+    lr: Option<f64>,
+    /// Where the generator goes [default: g.onnx].
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
     /// The run's folder [default: the next runs/NNNNN-recipe].
     #[arg(long, value_name = "DIR", conflicts_with = "resume")]
     run_dir: Option<PathBuf>,
-    /// Goes on with a run that was stopped or killed; `latest` is the newest in runs.
+    /// Goes on with a run that was stopped or killed, as it was begun but for the options given; `latest` is the newest in
+    /// runs.
     #[arg(long, value_name = "DIR|latest")]
     resume: Option<PathBuf>,
-    /// How many checkpoints stay in the run's folder, beside the best by score.
-    #[arg(long, value_name = "K", default_value_t = 3)]
-    checkpoints: usize,
-    /// Epochs from one score (the Fréchet distance in the judge's features) to the next; 0 is never.
-    #[arg(long, value_name = "EPOCHS", default_value_t = 10)]
-    score_every: u64,
+    /// How many checkpoints stay in the run's folder, beside the best by score [default: 3].
+    #[arg(long, value_name = "K")]
+    checkpoints: Option<usize>,
+    /// Epochs from one score (the Fréchet distance in the judge's features) to the next; 0 is never [default: 10].
+    #[arg(long, value_name = "EPOCHS")]
+    score_every: Option<u64>,
     /// Writes the graph of the training step too, to look at in Netron.
     #[arg(long, value_name = "FILE")]
     write_step_graph: Option<PathBuf>,
-    /// Says what would be done, with what, and how long it would take; then stops.
+    /// Says what would be done, with what, and how long it would take; then stops. Data and ONNX Runtime are fetched where
+    /// they are missing.
     #[arg(long)]
     dry_run: bool,
     /// Nothing but warnings and errors.
@@ -107,8 +105,8 @@ struct Bench {
 #[derive(Args)]
 struct JudgeArgs {
     /// As for training.
-    #[arg(long, default_value = "mnist", env = "MNIST_DIR")]
-    data: String,
+    #[arg(long)]
+    data: Option<String>,
     /// Names the initial parameters and the order of the images.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -121,10 +119,10 @@ struct JudgeArgs {
 
 #[derive(Args)]
 struct EngineArgs {
-    /// Where the training step runs.
-    #[arg(long, value_enum, default_value_t = DeviceChoice::Auto)]
-    device: DeviceChoice,
-    /// CPU threads [default: two, or one on a machine of one core].
+    /// Where the training step runs [default: auto].
+    #[arg(long, value_enum)]
+    device: Option<DeviceChoice>,
+    /// CPU threads; another number changes the last bits of the generator [default: two, or one on a machine of one core].
     #[arg(long)]
     threads: Option<usize>,
     /// Never fetch anything.
@@ -142,111 +140,124 @@ enum DeviceChoice {
 
 impl EngineArgs {
     fn engine(&self) -> Engine {
-        let device = match self.device {
+        let mut engine = Engine::default();
+        self.apply(&mut engine);
+        engine
+    }
+
+    fn apply(&self, engine: &mut Engine) {
+        let device = self.device.map(|device| match device {
             DeviceChoice::Auto => None,
             DeviceChoice::Cpu => Some(Device::Cpu),
             DeviceChoice::Cuda => Some(Device::Cuda),
-        };
-        Engine { device, threads: self.threads, offline: self.offline }
+        });
+        set(&mut engine.device, device);
+        set(&mut engine.threads, self.threads.map(Some));
+        engine.offline |= self.offline;
     }
 }
 
 fn main() -> ExitCode {
-    let matches = Cli::command().get_matches();
-    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let cli = Cli::parse();
     let result = match cli.command {
-        Some(Command::Bench(args)) => run_bench(&args),
-        Some(Command::Judge(args)) => run_judge(&args),
-        Some(Command::Compare { runs }) => run::compare(&runs).map(|table| say(&table)),
-        None => run_train(&cli.train, &matches),
+        Some(Command::Bench(args)) => run_bench(&args).map(|()| ExitCode::SUCCESS),
+        Some(Command::Judge(args)) => run_judge(&args).map(|()| ExitCode::SUCCESS),
+        Some(Command::Compare { runs }) => run::compare(&runs).map(|table| {
+            say(&table);
+            ExitCode::SUCCESS
+        }),
+        None => run_train(&cli.train),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
 }
 
-fn run_train(args: &Train, matches: &ArgMatches) -> Result<()> {
-    let config = configure(args, matches)?;
+fn run_train(args: &Train) -> Result<ExitCode> {
+    let config = configure(args)?;
     if args.dry_run {
         return dry_run(&config);
     }
-    let stop = Arc::new(AtomicBool::new(false));
-    let on_ctrl_c = stop.clone();
-    ctrlc::set_handler(move || on_ctrl_c.store(true, Ordering::Relaxed)).context("Ctrl-C cannot be handled")?;
     let style = match (args.quiet, args.json) {
         (true, _) => Style::Quiet,
         (_, true) => Style::Json,
         _ => Style::Plain,
     };
-    let outcome = train(&config, &mut Terminal::new(style, stop))?;
+    let outcome = train(&config, &mut Terminal::new(style, config.plan.epochs))?;
     let folder = outcome.folder.display();
     if !outcome.finished {
         eprintln!("stopped after step {}; go on with --resume {folder}", outcome.state.step);
-    } else if style == Style::Plain {
-        say(&format!("{} written; all of the run is in {folder}", args.out.display()));
+        return Ok(report::INTERRUPTED.into());
     }
-    Ok(())
+    if style == Style::Plain {
+        let out = config.out.as_deref().unwrap_or(Path::new("g.onnx")).display();
+        say(&format!("{out} written; all of the run is in {folder}"));
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The configuration that the options make, on top of that of the run to be resumed.
-fn configure(args: &Train, matches: &ArgMatches) -> Result<Config> {
-    let mut recipe = Recipe::seed();
-    recipe.adam.alpha = args.lr;
-    let plan = Plan { recipe, epochs: args.epochs, batch: args.batch, seed: args.seed };
-    let folder = args.run_dir.clone().map_or(Folder::Next, Folder::New);
-    let (out, engine) = (Some(args.out.clone()), args.engine.engine());
-    let (data, step_graph) = (args.data.parse()?, args.write_step_graph.clone());
-    let Train { checkpoints, score_every, .. } = *args;
-    let mut config = Config { plan, data, engine, out, step_graph, folder, checkpoints, score_every };
-    let Some(resume) = &args.resume else { return Ok(config) };
-
-    let resume = if resume == Path::new("latest") { run::latest(Path::new("runs"))? } else { resume.clone() };
-    let before = RunConfig::read(&resume).context("--resume")?;
-    let given = |option: &str| matches.value_source(option) == Some(ValueSource::CommandLine);
-    let Plan { recipe, batch, seed, epochs } = &before.plan;
-    let claims = [
-        ("lr", recipe.adam.alpha.to_string(), args.lr.to_string()),
-        ("batch", batch.to_string(), args.batch.to_string()),
-        ("seed", seed.to_string(), args.seed.to_string()),
-    ];
-    let contradictions: Vec<String> = (claims.iter())
-        .filter(|(option, before, now)| given(option) && before != now)
-        .map(|(option, before, now)| format!("--{option} {now} (the run has {before})"))
-        .collect();
-    ensure!(contradictions.is_empty(), "--resume: {} contradicts {}", contradictions.join(", "), resume.display());
-    let epochs = if given("epochs") { args.epochs } else { *epochs };
-    let done = run::read_metrics(&resume.join("metrics.jsonl"))?.len() as u64;
-    if epochs < done {
-        bail!("--epochs: at least the {done} that {} has behind it expected, {epochs} found", resume.display());
+fn configure(args: &Train) -> Result<Config> {
+    let mut config = match &args.resume {
+        Some(latest) if latest == Path::new("latest") => Config::resume(run::latest(Path::new("runs"))?)?,
+        Some(folder) => Config::resume(folder.clone()).context("--resume")?,
+        None => {
+            let out = Some("g.onnx".into());
+            Config { out, ..Config::new(Plan::seed_recipe(), source(None)?) }
+        }
+    };
+    let Plan { recipe, epochs, batch, seed } = &mut config.plan;
+    set(epochs, args.epochs);
+    set(batch, args.batch);
+    set(seed, args.seed);
+    set(&mut recipe.adam.alpha, args.lr);
+    set(&mut config.checkpoints, args.checkpoints);
+    set(&mut config.score_every, args.score_every);
+    set(&mut config.data, args.data.as_deref().map(str::parse).transpose()?);
+    config.out = args.out.clone().or(config.out);
+    config.step_graph = args.write_step_graph.clone();
+    if let Some(folder) = &args.run_dir {
+        config.folder = Folder::New(folder.clone());
     }
-    config.plan = Plan { epochs, ..before.plan };
-    if !given("data") {
-        config.data = before.data.parse::<Source>()?;
-    }
-    if !given("out") {
-        config.out = before.out;
-    }
-    config.folder = Folder::Resume(resume);
+    args.engine.apply(&mut config.engine);
     Ok(config)
 }
 
+fn set<T>(setting: &mut T, option: Option<T>) {
+    if let Some(value) = option {
+        *setting = value;
+    }
+}
+
+/// What `--data` names; without it, what `MNIST_DIR` does, else MNIST.
+fn source(data: Option<&str>) -> Result<Source> {
+    match (data, std::env::var("MNIST_DIR").ok().filter(|folder| !folder.is_empty())) {
+        (Some(data), _) => data.parse(),
+        (None, Some(folder)) => Ok(Source::Folder(folder.into())),
+        (None, None) => "mnist".parse(),
+    }
+}
+
 /// Prints the resolved configuration and what it would take.
-fn dry_run(config: &Config) -> Result<()> {
+fn dry_run(config: &Config) -> Result<ExitCode> {
     config.plan.check()?;
+    if let Some(out) = &config.out {
+        checkpoint::check_writable(out).context("--out")?;
+    }
     let mut hear = |line: &str| eprintln!("{line}");
     let (data, runtime) = trainer::train::open(&config.data, &config.engine, &mut hear)?;
-    let estimate = bench::estimate(&config.plan, &data, &runtime)?;
+    let before = run::standing(&config.folder, &config.plan, &data)?;
+    let done = before.and_then(|before| before.state).map_or(0, |state| state.step);
+    let estimate = bench::estimate(&config.plan, &data, &runtime, done)?;
     let (plan, recipe) = (&config.plan, &config.plan.recipe);
     say(&format!(
-        "recipe     {}\nepochs     {}\nbatch      {}\nseed       {}\nlr         {}\nbetas      {}, {}\nepsilon    {}\ndropout    {}\n\
-         real label {}\ndata       {} images of {} (sha256 {})\ndevice     {}, {} threads\nruntime    {}\nout        {}\n\
+        "recipe     {}\nepochs     {}\nsteps      {} ({done} done)\nbatch      {}\nseed       {}\nlr         {}\nbetas      {}, {}\nepsilon    {}\ndropout    {}\n\
+         real label {}\ndata       {} images of {} (sha256 {})\ndevice     {}, {} threads\nruntime    {}\nout        {}\nfolder     {}\n\
          memory     about {:.0} MB\ntime       about {} ({:.2} ms a step)",
         recipe.name,
         plan.epochs,
+        plan.steps(data.len())?,
         plan.batch,
         plan.seed,
         recipe.adam.alpha,
@@ -262,17 +273,21 @@ fn dry_run(config: &Config) -> Result<()> {
         runtime.threads,
         runtime.library,
         config.out.as_deref().unwrap_or(Path::new("-")).display(),
+        match &config.folder {
+            Folder::Next => "the next in runs".into(),
+            Folder::New(folder) | Folder::Resume(folder) => folder.display().to_string(),
+        },
         estimate.memory_mb,
         indicatif::HumanDuration(estimate.time),
         estimate.step_ms
     ));
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 fn run_judge(args: &JudgeArgs) -> Result<()> {
     checkpoint::check_writable(&args.out).context("--out")?;
     let mut hear = |line: &str| eprintln!("{line}");
-    let (data, runtime) = trainer::train::open(&args.data.parse()?, &args.engine.engine(), &mut hear)?;
+    let (data, runtime) = trainer::train::open(&source(args.data.as_deref())?, &args.engine.engine(), &mut hear)?;
     let (model, accuracy) = judge::train(&data, &runtime, args.seed, &mut hear)?;
     checkpoint::write_model(&args.out, &model)?;
     say(&format!("{} written: it tells {:.2} % of the test images", args.out.display(), 100.0 * accuracy));
@@ -280,7 +295,12 @@ fn run_judge(args: &JudgeArgs) -> Result<()> {
 }
 
 fn run_bench(args: &Bench) -> Result<()> {
-    ensure!(args.batch >= 1, "--batch: at least 1 expected, 0 found");
+    ensure!(
+        (1..=bench::IMAGES).contains(&args.batch),
+        "--batch: 1 to {} expected, {} found",
+        bench::IMAGES,
+        args.batch
+    );
     ensure!(args.steps >= 1, "--steps: at least 1 expected, 0 found");
     let runtime = args.engine.engine().open(&mut |line| eprintln!("{line}"))?;
     let figures = bench::bench(&runtime, args.batch, args.steps)?;

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use crate::download::{self, Patience, Pin, hex};
 use crate::gan::{LATENT, PIXELS};
-use crate::random;
+use crate::random::{self, stream};
 use crate::session::OnnxRuntime;
 
 /// Images of digits and what they show.
@@ -91,7 +91,7 @@ impl Dataset {
         const AT_ONCE: usize = 5000;
         let (mut z, mut all) = (vec![0.0; AT_ONCE * LATENT], Vec::with_capacity(70_000 * PIXELS));
         for part in 0..14 {
-            random::uniform_into(&mut z, 0, part, 0);
+            random::uniform_into(&mut z, 0, part, stream::DEMO);
             let drawn = generator.run(&[("z", &[AT_ONCE, LATENT], &z)])?;
             all.extend(drawn[0].iter().map(|x| (x * 127.5 + 127.5).round_ties_even() as u8));
         }

@@ -4,9 +4,31 @@
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 use rand_xoshiro::{SplitMix64, Xoshiro256PlusPlus};
 
+/// The streams, one for each thing that is drawn.
+pub mod stream {
+    /// A step's z.
+    pub const Z: u64 = 0;
+    /// A step's dropout masks.
+    pub const KEEP: u64 = 1;
+    /// The z of the samples.
+    pub const SAMPLES: u64 = 2;
+    /// The z that scores are drawn from.
+    pub const SCORE: u64 = 3;
+    /// The z of the demo's digits.
+    pub const DEMO: u64 = 4;
+    /// The first of the initial parameters', one for each tensor.
+    pub const INIT: u64 = 100;
+    /// An epoch's order of the data set.
+    pub const ORDER: u64 = u64::MAX;
+    /// The first of the judge's initial parameters'; the judge is no part of a run, so that these may be those of others.
+    pub const JUDGE_INIT: u64 = 0;
+    /// How far the judge's training images are moved in an epoch.
+    pub const JUDGE_MOVES: u64 = 1000;
+}
+
 /// Fills `out` with a permutation of 0 ≤ i < len, the batch order of an epoch.
 pub fn order_into(out: &mut [i64], seed: u64, epoch: u64) {
-    let rng = &mut generator(seed, epoch, ORDER);
+    let rng = &mut generator(seed, epoch, stream::ORDER);
     out.iter_mut().zip(0..).for_each(|(x, i)| *x = i);
     for i in (1..out.len()).rev() {
         out.swap(i, below(rng, i as u64 + 1) as usize);
@@ -24,7 +46,7 @@ pub fn uniform_into(out: &mut [f32], seed: u64, step: u64, stream: u64) {
 }
 
 /// Fills `out` with dropout masks: 0 with probability `p_drop`, to the nearest 2⁻¹⁶, else 1.
-pub fn keep_masks_into(out: &mut [u8], seed: u64, step: u64, stream: u64, p_drop: f32) {
+pub fn keep_masks_into(out: &mut [u8], seed: u64, step: u64, stream: u64, p_drop: f64) {
     let rng = &mut generator(seed, step, stream);
     let threshold = (p_drop * 65536.0).round() as u32;
     // Drawing and comparing in turns of 256, for the comparison is then a vector operation.
@@ -37,9 +59,6 @@ pub fn keep_masks_into(out: &mut [u8], seed: u64, step: u64, stream: u64, p_drop
         out.iter_mut().zip(&bits).for_each(|(x, &bits)| *x = u8::from(u32::from(bits) >= threshold));
     }
 }
-
-/// The stream of batch orders; the callers' streams are small numbers.
-const ORDER: u64 = u64::MAX;
 
 fn generator(seed: u64, step: u64, stream: u64) -> Xoshiro256PlusPlus {
     let mix = |x: u64| SplitMix64::seed_from_u64(x).next_u64();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
-use crate::train::{Epoch, Observer, Plan, Step};
+use crate::train::{Epoch, Observer, Step};
 
 /// How much is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub enum Style {
     Quiet,
 }
 
-/// Reports to the terminal, and stops the run when `stop` is set.
+/// Reports to the terminal, and stops the run at Ctrl-C; a second one ends the program at once.
 pub struct Terminal {
     style: Style,
     stop: Arc<AtomicBool>,
@@ -30,9 +30,14 @@ pub struct Terminal {
     drawn: Instant,
 }
 
+/// The exit code of a program that Ctrl-C ended.
+pub const INTERRUPTED: u8 = 130;
+
 impl Terminal {
-    pub fn new(style: Style, stop: Arc<AtomicBool>) -> Self {
-        Self { style, stop, epochs: 0, bar: ProgressBar::hidden(), drawn: Instant::now() }
+    /// For a run of so many epochs.
+    pub fn new(style: Style, epochs: u64) -> Self {
+        let (stop, drawn) = (Arc::new(AtomicBool::new(false)), Instant::now());
+        Self { style, stop, epochs, bar: ProgressBar::hidden(), drawn }
     }
 }
 
@@ -43,8 +48,17 @@ impl Observer for Terminal {
         }
     }
 
-    fn start(&mut self, plan: &Plan, steps_per_epoch: u64, done: u64) {
-        self.epochs = plan.epochs;
+    fn start(&mut self, steps: u64, done: u64) {
+        // Not before: until there are steps to finish, Ctrl-C may end the program as it ends any other.
+        let stop = self.stop.clone();
+        let handler = ctrlc::set_handler(move || {
+            if stop.swap(true, Ordering::Relaxed) {
+                std::process::exit(INTERRUPTED.into());
+            }
+        });
+        if let Err(why) = handler {
+            self.say(&format!("warning: Ctrl-C will end the run without a checkpoint: {why}"));
+        }
         if self.style == Style::Plain && std::io::stderr().is_terminal() {
             let style = ProgressStyle::with_template("{msg} [{bar:30}] {percent:>3} % | {speed} | {eta} left")
                 .expect("a valid template")
@@ -52,7 +66,7 @@ impl Observer for Terminal {
                 .with_key("speed", |state: &ProgressState, f: &mut dyn std::fmt::Write| {
                     let _ = write!(f, "{:.0} steps/s", state.per_sec());
                 });
-            self.bar = ProgressBar::new(plan.epochs * steps_per_epoch).with_style(style).with_position(done);
+            self.bar = ProgressBar::new(steps).with_style(style).with_position(done);
             self.bar.reset_eta();
         }
     }

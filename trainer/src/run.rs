@@ -21,46 +21,56 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint;
 use crate::events::Events;
 use crate::gan::StepGraph;
-use crate::mnist::Dataset;
+use crate::mnist::{Dataset, Source};
 use crate::picture;
-use crate::session::{OnnxRuntime, TrainState};
-use crate::train::{Config, Epoch, Folder, Plan};
+use crate::session::{Device, OnnxRuntime, TrainState};
+use crate::train::{Config, Engine, Epoch, Folder, Plan, steps_per_epoch};
 
 /// The folder of one run, locked against a second trainer.
 pub struct Run {
     folder: PathBuf,
     config: RunConfig,
-    checkpoints: usize,
     history: Vec<Epoch>,
     metrics: File,
     events: Events,
     _lock: File,
 }
 
-/// `config.json`.
+/// `config.json`: what was asked for, which a run that goes on asks for again, and what it met.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunConfig {
     pub plan: Plan,
-    /// What `--data` said.
+    /// What `--data` said; folders and files are absolute.
     pub data: String,
+    pub engine: Engine,
+    pub out: Option<PathBuf>,
+    pub checkpoints: usize,
+    pub score_every: u64,
     pub data_name: String,
     pub data_sha256: String,
-    pub out: Option<PathBuf>,
-    pub device: String,
+    /// The device that it runs on.
+    pub device: Device,
     pub trainer_version: String,
 }
 
 impl RunConfig {
-    pub fn new(config: &Config, data: &Dataset, runtime: &OnnxRuntime) -> Self {
-        Self {
+    fn new(config: &Config, data: &Dataset, runtime: &OnnxRuntime) -> Result<Self> {
+        let source = match &config.data {
+            Source::Folder(folder) => Source::Folder(std::path::absolute(folder)?),
+            named => named.clone(),
+        };
+        Ok(Self {
             plan: config.plan.clone(),
-            data: config.data.to_string(),
+            data: source.to_string(),
+            engine: Engine { threads: Some(runtime.threads), ..config.engine },
+            out: config.out.as_ref().map(std::path::absolute).transpose()?,
+            checkpoints: config.checkpoints,
+            score_every: config.score_every,
             data_name: data.name.clone(),
             data_sha256: data.sha256.clone(),
-            out: config.out.clone(),
-            device: runtime.device.to_string(),
+            device: runtime.device,
             trainer_version: env!("CARGO_PKG_VERSION").into(),
-        }
+        })
     }
 
     /// That of a run folder.
@@ -81,59 +91,46 @@ impl Run {
     /// # Errors
     /// When the folder is taken, in use, not a run's, or of another plan or data set; or its checkpoint is damaged.
     pub fn open(
-        folder: &Folder,
-        config: RunConfig,
-        checkpoints: usize,
+        config: &Config,
+        data: &Dataset,
+        runtime: &OnnxRuntime,
         say: &mut dyn FnMut(&str),
     ) -> Result<(Self, Option<TrainState>)> {
-        let (path, resumed) = match folder {
-            Folder::Next => (next_folder(Path::new("runs"), &config.plan.recipe.name)?, false),
+        let path = match &config.folder {
+            Folder::Next => next_folder(Path::new("runs"), &config.plan.recipe.name)?,
             Folder::New(path) => {
                 fs::create_dir_all(path).with_context(|| format!("--run-dir: {}: cannot be made", path.display()))?;
-                (path.clone(), false)
+                path.clone()
             }
-            Folder::Resume(path) => (path.clone(), true),
+            Folder::Resume(path) => path.clone(),
         };
         let lock = lock(&path)?;
-        if resumed {
-            let before = RunConfig::read(&path)?;
-            ensure!(
-                Plan { epochs: 0, ..before.plan.clone() } == Plan { epochs: 0, ..config.plan.clone() },
-                "{}: a run of plan {:?} expected, one of {:?} found",
-                path.display(),
-                config.plan,
-                before.plan
-            );
-            ensure!(
-                before.data_sha256 == config.data_sha256,
-                "--data: the run in {} was trained on {} with sha256 {}, this is {} with {}",
-                path.display(),
-                before.data_name,
-                before.data_sha256,
-                config.data_name,
-                config.data_sha256
-            );
+        let before = standing(&config.folder, &config.plan, data)?;
+        let config = RunConfig::new(config, data, runtime)?;
+        if let Some(Standing { config: before, checkpoint, .. }) = &before {
             remove_leftovers(&path);
-        } else if path.join("config.json").exists() {
-            bail!("--run-dir: {} holds a run already; go on with it by --resume, or name another", path.display());
+            checkpoint.iter().for_each(|file| say(&format!("going on from {}", file.display())));
+            // Both show in the last bits of a sum.
+            let place = |run: &RunConfig| format!("{}, --threads {}", run.device, run.engine.threads.unwrap_or(1));
+            if place(before) != place(&config) {
+                say(&format!(
+                    "warning: this run was on {} and goes on on {}: its generator will not be, byte for byte, that of a \
+                     run on one of them alone",
+                    place(before),
+                    place(&config)
+                ));
+            }
         }
+        let state = before.and_then(|before| before.state);
         for below in ["samples", "checkpoints"] {
             fs::create_dir_all(path.join(below)).with_context(|| format!("{}: cannot be made", path.display()))?;
         }
         checkpoint::write(&path.join("config.json"), &serde_json::to_vec_pretty(&config)?)?;
-
-        let state = match newest_checkpoint(&path)? {
-            Some(file) if resumed => {
-                say(&format!("going on from {}", file.display()));
-                Some(checkpoint::read(&file, &config.plan)?)
-            }
-            _ => None,
-        };
         let done = state.as_ref().map_or(0, |s| s.step);
         let history = read_metrics(&path.join("metrics.jsonl"))?.into_iter().filter(|e| e.step <= done).collect();
         let metrics = write_metrics(&path.join("metrics.jsonl"), &history)?;
         let events = Events::create(&path, done)?;
-        Ok((Self { folder: path, config, checkpoints, history, metrics, events, _lock: lock }, state))
+        Ok((Self { folder: path, config, history, metrics, events, _lock: lock }, state))
     }
 
     pub fn folder(&self) -> &Path {
@@ -181,7 +178,7 @@ impl Run {
         let path = self.folder.join("checkpoints").join(format!("step-{:09}.ckpt", state.step));
         checkpoint::save(&path, &self.config.plan, state)?;
         let mut all = checkpoints(&self.folder)?;
-        all.truncate(all.len().saturating_sub(self.checkpoints.max(1)));
+        all.truncate(all.len().saturating_sub(self.config.checkpoints.max(1)));
         all.iter().try_for_each(fs::remove_file).with_context(|| self.cannot_write("checkpoints"))
     }
 
@@ -198,7 +195,7 @@ impl Run {
             ("lr", plan.recipe.adam.alpha.to_string()),
             ("data", self.config.data_name.clone()),
             ("data_sha256", self.config.data_sha256.clone()),
-            ("device", self.config.device.clone()),
+            ("device", self.config.device.to_string()),
             ("trainer_version", self.config.trainer_version.clone()),
             ("final_d_loss", d_loss.to_string()),
             ("final_g_loss", g_loss.to_string()),
@@ -210,9 +207,9 @@ impl Run {
     }
 
     /// What to say of a run that broke down.
-    pub fn last_good(&self) -> String {
+    pub fn broke_down(&self) -> String {
         match newest_checkpoint(&self.folder) {
-            Ok(Some(path)) => format!("the run broke down; its last good checkpoint is {}", path.display()),
+            Ok(Some(path)) => format!("the run broke down; its last checkpoint is {}", path.display()),
             _ => "the run broke down before its first checkpoint".into(),
         }
     }
@@ -226,12 +223,12 @@ impl Run {
     }
 }
 
-/// The newest numbered folder below `runs`.
+/// The newest numbered folder below `runs` that holds a run.
 ///
 /// # Errors
 /// When there is none.
 pub fn latest(runs: &Path) -> Result<PathBuf> {
-    let newest = numbered(runs).into_iter().max();
+    let newest = numbered(runs).into_iter().filter(|(_, path)| path.join("config.json").exists()).max();
     newest.map(|(_, path)| path).ok_or_else(|| anyhow!("--resume latest: no run found in {}", runs.display()))
 }
 
@@ -242,8 +239,12 @@ pub fn read_metrics(path: &Path) -> Result<Vec<Epoch>> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
         Err(e) => return Err(e).with_context(|| format!("{}: cannot be read", path.display())),
     };
-    // A line that a killed run left half written counts as not written.
-    Ok(text.lines().map_while(|line| serde_json::from_str(line).ok()).collect())
+    // A last line that a killed run left half written counts as not written.
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    let parse = |(i, line)| {
+        serde_json::from_str(line).with_context(|| format!("{}: line {}: an epoch expected", path.display(), i + 1))
+    };
+    whole.lines().enumerate().map(parse).collect()
 }
 
 fn write_metrics(path: &Path, history: &Vec<Epoch>) -> Result<File> {
@@ -254,6 +255,45 @@ fn write_metrics(path: &Path, history: &Vec<Epoch>) -> Result<File> {
     }
     checkpoint::write(path, text.as_bytes())?;
     OpenOptions::new().append(true).open(path).with_context(|| format!("{}: cannot be written", path.display()))
+}
+
+/// Where a run stands that is to go on.
+pub struct Standing {
+    pub config: RunConfig,
+    /// The newest, and the state in it.
+    pub checkpoint: Option<PathBuf>,
+    pub state: Option<TrainState>,
+}
+
+/// Looks whether a plan fits a folder, and changes nothing; `None` is a run that begins.
+///
+/// # Errors
+/// See [`Run::open`].
+pub fn standing(folder: &Folder, plan: &Plan, data: &Dataset) -> Result<Option<Standing>> {
+    let folder = match folder {
+        Folder::Resume(folder) => folder,
+        Folder::New(folder) if folder.join("config.json").exists() => {
+            bail!("--run-dir: {} holds a run already; go on with it by --resume, or name another", folder.display())
+        }
+        _ => return Ok(None),
+    };
+    let (name, before) = (folder.display(), RunConfig::read(folder)?);
+    let contradictions = plan.contradictions(&before.plan);
+    ensure!(contradictions.is_empty(), "--resume: {} contradicts {name}", contradictions.join(", "));
+    ensure!(
+        before.data_sha256 == data.sha256,
+        "--data: the run in {name} was trained on {} with sha256 {}, this is {} with {}",
+        before.data_name,
+        before.data_sha256,
+        data.name,
+        data.sha256
+    );
+    let checkpoint = newest_checkpoint(folder)?;
+    let state = checkpoint.as_ref().map(|file| checkpoint::read(file, plan)).transpose()?;
+    let begun = state.as_ref().map_or(0, |state| state.step.div_ceil(steps_per_epoch(data.len(), plan.batch)));
+    let epochs = plan.epochs;
+    ensure!(epochs >= begun, "--epochs: at least the {begun} that {name} has begun expected, {epochs} found");
+    Ok(Some(Standing { config: before, checkpoint, state }))
 }
 
 fn next_folder(runs: &Path, recipe: &str) -> Result<PathBuf> {

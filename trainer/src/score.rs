@@ -7,7 +7,7 @@ use prost::Message;
 use crate::gan::LATENT;
 use crate::judge::{FEATURES, Judge};
 use crate::onnx;
-use crate::random;
+use crate::random::{self, stream};
 use crate::session::OnnxRuntime;
 
 /// How many images a score is made of.
@@ -19,15 +19,12 @@ pub fn draw(runtime: &OnnxRuntime, generator: &onnx::Model, seed: u64) -> Result
     let mut generator = runtime.load(&generator.encode_to_vec())?;
     let (mut z, mut images) = (vec![0.0; AT_ONCE * LATENT], vec![]);
     for part in 0..SAMPLES / AT_ONCE {
-        random::uniform_into(&mut z, seed, part as u64, STREAM);
+        random::uniform_into(&mut z, seed, part as u64, stream::SCORE);
         let drawn = generator.run(&[("z", &[AT_ONCE, LATENT], &z)])?;
         images.extend(drawn[0].iter().map(|x| (x * 127.5 + 127.5).round_ties_even() as u8));
     }
     Ok(images)
 }
-
-/// The stream of random numbers that scores are drawn from, apart from those of training.
-const STREAM: u64 = 3;
 
 /// The Gaussian that features (n, 128) would have come from: their mean and covariance.
 pub struct Gaussian {

@@ -12,6 +12,7 @@ use ort::session::builder::SessionBuilder;
 use ort::session::{IoBinding, Session};
 use ort::value::{DynTensor, PrimitiveTensorElementType, Tensor};
 use prost::Message;
+use serde::{Deserialize, Serialize};
 
 use crate::gan::{LATENT, PIXELS, StepGraph, sampler, state_specs};
 use crate::graph::Graph;
@@ -19,7 +20,8 @@ use crate::onnx;
 use crate::onnxruntime;
 
 /// Where a session runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Device {
     Cpu,
     Cuda,
@@ -167,7 +169,11 @@ fn load(cuda: bool, offline: bool, say: &mut dyn FnMut(&str)) -> Result<(Environ
     }
     let mut refused = vec![];
     for candidate in onnxruntime::locate(cuda, offline, say) {
-        let candidate = candidate?;
+        let candidate = match candidate {
+            Ok(candidate) => candidate,
+            Err(why) if refused.is_empty() => return Err(why),
+            Err(why) => bail!("{why:#} (what was found does not load: {})", refused.join("; ")),
+        };
         match ort::init_from(&candidate.path) {
             Ok(builder) => {
                 let environment = builder.with_name("trainer").with_telemetry(false).build()?;
@@ -177,7 +183,7 @@ fn load(cuda: bool, offline: bool, say: &mut dyn FnMut(&str)) -> Result<(Environ
             Err(why) => refused.push(format!("{}: {why}", candidate.source)),
         }
     }
-    bail!("no ONNX Runtime could be loaded: {}", refused.join("; "))
+    bail!("no usable ONNX Runtime found: {}", refused.join("; "))
 }
 
 /// A model of f32 inputs and outputs, run on the host's data.

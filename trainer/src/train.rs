@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint;
@@ -12,7 +12,7 @@ use crate::gan::{LATENT, PIXELS, Recipe, StepGraph, state_specs};
 use crate::judge::Judge;
 use crate::mnist::{Dataset, Source};
 use crate::onnx::Type;
-use crate::random;
+use crate::random::{self, stream};
 use crate::run::{Run, RunConfig};
 use crate::score::{self, Scorer};
 use crate::session::{Device, Feed, Metrics, OnnxRuntime, Stepper, TrainState};
@@ -20,6 +20,7 @@ use crate::session::{Device, Feed, Metrics, OnnxRuntime, Stepper, TrainState};
 /// A run, wholly determined: the same plan on the same data gives the same generator.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
+    #[serde(flatten)]
     pub recipe: Recipe,
     /// Passes over the data set.
     pub epochs: u64,
@@ -44,10 +45,33 @@ impl Plan {
         ensure!(alpha > 0.0 && alpha.is_finite(), "--lr: a number above 0 expected, {alpha} found");
         Ok(())
     }
+
+    /// How many steps the plan takes over `n` images.
+    ///
+    /// # Errors
+    /// When there are more than can be counted.
+    pub fn steps(&self, n: usize) -> Result<u64> {
+        let per_epoch = steps_per_epoch(n, self.batch);
+        let most = i64::MAX as u64 / per_epoch.max(1); // the step graph counts in i64
+        ensure!(self.epochs <= most, "--epochs: at most {most} expected, {} found", self.epochs);
+        Ok(self.epochs * per_epoch)
+    }
+
+    /// Where this plan is not that of a `run` to go on with, in the words of the options: `--lr 0.1 (the run has
+    /// 0.002)`. The number of epochs may differ.
+    pub fn contradictions(&self, run: &Plan) -> Vec<String> {
+        let [ours, theirs] = [self, run].map(|plan| serde_json::to_value(plan).unwrap_or_default());
+        let ours = ours.as_object().into_iter().flatten().filter(|(key, _)| *key != "epochs");
+        let plain = |value: &serde_json::Value| value.as_str().map_or(value.to_string(), str::to_string);
+        ours.filter(|(key, value)| theirs.get(key) != Some(value))
+            .map(|(key, value)| (key.replace('_', "-"), plain(value), plain(&theirs[key])))
+            .map(|(option, ours, theirs)| format!("--{option} {ours} (the run has {theirs})"))
+            .collect()
+    }
 }
 
-/// How the training step is run; the CPU's results do not depend on it.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// How the training step is run. Another device or number of threads is another order of sums, and so another generator.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Engine {
     /// `None` takes CUDA where it works, else the CPU.
     pub device: Option<Device>,
@@ -84,6 +108,25 @@ pub struct Config {
     pub score_every: u64,
 }
 
+impl Config {
+    /// A plan and its data; the rest is what most would want: a numbered folder in `runs`, three checkpoints, a score
+    /// every ten epochs.
+    pub fn new(plan: Plan, data: Source) -> Self {
+        let (engine, folder) = (Engine::default(), Folder::Next);
+        Self { plan, data, engine, out: None, step_graph: None, folder, checkpoints: 3, score_every: 10 }
+    }
+
+    /// What a run was asked for, to go on with it.
+    ///
+    /// # Errors
+    /// When the folder holds no run, or its configuration cannot be read.
+    pub fn resume(folder: PathBuf) -> Result<Self> {
+        let RunConfig { plan, data, engine, out, checkpoints, score_every, .. } = RunConfig::read(&folder)?;
+        let data = data.parse()?;
+        Ok(Self { plan, data, engine, out, step_graph: None, folder: Folder::Resume(folder), checkpoints, score_every })
+    }
+}
+
 /// Where a run lives.
 #[derive(Clone, Debug)]
 pub enum Folder {
@@ -100,8 +143,8 @@ pub trait Observer {
     /// Something that took time, was chosen, or is worth a warning.
     fn say(&mut self, _line: &str) {}
 
-    /// All is ready; `done` steps lie behind.
-    fn start(&mut self, _plan: &Plan, _steps_per_epoch: u64, _done: u64) {}
+    /// All is ready: of the run's `steps`, `done` lie behind.
+    fn start(&mut self, _steps: u64, _done: u64) {}
 
     /// After every step. `Break` stops the run, with a checkpoint to resume it from.
     fn step(&mut self, _step: &Step) -> ControlFlow<()> {
@@ -171,14 +214,19 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
     }
     let (data, runtime) = open(&config.data, &config.engine, &mut |line| observer.say(line))?;
     let plan = &config.plan;
+    let steps = plan.steps(data.len())?;
+    let test_images = data.test_images.len() / PIXELS;
+    ensure!(
+        config.score_every == 0 || test_images >= 2,
+        "--data: {}: at least 2 test images expected for scores, {test_images} found; --score-every 0 goes without",
+        data.name
+    );
     if let Some(path) = &config.step_graph {
         let graph = StepGraph::new(&plan.recipe, plan.batch.min(data.len()), data.len());
         checkpoint::write_model(path, &graph.model).context("--write-step-graph")?;
     }
-    let stored = RunConfig::new(config, &data, &runtime);
-    let (mut run, state) = Run::open(&config.folder, stored, config.checkpoints, &mut |line| observer.say(line))?;
+    let (mut run, state) = Run::open(config, &data, &runtime, &mut |line| observer.say(line))?;
     let state = state.unwrap_or_else(|| initial_state(plan.seed));
-    let per_epoch = steps_per_epoch(data.len(), plan.batch);
     observer.say(&format!(
         "{} images of {}, recipe {}, seed {}, on {} with {}; the run's folder is {}",
         data.len(),
@@ -189,17 +237,16 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
         runtime.library,
         run.folder().display()
     ));
-    observer.start(plan, per_epoch, state.step);
+    observer.start(steps, state.step);
 
-    let real_variety = variety(&unit_images(&data.images[..(16 * PIXELS).min(data.images.len())]));
+    let real_variety = variety(&unit_images(&data.images[..(16 * PIXELS).min(data.images.len())])).max(1e-3);
     let mut scorer = None;
     let mut training = Training::new(plan, &data, &runtime, state)?;
-    while training.step < plan.epochs * per_epoch {
+    while training.step < steps {
         let start = (Instant::now(), training.step);
-        let stopped = training.epoch(&mut |step| observer.step(step));
-        let stopped = stopped.with_context(|| run.last_good())?;
-        if stopped.is_break() {
-            let state = training.state()?;
+        let flow = training.epoch(&mut |step| observer.step(step)).with_context(|| run.broke_down())?;
+        if !training.step.is_multiple_of(training.per_epoch) {
+            let state = training.state().with_context(|| run.broke_down())?;
             run.checkpoint(&state)?;
             return Ok(Outcome { folder: run.folder().into(), finished: false, state });
         }
@@ -212,8 +259,8 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
                 epoch.epoch, epoch.variety, epoch.d_fake
             ));
         }
-        let last = training.step == plan.epochs * per_epoch;
-        let state = training.state()?;
+        let last = training.step == steps;
+        let state = training.state().with_context(|| run.broke_down())?;
         if config.score_every > 0 && (last || epoch.epoch.is_multiple_of(config.score_every)) {
             let scorer = match &mut scorer {
                 Some(scorer) => scorer,
@@ -224,6 +271,9 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
         }
         run.epoch(&epoch, training.stepper.sample()?, &state, last)?;
         observer.epoch(&epoch);
+        if flow.is_break() && !last {
+            return Ok(Outcome { folder: run.folder().into(), finished: false, state });
+        }
     }
     let state = training.state()?;
     run.finish(&state, config.out.as_deref())?;
@@ -293,8 +343,7 @@ impl<'a> Training<'a> {
             self.step += 1;
             let [d_loss, g_loss, ..] = metrics;
             if !(d_loss.is_finite() && g_loss.is_finite()) {
-                let alpha = recipe.adam.alpha;
-                bail!("step {}: d_loss is {d_loss} and g_loss is {g_loss}; try --lr below {alpha}", self.step);
+                return Err(self.diverged(format!("d_loss is {d_loss} and g_loss is {g_loss}")));
             }
             self.sums.iter_mut().zip(metrics).for_each(|(sum, m)| *sum += m as f64);
             let flow = on_step(&Step { step: self.step, epoch: epoch + 1, metrics });
@@ -326,16 +375,29 @@ impl<'a> Training<'a> {
     }
 
     /// All that is needed to go on from here.
+    ///
+    /// # Errors
+    /// When a number in it is not finite.
     pub fn state(&self) -> Result<TrainState> {
-        self.stepper.state(self.sums)
+        let state = self.stepper.state(self.sums)?;
+        match state.tensors.iter().zip(state_specs()).find(|(tensor, _)| tensor.iter().any(|x| !x.is_finite())) {
+            Some((_, spec)) => Err(self.diverged(format!("{} holds a number that is not finite", spec.name))),
+            None => Ok(state),
+        }
+    }
+
+    fn diverged(&self, how: String) -> anyhow::Error {
+        // Not by --resume: it would take the same steps again.
+        let lr = self.plan.recipe.adam.alpha;
+        anyhow!("step {}: {how}; begin a new run with --lr below {lr}", self.step)
     }
 }
 
 /// Fills what a step reads: the picked images, and the z and dropout masks of (seed, step).
 pub fn draw(feed: &mut Feed, recipe: &Recipe, pick: &[i64], seed: u64, step: u64) {
     feed.pick.copy_from_slice(pick);
-    random::uniform_into(feed.z, seed, step, Z);
-    random::keep_masks_into(feed.keep, seed, step, KEEP, recipe.p_drop);
+    random::uniform_into(feed.z, seed, step, stream::Z);
+    random::keep_masks_into(feed.keep, seed, step, stream::KEEP, recipe.p_drop);
 }
 
 /// How many steps an epoch over `n` images takes.
@@ -356,7 +418,7 @@ pub fn initial_state(seed: u64) -> TrainState {
                     fan_in = spec.shape[0]; // a bias has that of its weight, which stands before it
                 }
                 let bound = 1.0 / (fan_in as f32).sqrt();
-                random::uniform_into(&mut tensor, seed, 0, INIT + i as u64);
+                random::uniform_into(&mut tensor, seed, 0, stream::INIT + i as u64);
                 tensor.iter_mut().for_each(|x| *x *= bound);
             }
             tensor
@@ -368,7 +430,7 @@ pub fn initial_state(seed: u64) -> TrainState {
 /// The latents whose images show how a run comes along: 16 × (100,), the same after every epoch.
 pub fn sample_latents(seed: u64) -> Vec<f32> {
     let mut z = vec![0.0; 16 * LATENT];
-    random::uniform_into(&mut z, seed, 0, SAMPLES);
+    random::uniform_into(&mut z, seed, 0, stream::SAMPLES);
     z
 }
 
@@ -393,12 +455,6 @@ fn collapse(variety: f32, best_variety: f32, d_fake: f32) -> bool {
 fn unit_images(images: &[u8]) -> Vec<f32> {
     images.iter().map(|&pixel| pixel as f32 / 127.5 - 1.0).collect()
 }
-
-// The streams of random numbers that a run draws from, see `random`.
-const Z: u64 = 0;
-const KEEP: u64 = 1;
-const SAMPLES: u64 = 2;
-const INIT: u64 = 100;
 
 #[cfg(test)]
 mod tests {
