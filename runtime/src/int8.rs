@@ -39,7 +39,7 @@ pub fn generate(seed: u64) -> Image {
     GENERATOR.draw(&latent_of(seed))
 }
 
-/// As [`crate::generate_rows`], by the integer generator, in about 600 bytes of stack.
+/// As [`crate::generate_rows`], by the integer generator, in less than 1 KB of stack.
 pub fn generate_rows(seed: u64, row: impl FnMut(&[u8; Image::SIDE])) {
     GENERATOR.rows(numbers_of(seed), row);
 }
