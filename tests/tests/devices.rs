@@ -198,7 +198,7 @@ fn web_assembly_draws_the_hosts_digits() {
         }
         process.stdout.write(Buffer.concat(images));";
     let Some(tools) = tools() else { return };
-    let target = root().join("target/wasm");
+    let target = root().join("target/devices");
     let manifest = root().join("tests/wasm/Cargo.toml");
     let build = ["build", "--quiet", "--release", "--locked", "--target=wasm32-unknown-unknown", "--manifest-path"];
     passes(
