@@ -1,10 +1,10 @@
-//! The training step against PyTorch's, from the same parameters, images, z and dropout masks.
+//! The training steps against PyTorch's, from the same parameters, images, z and dropout masks.
 
 use std::io::Read;
 
 use flate2::read::GzDecoder;
 use rand_mt::Mt;
-use trainer::gan::{D_SIZES, G_SIZES, LATENT, Recipe, StepGraph, state_specs};
+use trainer::gan::{G_SIZES, LATENT, Recipe, StepGraph, state_specs};
 use trainer::mnist::Dataset;
 use trainer::session::{Device, OnnxRuntime, Stepper, TrainState};
 
@@ -21,13 +21,14 @@ fn the_first_steps_agree_with_pytorch() {
     let mut moved = moved.chunks(2).map(|b| i16::from_le_bytes([b[0], b[1]]) as f64 * 1e-7);
 
     let mut torch = Torch(Mt::new(golden["seed"].as_u64().unwrap() as u32));
-    let params: Vec<Vec<f32>> = [&D_SIZES, &G_SIZES].iter().flat_map(|sizes| torch.init(*sizes)).collect();
+    let recipe = Recipe::seed();
+    let params: Vec<Vec<f32>> = [&recipe.d_sizes()[..], &G_SIZES].iter().flat_map(|sizes| torch.init(sizes)).collect();
     let zeros = params.iter().chain(&params).map(|p| vec![0.0; p.len()]);
     let start =
         TrainState { tensors: params.iter().cloned().chain(zeros).collect(), step: 0, sums: Default::default() };
     let runtime = OnnxRuntime::open(Some(Device::Cpu), 1, false, &mut |_| ()).unwrap();
-    let graph = StepGraph::new(&Recipe::seed(), B, n);
-    let mut stepper = Stepper::new(&runtime, &[graph], &start, &data.images, &[0.0; LATENT]).unwrap();
+    let graph = StepGraph::new(&recipe, B, n, 20, false);
+    let mut stepper = Stepper::new(&runtime, &recipe, &[graph], &start, &data, &[0.0; LATENT]).unwrap();
     let order = torch.randperm(n);
 
     for step in 0..20 {
@@ -46,7 +47,9 @@ fn the_first_steps_agree_with_pytorch() {
         if step == 0 {
             let after = stepper.state(Default::default()).unwrap();
             let mut worst = 0f64;
-            for (spec, (before, after)) in state_specs().iter().zip(start.tensors.iter().zip(&after.tensors)).take(16) {
+            for (spec, (before, after)) in
+                state_specs(&recipe).iter().zip(start.tensors.iter().zip(&after.tensors)).take(16)
+            {
                 let columns = *spec.shape.last().unwrap();
                 let rows = spec.len() / columns;
                 for i in 0..spec.len() {
@@ -105,9 +108,77 @@ impl Torch {
         let mut draw = |sizes: &[usize]| -> Vec<Vec<u8>> {
             sizes[1..4].iter().map(|units| (0..B * units).map(|_| (self.rand() >= 0.2) as u8).collect()).collect()
         };
-        let [real, fake, gen_, g_d, g_g] = [&D_SIZES, &D_SIZES, &D_SIZES, &G_SIZES, &G_SIZES].map(|s| draw(s));
+        let [real, fake, gen_, g_d, g_g] = {
+            let d = Recipe::seed().d_sizes();
+            [&d[..], &d, &d, &G_SIZES, &G_SIZES].map(&mut draw)
+        };
         let both = real.into_iter().zip(fake).flat_map(|(r, f)| [r, f]);
         let all: Vec<u8> = both.chain(gen_).chain(g_d).chain(g_g).flatten().collect();
         keep.copy_from_slice(&all);
     }
+}
+
+/// R1's gradient goes through a gradient; PyTorch's double backward is in tests/golden/tuned.py.
+#[test]
+fn the_tuned_step_agrees_with_pytorchs_double_backward() {
+    const B: usize = 8;
+    let golden: serde_json::Value = serde_json::from_str(include_str!("../golden/tuned.json")).unwrap();
+    let noise = |j: i64, n: usize| -> Vec<f32> {
+        let x = (0..n as i64).map(|i| (i * 40503 + j * 9973 + (i * i % 65521) * 31) % 65536);
+        x.map(|x| x as f32 / 32768.0 - 1.0).collect()
+    };
+    let recipe = Recipe::tuned();
+    let (mut fan_in, mut made, mut tensors) = (0, [100, 200], Vec::<Vec<f32>>::new());
+    let specs = state_specs(&recipe);
+    for spec in specs.iter().take(specs.len() - 1) {
+        if spec.shape.len() == 2 {
+            fan_in = spec.shape[0];
+        }
+        tensors.push(match &spec.name[..2] {
+            net @ ("d." | "g.") => {
+                let at = &mut made[usize::from(net == "g.")];
+                *at += 1;
+                noise(*at - 1, spec.len()).iter().map(|x| x / (fan_in as f32).sqrt()).collect()
+            }
+            _ => vec![0.0; spec.len()],
+        });
+    }
+    let start = TrainState { tensors, step: 0, sums: Default::default() };
+    let images = noise(1, B * 784).iter().map(|x| ((x + 1.0) * 127.0).round_ties_even() as u8).collect();
+    let data = Dataset { images, labels: (0..B as u8).collect(), ..Dataset::default() };
+    let runtime = OnnxRuntime::open(Some(Device::Cpu), 1, false, &mut |_| ()).unwrap();
+    let graph = StepGraph::new(&recipe, B, B, 1000, true);
+    let mut stepper = Stepper::new(&runtime, &recipe, &[graph], &start, &data, &[0.0; LATENT]).unwrap();
+    let feed = stepper.feed(0);
+    feed.pick.iter_mut().zip(0..).for_each(|(pick, i)| *pick = i);
+    feed.z.copy_from_slice(&noise(2, B * LATENT));
+    for (row, z) in feed.z.chunks_mut(LATENT).enumerate() {
+        (0..10).for_each(|class| z[class] = if class == row { 1.0 } else { 0.0 });
+    }
+    let [d_loss, ..] = stepper.step(0).unwrap();
+    let theirs = golden["d_loss"].as_f64().unwrap();
+    assert!((d_loss as f64 - theirs).abs() < 1e-5, "{d_loss} against {theirs}");
+
+    // After one step from zero, m is (1 − β₁) times the gradient.
+    let after = stepper.state(Default::default()).unwrap();
+    let scale = 1.0 / (1.0 - recipe.adam.beta1);
+    let gradients = specs.iter().zip(&after.tensors).filter(|(spec, _)| spec.name.starts_with("m.d."));
+    let mut compared = 0;
+    for ((spec, m), golden) in gradients.zip(golden["d_grad"].as_array().unwrap()) {
+        let gradient: Vec<f64> = m.iter().map(|&m| m as f64 * scale).collect();
+        let norm = gradient.iter().map(|x| x * x).sum::<f64>().sqrt();
+        let theirs = golden["norm"].as_f64().unwrap();
+        assert!((norm / theirs - 1.0).abs() < 1e-5, "{}: |gradient| {norm} against {theirs}", spec.name);
+        let stride = (gradient.len() / 16).max(1);
+        for (ours, theirs) in gradient.iter().step_by(stride).zip(golden["some"].as_array().unwrap()) {
+            let theirs = theirs.as_f64().unwrap();
+            assert!((ours - theirs).abs() < 1e-5 * norm, "{}: {ours} against {theirs}", spec.name);
+            compared += 1;
+        }
+    }
+    assert_eq!(compared, 5 * 16 + 10);
+    // The moving average has gone all of the first steps' way: (1 − 1/10) towards the parameters.
+    let of = |name: &str| &after.tensors[specs.iter().position(|s| s.name == name).unwrap()];
+    let (average, bias) = (of("ema.g.fc4.bias"), of("g.fc4.bias"));
+    assert!(average.iter().zip(bias).all(|(a, b)| (a - 0.9 * b).abs() < 1e-6));
 }

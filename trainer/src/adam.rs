@@ -5,11 +5,14 @@ use serde::{Deserialize, Serialize};
 use crate::graph::{Graph, Var};
 use crate::onnx::Type;
 
-/// The step size α and the decay rates β₁ and β₂ of the moments.
+/// The step size α, which falls linearly over a run to a share of itself, and the decay rates β₁ and β₂ of the moments.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Adam {
     #[serde(rename = "lr")]
     pub alpha: f64,
+    /// The share of α that is left at the run's end.
+    #[serde(rename = "lr_end")]
+    pub alpha_end: f64,
     pub beta1: f64,
     pub beta2: f64,
     pub epsilon: f64,
@@ -24,9 +27,9 @@ pub struct AtStep {
 }
 
 impl Adam {
-    /// The bias corrections at step `t`, an i64 scalar that counts from 1. They are computed in f64, as PyTorch
+    /// α and the bias corrections at step `t` of a run of `steps`, an i64 scalar that counts from 1. They are computed in f64, as PyTorch
     /// does: in f32, 1 − 0.999¹ would be off by 5·10⁻⁵.
-    pub fn at_step(&self, g: &mut Graph, t: Var) -> AtStep {
+    pub fn at_step(&self, g: &mut Graph, t: Var, steps: u64) -> AtStep {
         let t = g.cast(t, Type::F64);
         let one_minus_pow = |g: &mut Graph, beta: f64| {
             let (beta, one) = (g.scalar64(beta), g.scalar64(1.0));
@@ -34,7 +37,16 @@ impl Adam {
             g.sub(one, pow)
         };
         let (c1, c2) = (one_minus_pow(g, self.beta1), one_minus_pow(g, self.beta2));
-        let (alpha, epsilon, correction) = (g.scalar64(self.alpha), g.scalar64(self.epsilon), g.sqrt(c2));
+        let (epsilon, correction) = (g.scalar64(self.epsilon), g.sqrt(c2));
+        let mut alpha = g.scalar64(self.alpha);
+        if self.alpha_end != 1.0 {
+            // α (1 − (1 − end) (t − 1) / steps)
+            let fall = g.scalar64(self.alpha * (1.0 - self.alpha_end) / steps as f64);
+            let one = g.scalar64(1.0);
+            let before = g.sub(t, one);
+            let fallen = g.mul(fall, before);
+            alpha = g.sub(alpha, fallen);
+        }
         let step_size = g.div(alpha, c1);
         let (step_size, epsilon) = (g.mul(step_size, correction), g.mul(epsilon, correction));
         AtStep { step_size: g.cast(step_size, Type::F32), epsilon: g.cast(epsilon, Type::F32) }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use crate::gan::{D_SIZES, G_SIZES, PIXELS, Recipe, StepGraph, state_specs};
+use crate::gan::{G_SIZES, PIXELS, Recipe, StepGraph, state_specs};
 use crate::graph::Graph;
 use crate::mnist::Dataset;
 use crate::onnx::Type;
@@ -29,19 +29,22 @@ pub struct Figures {
 
 /// Measures on a data set of noise, which costs what MNIST costs.
 pub fn bench(runtime: &OnnxRuntime, batch: usize, steps: usize) -> Result<Figures> {
-    let recipe = Recipe::seed();
-    let graph = StepGraph::new(&recipe, batch, IMAGES);
+    let plan = Plan { batch, ..Plan::seed_recipe() };
+    let recipe = &plan.recipe;
+    let graph = StepGraph::new(recipe, batch, IMAGES, 1, false);
     let mut images = vec![0; IMAGES * PIXELS];
     random::keep_masks_into(&mut images, 0, 0, 0, 0.5);
     images.iter_mut().for_each(|pixel| *pixel *= 255);
-    let mut stepper = Stepper::new(runtime, &[graph], &initial_state(0), &images, &sample_latents(0))?;
+    let data = Dataset { images, labels: vec![0; IMAGES], ..Dataset::default() };
+    let state = initial_state(&plan, &data.images);
+    let mut stepper = Stepper::new(runtime, recipe, &[graph], &state, &data, &sample_latents(&plan))?;
     let mut product = product(runtime)?;
     let pick: Vec<i64> = (0..batch).map(|i| (i * 37 % IMAGES) as i64).collect();
 
     let (mut step_s, mut product_s) = (vec![], vec![]);
     for step in 0..steps + WARM_UP {
         let start = Instant::now();
-        draw(&mut stepper.feed(0), &recipe, &pick, 0, step as u64);
+        draw(&mut stepper.feed(0), recipe, &pick, 0, step as u64);
         stepper.step(0)?;
         step_s.push(start.elapsed().as_secs_f64());
         if step % 16 == 0 {
@@ -112,7 +115,7 @@ pub struct Estimate {
 
 /// Sets a run up of which `done` steps lie behind, and takes a few.
 pub fn estimate(plan: &Plan, data: &Dataset, runtime: &OnnxRuntime, done: u64) -> Result<Estimate> {
-    let mut training = Training::new(plan, data, runtime, initial_state(plan.seed))?;
+    let mut training = Training::new(plan, data, runtime, initial_state(plan, &data.images))?;
     let mut times = vec![];
     let mut last = Instant::now();
     let _ = training.epoch(&mut |_| {
@@ -122,7 +125,7 @@ pub fn estimate(plan: &Plan, data: &Dataset, runtime: &OnnxRuntime, done: u64) -
     })?;
     let step_s = median(&mut times);
     let steps = plan.steps(data.len())? - done;
-    let tensors = data.images.len() * 2 + 8 * state_specs().iter().map(|s| s.len()).sum::<usize>();
+    let tensors = data.images.len() * 2 + 8 * state_specs(&plan.recipe).iter().map(|s| s.len()).sum::<usize>();
     let resident = std::fs::read_to_string("/proc/self/status").ok().and_then(|status| {
         let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
         line.split_whitespace().nth(1)?.parse::<f64>().ok()
@@ -134,11 +137,12 @@ pub fn estimate(plan: &Plan, data: &Dataset, runtime: &OnnxRuntime, done: u64) -
     })
 }
 
-/// Two operations for each multiply-add of the Gemms in a step graph.
+/// Two operations for each multiply-add of the Gemms in the seed recipe's step graph.
 fn step_flop(batch: usize) -> f64 {
     let madds = |sizes: &[usize]| sizes.windows(2).map(|w| w[0] * w[1]).sum::<usize>() as f64;
-    let (d, g) = (madds(&D_SIZES), madds(&G_SIZES));
-    let (d_first, g_first) = (madds(&D_SIZES[..2]), madds(&G_SIZES[..2]));
+    let d_sizes = Recipe::seed().d_sizes();
+    let (d, g) = (madds(&d_sizes), madds(&G_SIZES));
+    let (d_first, g_first) = (madds(&d_sizes[..2]), madds(&G_SIZES[..2]));
     // D's update: G forward; D forward, its weights' gradient, its inputs' but for the first layer, on 2B rows.
     let d_update = g + 2.0 * (d + d + (d - d_first));
     // G's update: G and D forward; D's inputs' gradient; G's weights' and, but for the first layer, inputs' gradient.

@@ -9,7 +9,7 @@ use prost::Message;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::gan::{StepGraph, generator, state_specs};
+use crate::gan::{CLASSES, Recipe, StepGraph, generator, state_specs};
 use crate::onnx;
 use crate::session::TrainState;
 use crate::train::Plan;
@@ -44,7 +44,7 @@ pub fn read(path: &Path, plan: &Plan) -> Result<TrainState> {
     let contradictions = head.plan.contradictions(plan);
     ensure!(contradictions.is_empty(), "{name}: a checkpoint of another run: {}", contradictions.join(", "));
     let mut values = body[line + 1..].chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-    let specs = state_specs();
+    let specs = state_specs(&plan.recipe);
     let (_, tensors) = specs.split_last().expect("the step is last");
     let tensors: Vec<Vec<f32>> = tensors.iter().map(|spec| values.by_ref().take(spec.len()).collect()).collect();
     let whole = tensors.iter().zip(&specs).all(|(tensor, spec)| tensor.len() == spec.len()) && values.next().is_none();
@@ -62,19 +62,23 @@ struct Head {
     sums: [f64; StepGraph::METRICS.len()],
 }
 
-/// The generator of a state as a model, with `provenance` as its metadata.
-pub fn export(state: &TrainState, provenance: &[(&str, String)]) -> onnx::Model {
-    let weights: Vec<&[f32]> = (state_specs().iter().zip(&state.tensors))
-        .filter(|(spec, _)| spec.name.starts_with("g."))
+/// The generator of a state of this recipe as a model, with `provenance` as its metadata.
+pub fn export(recipe: &Recipe, state: &TrainState, provenance: &[(&str, String)]) -> onnx::Model {
+    let best = format!("{}g.", recipe.best());
+    let weights: Vec<&[f32]> = (state_specs(recipe).iter().zip(&state.tensors))
+        .filter(|(spec, _)| spec.name.starts_with(&best))
         .map(|(_, tensor)| tensor.as_slice())
         .collect();
     let mut model = generator(&weights);
-    model.doc_string =
-        "Draws handwritten digits: z (N, 100), uniform in [-1, 1], to image (N, 784), 28 × 28 row-major, \
-        -1 black to 1 white."
-            .into();
+    let z = if recipe.conditional { "ten of them the digit as one-hot, the rest" } else { "all" };
+    model.doc_string = format!(
+        "Draws handwritten digits: z (N, 100), {z} uniform in [-1, 1], to image (N, 784), 28 × 28 row-major, -1 black to 1 \
+         white."
+    );
+    let conditional = recipe.conditional.then(|| ("conditional", format!("one-hot:{CLASSES}")));
     model.metadata_props = provenance
         .iter()
+        .chain(&conditional)
         .map(|(key, value)| onnx::StringStringEntry { key: (*key).into(), value: value.clone() })
         .collect();
     model
@@ -149,7 +153,7 @@ mod tests {
         let path = folder.path().join("step.ckpt");
         let mut plan = Plan::seed_recipe();
         plan.recipe.adam.alpha = 0.000_123_456_789_012_345_67;
-        let mut state = crate::train::initial_state(3);
+        let mut state = crate::train::initial_state(&plan, &[]);
         state.step = u64::MAX / 3;
         // Sums of f32 in f64 have up to 17 digits; the first of these is one that a fast parser gets wrong.
         state.sums = [122.416_294_033_786_58, 1e-17 / 3.0, 649.333_333_333_333_3, f64::MAX / 7.0];

@@ -6,9 +6,10 @@ use crate::adam::Adam;
 use crate::graph::{Graph, Var};
 use crate::onnx::{self, Type};
 
-/// Layer widths: generator 100→32→64→128→784, discriminator 784→128→64→32→1.
+/// The generator's layer widths.
 pub const G_SIZES: [usize; 5] = [LATENT, 32, 64, 128, PIXELS];
-pub const D_SIZES: [usize; 5] = [PIXELS, 128, 64, 32, 1];
+/// Digits.
+pub const CLASSES: usize = 10;
 /// The length of z.
 pub const LATENT: usize = 100;
 /// 28 × 28.
@@ -23,18 +24,81 @@ pub struct Recipe {
     pub name: String,
     #[serde(flatten)]
     pub adam: Adam,
+    /// The widths of the discriminator's hidden layers.
+    pub d: Vec<usize>,
+    /// Whether z[0..10] is the class as one-hot, and D has a logit for each class.
+    pub conditional: bool,
+    /// Whether one z, and so one pass through G, serves both updates.
+    pub one_z: bool,
     /// The probability of dropout after each hidden layer of both networks.
     #[serde(rename = "dropout")]
     pub p_drop: f64,
     /// The target of real images in the discriminator's update (one-sided label smoothing).
     pub real_target: f64,
+    /// γ of R1, the penalty γ/2 · E|∂D(x)/∂x|² on real images; 0 is none. Source: Mescheder et al. 2018.
+    pub r1: f64,
+    /// R1 is taken every so many steps, and then so many times as large (lazy regularisation, StyleGAN2).
+    pub r1_every: u64,
+    /// The decay of the exponential moving average of G's parameters, which is then what is exported; 0 is none.
+    pub ema: f64,
+    /// Whether G's last bias starts at the atanh of the mean image.
+    pub mean_bias: bool,
 }
 
 impl Recipe {
     /// The classic recipe.
     pub fn seed() -> Self {
-        let adam = Adam { alpha: 2e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
-        Self { name: "seed".into(), adam, p_drop: 0.2, real_target: 0.9 }
+        Self {
+            name: "seed".into(),
+            adam: Adam { alpha: 2e-3, alpha_end: 1.0, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 },
+            d: vec![128, 64, 32],
+            conditional: false,
+            one_z: false,
+            p_drop: 0.2,
+            real_target: 0.9,
+            r1: 0.0,
+            r1_every: 1,
+            ema: 0.0,
+            mean_bias: false,
+        }
+    }
+
+    /// The same generator, trained as well as we know how to, and able to draw the digit asked for.
+    pub fn tuned() -> Self {
+        Self {
+            name: "tuned".into(),
+            adam: Adam { alpha: 3e-3, alpha_end: 0.25, beta1: 0.5, beta2: 0.99, epsilon: 1e-8 },
+            d: vec![256, 128],
+            conditional: true,
+            one_z: true,
+            p_drop: 0.0,
+            real_target: 1.0,
+            r1: 0.3,
+            r1_every: 4,
+            ema: 0.999,
+            mean_bias: true,
+        }
+    }
+
+    /// The discriminator's layer widths.
+    pub fn d_sizes(&self) -> Vec<usize> {
+        let logits = if self.conditional { CLASSES } else { 1 };
+        [&[PIXELS], &self.d[..], &[logits]].concat()
+    }
+
+    /// How many z a step of `batch` images draws.
+    pub fn z_rows(&self, batch: usize) -> usize {
+        if self.one_z { batch } else { 2 * batch }
+    }
+
+    /// Whether a step, counted from 0, takes R1.
+    pub fn penalises(&self, step: u64) -> bool {
+        self.r1 > 0.0 && step.is_multiple_of(self.r1_every)
+    }
+
+    /// What stands before the names of those parameters of [`state_specs`] that are sampled, scored and exported.
+    pub fn best(&self) -> &'static str {
+        if self.ema > 0.0 { "ema." } else { "" }
     }
 }
 
@@ -74,12 +138,17 @@ pub fn params(net: &str, sizes: &[usize]) -> Vec<Spec> {
 }
 
 /// All that a training step reads and writes again, in a fixed order: both networks' parameters, Adam's first moments
-/// m and second moments v of each (`m.g.fc1.weight`), and `step`, the number of steps taken, which is last.
-pub fn state_specs() -> Vec<Spec> {
-    let theta: Vec<Spec> = params("d", &D_SIZES).into_iter().chain(params("g", &G_SIZES)).collect();
-    let moments = |m: &str| theta.iter().map(|s| Spec { name: format!("{m}.{}", s.name), ..s.clone() }).collect();
-    let (m, v): (Vec<Spec>, Vec<Spec>) = (moments("m"), moments("v"));
-    theta.iter().cloned().chain(m).chain(v).chain([Spec::new("step", Type::I64, &[])]).collect()
+/// m and second moments v of each (`m.g.fc1.weight`), the moving average of the generator's (`ema.g.fc1.weight`) where
+/// the recipe has one, and `step`, the number of steps taken, which is last.
+pub fn state_specs(recipe: &Recipe) -> Vec<Spec> {
+    let (d, g) = (params("d", &recipe.d_sizes()), params("g", &G_SIZES));
+    let theta = [d, g.clone()].concat();
+    let named = |kind: &str, of: &[Spec]| -> Vec<Spec> {
+        of.iter().map(|s| Spec { name: format!("{kind}.{}", s.name), ..s.clone() }).collect()
+    };
+    let (m, v) = (named("m", &theta), named("v", &theta));
+    let ema = if recipe.ema > 0.0 { named("ema", &g) } else { vec![] };
+    [theta, m, v, ema, vec![Spec::new("step", Type::I64, &[])]].concat()
 }
 
 /// One training step as a model: `(state, batch) → (state', metrics)`.
@@ -88,6 +157,10 @@ pub struct StepGraph {
     pub model: onnx::Model,
     /// The images in a batch.
     pub batch: usize,
+    /// How many z a step reads.
+    pub z_rows: usize,
+    /// Whether it has the R1 penalty.
+    pub penalised: bool,
     /// How many bytes of `keep` a step reads: a 0 or 1 for each unit that dropout may drop.
     pub keep_len: usize,
 }
@@ -96,25 +169,29 @@ impl StepGraph {
     /// The values of output `metrics` (1, 4), in order.
     pub const METRICS: [&str; 4] = ["d_loss", "g_loss", "d_real", "d_fake"];
 
-    /// The step of `recipe` for batches of `batch` images out of a data set of `n`.
+    /// The step of `recipe` for batches of `batch` images out of a data set of `n`, in a run of `steps` steps; with the
+    /// R1 penalty where `penalised`.
     ///
-    /// Inputs beside the state: `images` (n, 784) u8, the data set; `pick` (B,) i64, this batch's rows of it;
-    /// `z` (2B, 100) f32, first for the discriminator's update, then for the generator's; `keep` (flat) u8, the
-    /// dropout masks, each layer's (B, units) after the other: D on reals and fakes (2B), D on the generator's fakes,
-    /// G for D's update, G for its own.
-    pub fn new(recipe: &Recipe, batch: usize, n: usize) -> Self {
+    /// Inputs beside the state: `images` (n, 784) u8, the data set; `labels` (n,) u8, its classes (conditional recipes
+    /// only); `pick` (B,) i64, this batch's rows of it; `z` (2B, 100) f32, first for the discriminator's update, then for
+    /// the generator's, or (B, 100) for both; `keep` (flat) u8, the dropout masks, each layer's (B, units) after the
+    /// other: D on reals and fakes (2B), D on the generator's fakes, G for D's update, G for its own (recipes with
+    /// dropout only).
+    pub fn new(recipe: &Recipe, batch: usize, n: usize, steps: u64, penalised: bool) -> Self {
         let g = &mut Graph::default();
-        let specs = state_specs();
+        let specs = state_specs(recipe);
         let state: Vec<Var> = specs.iter().map(|s| g.input(&s.name, s.elem, &s.shape)).collect();
         let (step, tensors) = state.split_last().expect("the step is last");
-        let (theta, moments) = tensors.split_at(tensors.len() / 3);
-        let (m, v) = moments.split_at(theta.len());
-        let (d, gen_) = theta.split_at(2 * (D_SIZES.len() - 1));
+        let layers = (recipe.d_sizes().len() - 1, G_SIZES.len() - 1);
+        let (theta, rest) = tensors.split_at(2 * (layers.0 + layers.1));
+        let (m, rest) = rest.split_at(theta.len());
+        let (v, ema) = rest.split_at(theta.len());
+        let (d, gen_) = theta.split_at(2 * layers.0);
 
         let images = g.input("images", Type::U8, &[n, PIXELS]);
         let pick = g.input("pick", Type::I64, &[batch]);
-        let z = g.input("z", Type::F32, &[2 * batch, LATENT]);
-        let (masks, p_drop) = (Masks::new(g, batch), recipe.p_drop as f32);
+        let z = g.input("z", Type::F32, &[recipe.z_rows(batch), LATENT]);
+        let masks = Masks::new(g, recipe, batch);
 
         g.scope("real/");
         let real = g.gather(images, pick);
@@ -126,32 +203,60 @@ impl StepGraph {
         g.scope("step/");
         let (one, t) = (g.scalar_int(1), *step);
         let t = g.add(t, one);
-        let at = recipe.adam.at_step(g, t);
+        let at = recipe.adam.at_step(g, t, steps);
 
-        // D: reals have the target 0.9, fakes 0. Both go through in one batch of 2B.
+        // D: reals have the target 1, or a little less, fakes 0.
         g.scope("d_update/");
-        let z_d = g.rows(z, 0, batch);
-        let fake = mlp(g, gen_, z_d, Some((&masks.g_for_d, p_drop)));
-        let fake = g.tanh(fake); // (B, 784)
-        let fake = g.detach(fake); // this update is D's alone
-        let both = g.concat_rows(real, fake);
-        let logits = mlp(g, d, both, Some((&masks.d_on_both, p_drop))); // (2B, 1)
+        let z_d = if recipe.one_z { z } else { g.rows(z, 0, batch) };
+        let fake_d = mlp(g, gen_, z_d, masks.of(G_FOR_D));
+        let fake_d = g.tanh(fake_d); // (B, 784)
+        let fake = g.detach(fake_d); // this update is D's alone
+        let class = recipe.conditional.then(|| {
+            let labels = g.input("labels", Type::U8, &[n]);
+            [one_hot(g, labels, pick), g.columns(z_d, 0, CLASSES)] // (B, 10) each
+        });
+        let (class_real, class_fake) = (class.map(|c| c[0]), class.map(|c| c[1]));
+        let mut penalty = None;
+        let logits = if penalised {
+            // R1 wants ∂D(x)/∂x of the reals alone.
+            let on_real = discriminate(g, d, real, class_real, None);
+            let on_fake = discriminate(g, d, fake, class_fake, None);
+            penalty = Some(r1(g, on_real, real));
+            g.concat_rows(on_real, on_fake)
+        } else {
+            let both = g.concat_rows(real, fake);
+            let class = class.map(|[real, fake]| g.concat_rows(real, fake));
+            discriminate(g, d, both, class, masks.of(D_ON_BOTH)) // (2B, 1)
+        };
         let target: Vec<f32> =
             (0..2 * batch).map(|r| if r < batch { recipe.real_target as f32 } else { 0.0 }).collect();
         let target = g.constant("d_target", &[2 * batch, 1], &target);
         let d_loss = bce_sum(g, logits, target);
         let d_loss = g.div_by(d_loss, batch as f32);
-        let d_grad = g.grad(d_loss, d);
+        let objective = match penalty {
+            Some(penalty) => {
+                let weight = g.scalar((recipe.r1 / 2.0 * recipe.r1_every as f64) as f32);
+                let penalty = g.mul(penalty, weight);
+                g.add(d_loss, penalty)
+            }
+            None => d_loss,
+        };
+        let d_grad = g.grad(objective, d);
         g.scope("d_adam/");
         let d_next: Vec<_> = (0..d.len()).map(|i| recipe.adam.update(g, &at, d[i], m[i], v[i], d_grad[i])).collect();
 
-        // G: fresh fakes have the target 1 (the flipped label) in the eyes of the new D.
+        // G: fakes, fresh ones unless one z serves both, have the target 1 (the flipped label) in the eyes of the new D.
         g.scope("g_update/");
-        let z_g = g.rows(z, batch, 2 * batch);
-        let fake = mlp(g, gen_, z_g, Some((&masks.g_for_g, p_drop)));
-        let fake = g.tanh(fake);
+        let (z_g, fake) = if recipe.one_z {
+            (z, fake_d)
+        } else {
+            let z_g = g.rows(z, batch, 2 * batch);
+            let fake = mlp(g, gen_, z_g, masks.of(G_FOR_G));
+            (z_g, g.tanh(fake))
+        };
+        let class_fake = recipe.conditional.then(|| g.columns(z_g, 0, CLASSES));
         let d_new: Vec<Var> = d_next.iter().map(|n| n.0).collect();
-        let judged = mlp(g, &d_new, fake, Some((&masks.d_on_fake, p_drop))); // (B, 1)
+        let judged = discriminate(g, &d_new, fake, class_fake, masks.of(D_ON_FAKE)); // (B, 1)
         let one = g.scalar(1.0);
         let g_loss = bce_sum(g, judged, one);
         let g_loss = g.div_by(g_loss, batch as f32);
@@ -160,6 +265,14 @@ impl StepGraph {
         let g_next: Vec<_> = (0..gen_.len())
             .map(|i| recipe.adam.update(g, &at, gen_[i], m[d.len() + i], v[d.len() + i], g_grad[i]))
             .collect();
+        g.scope("ema/");
+        let ema_next: Vec<Var> = match ema {
+            [] => vec![],
+            ema => {
+                let towards = ema_towards(g, t, recipe.ema);
+                ema.iter().zip(&g_next).map(|(&old, &(new, ..))| lerp(g, old, new, towards)).collect()
+            }
+        };
 
         g.scope("metrics/");
         let probability = g.sigmoid(logits);
@@ -170,11 +283,16 @@ impl StepGraph {
         let next = d_next.iter().chain(&g_next);
         let next: Vec<Var> =
             next.clone().map(|n| n.0).chain(next.clone().map(|n| n.1)).chain(next.map(|n| n.2)).collect();
-        let mut outputs: Vec<(Var, String)> =
-            next.into_iter().chain([t]).zip(&specs).map(|(v, s)| (v, format!("next.{}", s.name))).collect();
+        let mut outputs: Vec<(Var, String)> = next
+            .into_iter()
+            .chain(ema_next)
+            .chain([t])
+            .zip(&specs)
+            .map(|(v, s)| (v, format!("next.{}", s.name)))
+            .collect();
         outputs.push((metrics, "metrics".into()));
         let model = g.to_model(&format!("{}_step", recipe.name), &outputs, None);
-        Self { model, batch, keep_len: masks.len }
+        Self { model, batch, z_rows: recipe.z_rows(batch), penalised, keep_len: masks.len }
     }
 }
 
@@ -200,17 +318,65 @@ pub fn sampler(n: usize) -> onnx::Model {
     g.to_model("sampler", &[(image, "image".into())], None)
 }
 
-/// x through dense layers, with LeakyReLU and, given masks and their p, dropout after each but the last.
+/// The logit (B, 1) that images (B, 784) are real; with `class` (B, 10) as one-hot, the one of the ten that it picks.
+fn discriminate(g: &mut Graph, d: &[Var], x: Var, class: Option<Var>, dropout: Option<(&[Var], f32)>) -> Var {
+    let logits = mlp(g, d, x, Some(dropout.unwrap_or((&[], 0.0))));
+    match class {
+        Some(class) => {
+            let picked = g.mul(logits, class);
+            g.sum(picked, &[1], true)
+        }
+        None => logits,
+    }
+}
+
+/// E|∂D(x)/∂x|² for logits (B, 1) of x (B, 784).
+fn r1(g: &mut Graph, logits: Var, x: Var) -> Var {
+    let batch = g.shape(x)[0] as f32;
+    let sum = g.sum(logits, &[0, 1], false); // each logit depends on its own x alone
+    let slope = g.grad(sum, &[x])[0];
+    let square = g.mul(slope, slope);
+    let square = g.sum(square, &[0, 1], false);
+    g.div_by(square, batch)
+}
+
+/// Rows `pick` (B,) of `labels` (n,) as one-hot (B, 10).
+fn one_hot(g: &mut Graph, labels: Var, pick: Var) -> Var {
+    let eye: Vec<f32> = (0..CLASSES * CLASSES).map(|i| f32::from(u8::from(i % (CLASSES + 1) == 0))).collect();
+    let eye = g.constant("eye", &[CLASSES, CLASSES], &eye);
+    let labels = g.gather(labels, pick);
+    let labels = g.cast(labels, Type::I64);
+    g.gather(eye, labels)
+}
+
+/// How far the moving average goes towards the parameters at step t: 1 − `decay`, and in the first steps more, so that
+/// it does not remember where it began.
+fn ema_towards(g: &mut Graph, t: Var, decay: f64) -> Var {
+    let (nine, t) = (g.scalar(9.0), g.cast(t, Type::F32));
+    let later = g.add(t, nine);
+    let ramp = g.div(nine, later); // 1 − t / (t + 9)
+    g.clip(ramp, (1.0 - decay) as f32, 1.0)
+}
+
+/// a + (b − a) · towards
+fn lerp(g: &mut Graph, a: Var, b: Var, towards: Var) -> Var {
+    let apart = g.sub(b, a);
+    let change = g.mul(apart, towards);
+    g.add(a, change)
+}
+
+/// x through dense layers, with LeakyReLU after each but the last; in training, given the masks of dropout (none where p
+/// is 0) and p, in the form that is fast to differentiate.
 ///
 /// `theta` is weight (I, O), bias (O,) for each layer; x is (B, I); the result is (B, O) of the last.
-pub(crate) fn mlp(g: &mut Graph, theta: &[Var], x: Var, dropout: Option<(&[Var], f32)>) -> Var {
+pub(crate) fn mlp(g: &mut Graph, theta: &[Var], x: Var, training: Option<(&[Var], f32)>) -> Var {
     let layers = theta.len() / 2;
     let mut x = x;
     for (i, layer) in theta.chunks(2).enumerate() {
         x = g.gemm(x, layer[0], Some(layer[1]), false, false);
         if i + 1 < layers {
-            x = match dropout {
-                Some((keep, p_drop)) => leaky_relu_dropout(g, x, keep[i], p_drop),
+            x = match training {
+                Some((keep, p_drop)) => leaky_relu_dropout(g, x, keep.get(i).copied(), p_drop),
                 None => g.leaky_relu(x, SLOPE),
             };
         }
@@ -228,13 +394,13 @@ fn bce_sum(g: &mut Graph, logit: Var, target: Var) -> Var {
 /// y = x · s, where s = mask/(1−p) above zero, slope · mask/(1−p) below.   dx = dy · s
 ///
 /// LeakyReLU and dropout in one product, so that the backward pass is a single multiplication; `keep` is the mask, 0
-/// or 1. The factor is 10³⁸ x, clamped: half the time of a comparison and ONNX Runtime's `Where`, and the same
+/// or 1, and missing where p is 0. The factor is 10³⁸ x, clamped: half the time of a comparison and ONNX Runtime's `Where`, and the same
 /// number for all but subnormal x.
-fn leaky_relu_dropout(g: &mut Graph, x: Var, keep: Var, p_drop: f32) -> Var {
+fn leaky_relu_dropout(g: &mut Graph, x: Var, keep: Option<Var>, p_drop: f32) -> Var {
     let huge = g.scalar(1e38);
     let steep = g.mul(x, huge);
     let factor = g.clip(steep, SLOPE / (1.0 - p_drop), 1.0 / (1.0 - p_drop));
-    let s = g.mul(factor, keep);
+    let s = keep.map_or(factor, |keep| g.mul(factor, keep));
     let s = g.detach(s);
     g.mul(x, s)
 }
@@ -242,28 +408,40 @@ fn leaky_relu_dropout(g: &mut Graph, x: Var, keep: Var, p_drop: f32) -> Var {
 /// The dropout masks of one step, cut from the input `keep`: for each pass through a network, one (rows, units) mask
 /// of zeros and ones for each hidden layer.
 struct Masks {
-    d_on_both: Vec<Var>,
-    d_on_fake: Vec<Var>,
-    g_for_d: Vec<Var>,
-    g_for_g: Vec<Var>,
+    passes: [Vec<Var>; 4],
+    p_drop: f32,
     len: usize,
 }
 
+/// The passes of [`Masks`].
+const D_ON_BOTH: usize = 0;
+const D_ON_FAKE: usize = 1;
+const G_FOR_D: usize = 2;
+const G_FOR_G: usize = 3;
+
 impl Masks {
-    fn new(g: &mut Graph, batch: usize) -> Self {
+    fn new(g: &mut Graph, recipe: &Recipe, batch: usize) -> Self {
+        let p_drop = recipe.p_drop as f32;
+        if p_drop == 0.0 {
+            return Self { passes: Default::default(), p_drop, len: 0 };
+        }
         let hidden = |sizes: &[usize], rows: usize| -> Vec<Vec<usize>> {
             sizes[1..sizes.len() - 1].iter().map(|&units| vec![rows, units]).collect()
         };
-        let passes =
-            [hidden(&D_SIZES, 2 * batch), hidden(&D_SIZES, batch), hidden(&G_SIZES, batch), hidden(&G_SIZES, batch)];
+        let (d, g_for_g) = (recipe.d_sizes(), if recipe.one_z { vec![] } else { hidden(&G_SIZES, batch) });
+        let passes = [hidden(&d, 2 * batch), hidden(&d, batch), hidden(&G_SIZES, batch), g_for_g];
         let shapes = passes.concat();
         let len = shapes.iter().map(|s| s[0] * s[1]).sum();
         g.scope("dropout/");
         let keep = g.input("keep", Type::U8, &[len]);
         let keep = g.cast(keep, Type::F32);
         let mut masks = g.split(keep, &shapes).into_iter();
-        let mut take = |pass: usize| masks.by_ref().take(passes[pass].len()).collect();
-        let (d_on_both, d_on_fake) = (take(0), take(1));
-        Self { d_on_both, d_on_fake, g_for_d: take(2), g_for_g: take(3), len }
+        let passes = passes.map(|pass| masks.by_ref().take(pass.len()).collect());
+        Self { passes, p_drop, len }
+    }
+
+    /// What [`mlp`] wants to know of a pass.
+    fn of(&self, pass: usize) -> Option<(&[Var], f32)> {
+        Some((&self.passes[pass], self.p_drop))
     }
 }

@@ -372,6 +372,13 @@ impl Graph {
         self.leaf_node("Gather", vec![Attribute::int("axis", 0)], vec![data, index], elem, &[&shape])[0]
     }
 
+    /// Columns from ≤ c < to of x (B, C).
+    pub fn columns(&mut self, x: Var, from: usize, to: usize) -> Var {
+        let rows = self.shape(x)[0];
+        let inputs = vec![x, self.ints("from", &[from as i64]), self.ints("to", &[to as i64]), self.ints("axis", &[1])];
+        self.leaf_node("Slice", vec![], inputs, Type::F32, &[&[rows, to - from]])[0]
+    }
+
     /// x in another number type.
     pub fn cast(&mut self, x: Var, to: Type) -> Var {
         let shape = self.shape(x).to_vec();

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use prost::Message;
 
 use crate::adam::Adam;
-use crate::gan::{PIXELS, SLOPE, mlp, params};
+use crate::gan::{CLASSES, PIXELS, SLOPE, mlp, params};
 use crate::graph::{Graph, Var};
 use crate::mnist::Dataset;
 use crate::onnx::{self, Type};
@@ -15,9 +15,8 @@ use crate::session::{Loaded, OnnxRuntime};
 
 /// Layer widths: pixels, two hidden layers, classes.
 const SIZES: [usize; 4] = [PIXELS, 256, FEATURES, CLASSES];
-const CLASSES: usize = 10;
 /// The length of the features: the second hidden layer.
-pub const FEATURES: usize = 128;
+pub const FEATURES: usize = 32;
 const BATCH: usize = 100;
 /// Epochs at each of Adam's step sizes.
 const SCHEDULE: [(u64, f64); 3] = [(20, 1e-3), (8, 3e-4), (6, 1e-4)];
@@ -131,7 +130,7 @@ pub fn train(
 /// One step of softmax cross-entropy and Adam, with the names and shapes of its state; the last output is the loss.
 fn step_graph(alpha: f64) -> (onnx::Model, Vec<(String, Vec<usize>)>) {
     let g = &mut Graph::default();
-    let adam = Adam { alpha, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
+    let adam = Adam { alpha, alpha_end: 1.0, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
     let specs = params("judge", &SIZES);
     let names: Vec<(String, Vec<usize>)> = (["", "m.", "v."].iter())
         .flat_map(|kind| specs.iter().map(move |spec| (format!("{kind}{}", spec.name), spec.shape.clone())))
@@ -148,7 +147,7 @@ fn step_graph(alpha: f64) -> (onnx::Model, Vec<(String, Vec<usize>)>) {
     let sum = g.sum(hit, &[0, 1], false);
     let loss = g.div_by(sum, -(BATCH as f32));
     let grad = g.grad(loss, theta);
-    let at = adam.at_step(g, t);
+    let at = adam.at_step(g, t, 1);
     let next: Vec<_> = (0..theta.len()).map(|i| adam.update(g, &at, theta[i], m[i], v[i], grad[i])).collect();
     let all = next.iter().map(|n| n.0).chain(next.iter().map(|n| n.1)).chain(next.iter().map(|n| n.2));
     let mut outputs: Vec<(Var, String)> = all.zip(&names).map(|(v, (name, _))| (v, format!("next.{name}"))).collect();

@@ -5,11 +5,12 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use trainer::gan::Recipe;
 use trainer::mnist::Source;
 use trainer::report::{self, Style, Terminal, say};
 use trainer::run;
 use trainer::session::Device;
-use trainer::train::{Config, Engine, Folder, Plan, train};
+use trainer::train::{Config, Engine, Folder, Keep, Plan, train};
 use trainer::{bench, checkpoint, judge};
 
 /// Trains a GAN on MNIST and writes its generator as an ONNX file.
@@ -42,18 +43,23 @@ struct Train {
     /// a folder with the four IDX files, gzipped or raw [default: the folder in MNIST_DIR, else mnist].
     #[arg(long)]
     data: Option<String>,
+    /// The settings below that are not given: `seed` is the classic recipe, `tuned` the best we know.
+    #[arg(long, value_enum)]
+    recipe: Option<Named>,
     /// Passes over the data set [default: 100].
     #[arg(long)]
     epochs: Option<u64>,
-    /// Images in a training step [default: 64].
+    /// Images in a training step [default: 64; tuned: 128].
     #[arg(long)]
     batch: Option<usize>,
     /// Names the run: the same seed gives the same file [default: 0].
     #[arg(long)]
     seed: Option<u64>,
-    /// Adam's step size for both networks [default: 0.002].
+    /// Adam's step size for both networks [default: 0.002; tuned: 0.003].
     #[arg(long)]
     lr: Option<f64>,
+    #[command(flatten)]
+    recipe_settings: RecipeArgs,
     /// Where the generator goes [default: g.onnx].
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -70,6 +76,9 @@ struct Train {
     /// Epochs from one score (the Fréchet distance in the judge's features) to the next; 0 is never [default: 10].
     #[arg(long, value_name = "EPOCHS")]
     score_every: Option<u64>,
+    /// Which generator to leave: the last, or the best by score [default: last; tuned: best].
+    #[arg(long, value_enum)]
+    keep: Option<Keep>,
     /// Writes the graph of the training step too, to look at in Netron.
     #[arg(long, value_name = "FILE")]
     write_step_graph: Option<PathBuf>,
@@ -85,6 +94,72 @@ struct Train {
     json: bool,
     #[command(flatten)]
     engine: EngineArgs,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Recipe")]
+struct RecipeArgs {
+    /// The share of --lr that is left at the end; it falls linearly [default: 1; tuned: 0.25].
+    #[arg(long, value_name = "SHARE")]
+    lr_end: Option<f64>,
+    /// The decay of Adam's first moments [default: 0.9; tuned: 0.5].
+    #[arg(long)]
+    beta1: Option<f64>,
+    /// The decay of Adam's second moments [default: 0.999; tuned: 0.99].
+    #[arg(long)]
+    beta2: Option<f64>,
+    /// The widths of the discriminator's hidden layers [default: 128,64,32; tuned: 256,128].
+    #[arg(long, value_delimiter = ',', value_name = "WIDTHS")]
+    d: Option<Vec<usize>>,
+    /// Whether the generator is told the digit, as one-hot in z[0..10], and D judges it as that digit [default: false; tuned: true].
+    #[arg(long, value_name = "BOOL")]
+    conditional: Option<bool>,
+    /// Whether one z serves both updates [default: false; tuned: true].
+    #[arg(long, value_name = "BOOL")]
+    one_z: Option<bool>,
+    /// The probability of dropout in both networks [default: 0.2; tuned: 0].
+    #[arg(long, value_name = "P")]
+    dropout: Option<f64>,
+    /// D's target for real images [default: 0.9; tuned: 1].
+    #[arg(long, value_name = "TARGET")]
+    real_target: Option<f64>,
+    /// γ of the R1 penalty on D's gradients [default: 0; tuned: 0.3].
+    #[arg(long, value_name = "GAMMA")]
+    r1: Option<f64>,
+    /// Steps from one R1 penalty to the next [default: 1; tuned: 4].
+    #[arg(long, value_name = "STEPS")]
+    r1_every: Option<u64>,
+    /// The decay of the moving average of G's parameters, which is then what is exported [default: 0, no average; tuned: 0.999].
+    #[arg(long, value_name = "DECAY")]
+    ema: Option<f64>,
+    /// Whether G's last bias starts at the mean image [default: false; tuned: true].
+    #[arg(long, value_name = "BOOL")]
+    mean_bias: Option<bool>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Named {
+    Seed,
+    Tuned,
+}
+
+impl RecipeArgs {
+    fn apply(&self, recipe: &mut Recipe) {
+        let Self { lr_end, beta1, beta2, d, conditional, one_z, dropout, real_target, r1, r1_every, ema, mean_bias } =
+            self;
+        set(&mut recipe.adam.alpha_end, *lr_end);
+        set(&mut recipe.adam.beta1, *beta1);
+        set(&mut recipe.adam.beta2, *beta2);
+        set(&mut recipe.d, d.clone());
+        set(&mut recipe.conditional, *conditional);
+        set(&mut recipe.one_z, *one_z);
+        set(&mut recipe.p_drop, *dropout);
+        set(&mut recipe.real_target, *real_target);
+        set(&mut recipe.r1, *r1);
+        set(&mut recipe.r1_every, *r1_every);
+        set(&mut recipe.ema, *ema);
+        set(&mut recipe.mean_bias, *mean_bias);
+    }
 }
 
 #[derive(Args)]
@@ -204,9 +279,20 @@ fn configure(args: &Train) -> Result<Config> {
         Some(folder) => Config::resume(folder.clone()).context("--resume")?,
         None => {
             let out = Some("g.onnx".into());
-            Config { out, ..Config::new(Plan::seed_recipe(), source(None)?) }
+            let plan = match args.recipe {
+                Some(Named::Tuned) => Plan::tuned_recipe(),
+                _ => Plan::seed_recipe(),
+            };
+            Config { out, ..Config::new(plan, source(None)?) }
         }
     };
+    if let (Some(name), Some(_)) = (args.recipe, &args.resume) {
+        config.plan.recipe = match name {
+            Named::Seed => Recipe::seed(),
+            Named::Tuned => Recipe::tuned(),
+        };
+    }
+    args.recipe_settings.apply(&mut config.plan.recipe);
     let Plan { recipe, epochs, batch, seed } = &mut config.plan;
     set(epochs, args.epochs);
     set(batch, args.batch);
@@ -214,6 +300,7 @@ fn configure(args: &Train) -> Result<Config> {
     set(&mut recipe.adam.alpha, args.lr);
     set(&mut config.checkpoints, args.checkpoints);
     set(&mut config.score_every, args.score_every);
+    set(&mut config.keep, args.keep);
     set(&mut config.data, args.data.as_deref().map(str::parse).transpose()?);
     config.out = args.out.clone().or(config.out);
     config.step_graph = args.write_step_graph.clone();
@@ -250,38 +337,33 @@ fn dry_run(config: &Config) -> Result<ExitCode> {
     let before = run::standing(&config.folder, &config.plan, &data)?;
     let done = before.and_then(|before| before.state).map_or(0, |state| state.step);
     let estimate = bench::estimate(&config.plan, &data, &runtime, done)?;
-    let (plan, recipe) = (&config.plan, &config.plan.recipe);
-    say(&format!(
-        "recipe     {}\nepochs     {}\nsteps      {} ({done} done)\nbatch      {}\nseed       {}\nlr         {}\nbetas      {}, {}\nepsilon    {}\ndropout    {}\n\
-         real label {}\ndata       {} images of {} (sha256 {})\ndevice     {}, {} threads\nruntime    {}\nout        {}\nfolder     {}\n\
-         memory     about {:.0} MB\ntime       about {} ({:.2} ms a step)",
-        recipe.name,
-        plan.epochs,
-        plan.steps(data.len())?,
-        plan.batch,
-        plan.seed,
-        recipe.adam.alpha,
-        recipe.adam.beta1,
-        recipe.adam.beta2,
-        recipe.adam.epsilon,
-        recipe.p_drop,
-        recipe.real_target,
-        data.len(),
-        data.name,
-        data.sha256,
-        runtime.device,
-        runtime.threads,
-        runtime.library,
-        config.out.as_deref().unwrap_or(Path::new("-")).display(),
-        match &config.folder {
-            Folder::Next => "the next in runs".into(),
-            Folder::New(folder) | Folder::Resume(folder) => folder.display().to_string(),
-        },
-        estimate.memory_mb,
-        indicatif::HumanDuration(estimate.time),
-        estimate.step_ms
-    ));
+    let plan = serde_json::to_value(&config.plan)?;
+    let settings = plan.as_object().into_iter().flatten();
+    let mut lines: Vec<(String, String)> =
+        settings.map(|(name, value)| (name.replace('_', "-"), plain(value))).collect();
+    let steps = config.plan.steps(data.len())?;
+    let folder = match &config.folder {
+        Folder::Next => "the next in runs".into(),
+        Folder::New(folder) | Folder::Resume(folder) => folder.display().to_string(),
+    };
+    let time = indicatif::HumanDuration(estimate.time);
+    lines.extend([
+        ("steps".into(), format!("{steps} ({done} done)")),
+        ("data".into(), format!("{} images of {} (sha256 {})", data.len(), data.name, data.sha256)),
+        ("device".into(), format!("{}, {} threads", runtime.device, runtime.threads)),
+        ("runtime".into(), runtime.library.clone()),
+        ("out".into(), config.out.as_deref().unwrap_or(Path::new("-")).display().to_string()),
+        ("folder".into(), folder),
+        ("memory".into(), format!("about {:.0} MB", estimate.memory_mb)),
+        ("time".into(), format!("about {time} ({:.2} ms a step)", estimate.step_ms)),
+    ]);
+    lines.iter().for_each(|(name, value)| say(&format!("{name:<12} {value}")));
     Ok(ExitCode::SUCCESS)
+}
+
+/// A setting as its option takes it.
+fn plain(value: &serde_json::Value) -> String {
+    value.as_str().map_or(value.to_string(), str::to_string).replace(['[', ']'], "")
 }
 
 fn run_judge(args: &JudgeArgs) -> Result<()> {

@@ -18,6 +18,7 @@ use crate::random::{self, stream};
 use crate::session::OnnxRuntime;
 
 /// Images of digits and what they show.
+#[derive(Default)]
 pub struct Dataset {
     /// `mnist` where the images are MNIST's, else the folder's name (the one above torchvision's `raw`).
     pub name: String,

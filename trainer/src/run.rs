@@ -24,7 +24,7 @@ use crate::gan::StepGraph;
 use crate::mnist::{Dataset, Source};
 use crate::picture;
 use crate::session::{Device, OnnxRuntime, TrainState};
-use crate::train::{Config, Engine, Epoch, Folder, Plan, steps_per_epoch};
+use crate::train::{Config, Engine, Epoch, Folder, Keep, Plan, steps_per_epoch};
 
 /// The folder of one run, locked against a second trainer.
 pub struct Run {
@@ -46,6 +46,7 @@ pub struct RunConfig {
     pub out: Option<PathBuf>,
     pub checkpoints: usize,
     pub score_every: u64,
+    pub keep: Keep,
     pub data_name: String,
     pub data_sha256: String,
     /// The device that it runs on.
@@ -66,6 +67,7 @@ impl RunConfig {
             out: config.out.as_ref().map(std::path::absolute).transpose()?,
             checkpoints: config.checkpoints,
             score_every: config.score_every,
+            keep: config.keep,
             data_name: data.name.clone(),
             data_sha256: data.sha256.clone(),
             device: runtime.device,
@@ -182,11 +184,21 @@ impl Run {
         all.iter().try_for_each(fs::remove_file).with_context(|| self.cannot_write("checkpoints"))
     }
 
-    /// Exports the generator into the folder and to `out`.
-    pub fn finish(&self, state: &TrainState, out: Option<&Path>) -> Result<()> {
+    /// Exports the generator that is to be kept into the folder and to `out`; returns the epoch it is of.
+    pub fn finish(&self, last: &TrainState, out: Option<&Path>) -> Result<u64> {
         let RunConfig { plan, .. } = &self.config;
-        let (d_loss, g_loss) = self.history.last().map_or((f32::NAN, f32::NAN), |e| (e.d_loss, e.g_loss));
-        let score = self.history.last().and_then(|e| e.frechet_distance);
+        let scored = self.history.iter().filter(|e| e.frechet_distance.is_some());
+        let best = scored.min_by(|a, b| a.frechet_distance.partial_cmp(&b.frechet_distance).expect("finite distances"));
+        let (kept, best_state) = match (self.config.keep, best, self.history.last()) {
+            (Keep::Best, Some(best), Some(end)) if best.step < end.step => {
+                (Some(best), Some(checkpoint::read(&self.folder.join("checkpoints/best.ckpt"), plan)?))
+            }
+            (_, _, end) => (end, None),
+        };
+        let state = best_state.as_ref().unwrap_or(last);
+        let (d_loss, g_loss) = kept.map_or((f32::NAN, f32::NAN), |e| (e.d_loss, e.g_loss));
+        let score = kept.and_then(|e| e.frechet_distance);
+        let epoch = kept.map_or(0, |e| e.epoch);
         let provenance = [
             ("recipe", plan.recipe.name.clone()),
             ("seed", plan.seed.to_string()),
@@ -201,9 +213,12 @@ impl Run {
             ("final_g_loss", g_loss.to_string()),
             ("frechet_distance", score.map_or("not scored".into(), |score| format!("{score:.2}"))),
         ];
-        let model = checkpoint::export(state, &provenance);
+        let kept = (epoch != plan.epochs).then(|| ("kept_epoch", epoch.to_string()));
+        let provenance: Vec<(&str, String)> = provenance.into_iter().chain(kept).collect();
+        let model = checkpoint::export(&plan.recipe, state, &provenance);
         checkpoint::write_model(&self.folder.join("g.onnx"), &model)?;
-        out.map_or(Ok(()), |out| checkpoint::write_model(out, &model))
+        out.map_or(Ok(()), |out| checkpoint::write_model(out, &model))?;
+        Ok(epoch)
     }
 
     /// What to say of a run that broke down.

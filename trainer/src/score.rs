@@ -9,17 +9,19 @@ use crate::judge::{FEATURES, Judge};
 use crate::onnx;
 use crate::random::{self, stream};
 use crate::session::OnnxRuntime;
+use crate::train::{Plan, name_digits};
 
 /// How many images a score is made of.
 pub const SAMPLES: usize = 10_000;
 
-/// [`SAMPLES`] images (n, 784) of grey levels, drawn by a generator from z that are functions of the seed.
-pub fn draw(runtime: &OnnxRuntime, generator: &onnx::Model, seed: u64) -> Result<Vec<u8>> {
+/// [`SAMPLES`] images (n, 784) of grey levels, drawn by a plan's generator from z that are functions of its seed.
+pub fn draw(runtime: &OnnxRuntime, generator: &onnx::Model, plan: &Plan) -> Result<Vec<u8>> {
     const AT_ONCE: usize = 1000;
     let mut generator = runtime.load(&generator.encode_to_vec())?;
     let (mut z, mut images) = (vec![0.0; AT_ONCE * LATENT], vec![]);
     for part in 0..SAMPLES / AT_ONCE {
-        random::uniform_into(&mut z, seed, part as u64, stream::SCORE);
+        random::uniform_into(&mut z, plan.seed, part as u64, stream::SCORE);
+        name_digits(&plan.recipe, &mut z);
         let drawn = generator.run(&[("z", &[AT_ONCE, LATENT], &z)])?;
         images.extend(drawn[0].iter().map(|x| (x * 127.5 + 127.5).round_ties_even() as u8));
     }

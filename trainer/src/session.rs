@@ -14,8 +14,9 @@ use ort::value::{DynTensor, PrimitiveTensorElementType, Tensor};
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
-use crate::gan::{LATENT, PIXELS, StepGraph, sampler, state_specs};
+use crate::gan::{LATENT, PIXELS, Recipe, Spec, StepGraph, sampler, state_specs};
 use crate::graph::Graph;
+use crate::mnist::Dataset;
 use crate::onnx;
 use crate::onnxruntime;
 
@@ -270,17 +271,19 @@ pub struct Feed<'a> {
 }
 
 impl Stepper {
-    /// Sessions for `graphs`, which share the state and the data set `images` (N, 784), and one that draws `z` (n, 100)
-    /// with the generator as it stands.
+    /// Sessions for `graphs` of one recipe, which share the state and the data set, and one that draws `z` (n, 100) with
+    /// the generator as it stands.
     pub fn new(
         runtime: &OnnxRuntime,
+        recipe: &Recipe,
         graphs: &[StepGraph],
         state: &TrainState,
-        images: &[u8],
+        data: &Dataset,
         z: &[f32],
     ) -> Result<Self> {
-        let specs = state_specs();
-        let images = runtime.upload(&[images.len() / PIXELS, PIXELS], images)?;
+        let specs = state_specs(recipe);
+        let images = runtime.upload(&[data.len(), PIXELS], &data.images)?;
+        let labels = recipe.conditional.then(|| runtime.upload(&[data.len()], &data.labels)).transpose()?;
         let mut sets = [Vec::new(), Vec::new()];
         for set in &mut sets {
             for (spec, data) in specs.iter().zip(&state.tensors) {
@@ -288,9 +291,10 @@ impl Stepper {
             }
             set.push(runtime.upload(&[], &[state.step as i64])?);
         }
+        let data = (&images, labels.as_ref());
         let programs =
-            graphs.iter().map(|graph| Program::new(runtime, graph, &images, &mut sets)).collect::<Result<_>>()?;
-        let sampler = Sampler::new(runtime, z, &sets)?;
+            graphs.iter().map(|graph| Program::new(runtime, graph, data, &specs, &mut sets)).collect::<Result<_>>()?;
+        let sampler = Sampler::new(runtime, z, recipe, &sets)?;
         Ok(Self { runtime: runtime.clone(), programs, sampler, state: sets, live: 0 })
     }
 
@@ -334,23 +338,27 @@ impl Program {
     fn new(
         runtime: &OnnxRuntime,
         graph: &StepGraph,
-        images: &DynTensor,
+        (images, labels): (&DynTensor, Option<&DynTensor>),
+        specs: &[Spec],
         sets: &mut [Vec<DynTensor>; 2],
     ) -> Result<Self> {
         let session = runtime.session(&graph.model)?;
         let host = Allocator::default();
         let pick = Tensor::<i64>::new(&host, [graph.batch])?;
-        let z = Tensor::<f32>::new(&host, [2 * graph.batch, LATENT])?;
+        let z = Tensor::<f32>::new(&host, [graph.z_rows, LATENT])?;
         let keep = Tensor::<u8>::new(&host, [graph.keep_len])?;
         let mut metrics = Tensor::<f32>::new(&host, [1, StepGraph::METRICS.len()])?;
         let mut bind = |from: usize| -> Result<IoBinding> {
             let mut binding = session.create_binding()?;
             binding.bind_input("images", images)?;
+            labels.map_or(Ok(()), |labels| binding.bind_input("labels", labels))?;
             binding.bind_input("pick", &pick)?;
             binding.bind_input("z", &z)?;
-            binding.bind_input("keep", &keep)?;
+            if graph.keep_len > 0 {
+                binding.bind_input("keep", &keep)?;
+            }
             binding.bind_output("metrics", &mut metrics)?;
-            for (i, spec) in state_specs().iter().enumerate() {
+            for (i, spec) in specs.iter().enumerate() {
                 binding.bind_input(&spec.name, &sets[from][i])?;
                 binding.bind_output(format!("next.{}", spec.name), &mut sets[1 - from][i])?;
             }
@@ -362,7 +370,7 @@ impl Program {
 }
 
 impl Sampler {
-    fn new(runtime: &OnnxRuntime, z: &[f32], sets: &[Vec<DynTensor>; 2]) -> Result<Self> {
+    fn new(runtime: &OnnxRuntime, z: &[f32], recipe: &Recipe, sets: &[Vec<DynTensor>; 2]) -> Result<Self> {
         let n = z.len() / LATENT;
         let session = runtime.session(&sampler(n))?;
         let latents = runtime.upload(&[n, LATENT], z)?;
@@ -371,8 +379,11 @@ impl Sampler {
             let mut binding = session.create_binding()?;
             binding.bind_input("z", &latents)?;
             binding.bind_output("image", &mut image)?;
-            for (spec, tensor) in state_specs().iter().zip(set).filter(|(spec, _)| spec.name.starts_with("g.")) {
-                binding.bind_input(&spec.name, tensor)?;
+            for (spec, tensor) in state_specs(recipe).iter().zip(set) {
+                match spec.name.strip_prefix(recipe.best()) {
+                    Some(name) if name.starts_with("g.") => binding.bind_input(name, tensor)?,
+                    _ => {}
+                }
             }
             Ok(binding)
         };

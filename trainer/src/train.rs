@@ -4,11 +4,11 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint;
-use crate::gan::{LATENT, PIXELS, Recipe, StepGraph, state_specs};
+use crate::gan::{CLASSES, LATENT, PIXELS, Recipe, StepGraph, state_specs};
 use crate::judge::Judge;
 use crate::mnist::{Dataset, Source};
 use crate::onnx::Type;
@@ -36,14 +36,38 @@ impl Plan {
         Self { recipe: Recipe::seed(), epochs: 100, batch: 64, seed: 0 }
     }
 
+    /// Our best: 100 epochs in batches of 128.
+    pub fn tuned_recipe() -> Self {
+        Self { recipe: Recipe::tuned(), epochs: 100, batch: 128, seed: 0 }
+    }
+
     /// # Errors
     /// Names the first setting that makes no sense.
     pub fn check(&self) -> Result<()> {
         ensure!(self.epochs >= 1, "--epochs: at least 1 expected, 0 found");
         ensure!(self.batch >= 1, "--batch: at least 1 expected, 0 found");
-        let alpha = self.recipe.adam.alpha;
+        let Recipe { adam, d, p_drop, real_target, r1, r1_every, ema, .. } = &self.recipe;
+        let alpha = adam.alpha;
         ensure!(alpha > 0.0 && alpha.is_finite(), "--lr: a number above 0 expected, {alpha} found");
-        Ok(())
+        let shares = [
+            ("lr-end", adam.alpha_end, 0.0..=1.0),
+            ("beta1", adam.beta1, 0.0..=0.9999),
+            ("beta2", adam.beta2, 0.0..=0.999999),
+            ("dropout", *p_drop, 0.0..=0.99),
+            ("real-target", *real_target, 0.0..=1.0),
+            ("r1", *r1, 0.0..=1e6),
+            ("ema", *ema, 0.0..=0.999999),
+        ];
+        for (option, value, range) in shares {
+            let (least, most) = (range.start(), range.end());
+            ensure!(range.contains(&value), "--{option}: {least} to {most} expected, {value} found");
+        }
+        ensure!(*r1_every >= 1, "--r1-every: at least 1 expected, 0 found");
+        ensure!(*r1 == 0.0 || *p_drop == 0.0, "--r1: 0 expected with --dropout {p_drop}, {r1} found");
+        let layers = d.len();
+        ensure!((1..=8).contains(&layers), "--d: 1 to 8 widths of hidden layers expected, {layers} found");
+        let odd = d.iter().find(|width| !(1..=4096).contains(*width));
+        odd.map_or(Ok(()), |width| bail!("--d: widths of 1 to 4096 expected, {width} found"))
     }
 
     /// How many steps the plan takes over `n` images.
@@ -58,10 +82,13 @@ impl Plan {
     }
 
     /// Where this plan is not that of a `run` to go on with, in the words of the options: `--lr 0.1 (the run has
-    /// 0.002)`. The number of epochs may differ.
+    /// 0.002)`. The number of epochs may differ, unless the learning
+    /// rate falls.
     pub fn contradictions(&self, run: &Plan) -> Vec<String> {
         let [ours, theirs] = [self, run].map(|plan| serde_json::to_value(plan).unwrap_or_default());
-        let ours = ours.as_object().into_iter().flatten().filter(|(key, _)| *key != "epochs");
+        // A learning rate that falls does so over all epochs.
+        let any_epochs = run.recipe.adam.alpha_end == 1.0;
+        let ours = ours.as_object().into_iter().flatten().filter(|(key, _)| *key != "epochs" || !any_epochs);
         let plain = |value: &serde_json::Value| value.as_str().map_or(value.to_string(), str::to_string);
         ours.filter(|(key, value)| theirs.get(key) != Some(value))
             .map(|(key, value)| (key.replace('_', "-"), plain(value), plain(&theirs[key])))
@@ -106,14 +133,26 @@ pub struct Config {
     pub checkpoints: usize,
     /// Epochs from one score to the next; 0 is never.
     pub score_every: u64,
+    pub keep: Keep,
+}
+
+/// Which generator a run leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Keep {
+    /// The one with the least Fréchet distance.
+    Best,
+    /// The one after the last step.
+    Last,
 }
 
 impl Config {
     /// A plan and its data; the rest is what most would want: a numbered folder in `runs`, three checkpoints, a score
-    /// every ten epochs.
+    /// every ten epochs; the seed recipe keeps its last generator, others their best.
     pub fn new(plan: Plan, data: Source) -> Self {
         let (engine, folder) = (Engine::default(), Folder::Next);
-        Self { plan, data, engine, out: None, step_graph: None, folder, checkpoints: 3, score_every: 10 }
+        let keep = if plan.recipe.name == "seed" { Keep::Last } else { Keep::Best };
+        Self { plan, data, engine, out: None, step_graph: None, folder, checkpoints: 3, score_every: 10, keep }
     }
 
     /// What a run was asked for, to go on with it.
@@ -121,9 +160,9 @@ impl Config {
     /// # Errors
     /// When the folder holds no run, or its configuration cannot be read.
     pub fn resume(folder: PathBuf) -> Result<Self> {
-        let RunConfig { plan, data, engine, out, checkpoints, score_every, .. } = RunConfig::read(&folder)?;
-        let data = data.parse()?;
-        Ok(Self { plan, data, engine, out, step_graph: None, folder: Folder::Resume(folder), checkpoints, score_every })
+        let RunConfig { plan, data, engine, out, checkpoints, score_every, keep, .. } = RunConfig::read(&folder)?;
+        let (data, folder) = (data.parse()?, Folder::Resume(folder));
+        Ok(Self { plan, data, engine, out, step_graph: None, folder, checkpoints, score_every, keep })
     }
 }
 
@@ -222,11 +261,12 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
         data.name
     );
     if let Some(path) = &config.step_graph {
-        let graph = StepGraph::new(&plan.recipe, plan.batch.min(data.len()), data.len());
+        let graph =
+            StepGraph::new(&plan.recipe, plan.batch.min(data.len()), data.len(), steps, plan.recipe.penalises(0));
         checkpoint::write_model(path, &graph.model).context("--write-step-graph")?;
     }
     let (mut run, state) = Run::open(config, &data, &runtime, &mut |line| observer.say(line))?;
-    let state = state.unwrap_or_else(|| initial_state(plan.seed));
+    let state = state.unwrap_or_else(|| initial_state(plan, &data.images));
     observer.say(&format!(
         "{} images of {}, recipe {}, seed {}, on {} with {}; the run's folder is {}",
         data.len(),
@@ -266,7 +306,7 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
                 Some(scorer) => scorer,
                 None => scorer.insert(Scorer::new(Judge::shipped(&runtime)?, &data.test_images)?),
             };
-            let drawn = score::draw(&runtime, &checkpoint::export(&state, &[]), plan.seed)?;
+            let drawn = score::draw(&runtime, &checkpoint::export(&plan.recipe, &state, &[]), plan)?;
             epoch.frechet_distance = Some(scorer.frechet_distance(&drawn)?);
         }
         run.epoch(&epoch, training.stepper.sample()?, &state, last)?;
@@ -276,7 +316,10 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
         }
     }
     let state = training.state()?;
-    run.finish(&state, config.out.as_deref())?;
+    let kept = run.finish(&state, config.out.as_deref())?;
+    if kept != plan.epochs {
+        observer.say(&format!("the generator kept is that of epoch {kept}, the best by score"));
+    }
     Ok(Outcome { folder: run.folder().into(), finished: true, state })
 }
 
@@ -307,7 +350,8 @@ pub fn open(source: &Source, engine: &Engine, say: &mut dyn FnMut(&str)) -> Resu
 /// from (seed, step), so that a run which starts in a saved state goes on exactly as it would have.
 pub struct Training<'a> {
     plan: &'a Plan,
-    sizes: Vec<usize>,
+    /// The step graphs: each one's batch, and whether it has the R1 penalty.
+    kinds: Vec<(usize, bool)>,
     per_epoch: u64,
     order: Vec<i64>,
     stepper: Stepper,
@@ -322,10 +366,17 @@ impl<'a> Training<'a> {
         let mut sizes = vec![plan.batch.min(n), n % plan.batch];
         sizes.retain(|&size| size > 0);
         sizes.dedup();
-        let graphs: Vec<StepGraph> = sizes.iter().map(|&size| StepGraph::new(&plan.recipe, size, n)).collect();
-        let stepper = Stepper::new(runtime, &graphs, &state, &data.images, &sample_latents(plan.seed))?;
+        let (recipe, steps) = (&plan.recipe, plan.steps(n)?);
+        let kinds = [true, false].into_iter().filter(|&penalised| match penalised {
+            true => recipe.r1 > 0.0,
+            false => recipe.r1 == 0.0 || recipe.r1_every > 1,
+        });
+        let kinds: Vec<(usize, bool)> = kinds.flat_map(|kind| sizes.iter().map(move |&size| (size, kind))).collect();
+        let graphs: Vec<StepGraph> =
+            kinds.iter().map(|&(size, kind)| StepGraph::new(recipe, size, n, steps, kind)).collect();
+        let stepper = Stepper::new(runtime, recipe, &graphs, &state, data, &sample_latents(plan))?;
         let per_epoch = steps_per_epoch(n, plan.batch);
-        Ok(Self { plan, sizes, per_epoch, order: vec![0; n], stepper, step: state.step, sums: state.sums })
+        Ok(Self { plan, kinds, per_epoch, order: vec![0; n], stepper, step: state.step, sums: state.sums })
     }
 
     /// Takes the steps that are left of the epoch, or those until `on_step` breaks.
@@ -337,7 +388,8 @@ impl<'a> Training<'a> {
         let epoch = self.step / self.per_epoch;
         random::order_into(&mut self.order, *seed, epoch);
         for pick in self.order.chunks(*batch).skip((self.step % self.per_epoch) as usize) {
-            let graph = self.sizes.iter().position(|&size| size == pick.len()).expect("a graph for each size");
+            let kind = (pick.len(), recipe.penalises(self.step));
+            let graph = self.kinds.iter().position(|&k| k == kind).expect("a graph for each kind of step");
             draw(&mut self.stepper.feed(graph), recipe, pick, *seed, self.step);
             let metrics = self.stepper.step(graph)?;
             self.step += 1;
@@ -380,7 +432,12 @@ impl<'a> Training<'a> {
     /// When a number in it is not finite.
     pub fn state(&self) -> Result<TrainState> {
         let state = self.stepper.state(self.sums)?;
-        match state.tensors.iter().zip(state_specs()).find(|(tensor, _)| tensor.iter().any(|x| !x.is_finite())) {
+        match state
+            .tensors
+            .iter()
+            .zip(state_specs(&self.plan.recipe))
+            .find(|(tensor, _)| tensor.iter().any(|x| !x.is_finite()))
+        {
             Some((_, spec)) => Err(self.diverged(format!("{} holds a number that is not finite", spec.name))),
             None => Ok(state),
         }
@@ -397,6 +454,7 @@ impl<'a> Training<'a> {
 pub fn draw(feed: &mut Feed, recipe: &Recipe, pick: &[i64], seed: u64, step: u64) {
     feed.pick.copy_from_slice(pick);
     random::uniform_into(feed.z, seed, step, stream::Z);
+    name_digits(recipe, feed.z);
     random::keep_masks_into(feed.keep, seed, step, stream::KEEP, recipe.p_drop);
 }
 
@@ -405,32 +463,49 @@ pub fn steps_per_epoch(n: usize, batch: usize) -> u64 {
     n.div_ceil(batch) as u64
 }
 
-/// Both networks at the start of a run: weights and biases from U(−1/√in, 1/√in), as `torch.nn.Linear` has them;
-/// the moments are zero.
-pub fn initial_state(seed: u64) -> TrainState {
-    let specs = state_specs();
-    let mut fan_in = 0;
-    let tensors = (specs.iter().filter(|s| s.elem == Type::F32).enumerate())
-        .map(|(i, spec)| {
-            let mut tensor = vec![0.0; spec.len()];
-            if !spec.name.starts_with("m.") && !spec.name.starts_with("v.") {
-                if spec.shape.len() == 2 {
-                    fan_in = spec.shape[0]; // a bias has that of its weight, which stands before it
-                }
-                let bound = 1.0 / (fan_in as f32).sqrt();
-                random::uniform_into(&mut tensor, seed, 0, stream::INIT + i as u64);
-                tensor.iter_mut().for_each(|x| *x *= bound);
+/// Gives each z (100,) of a conditional recipe its digit: the one that its first number names, in ten equal parts.
+pub fn name_digits(recipe: &Recipe, z: &mut [f32]) {
+    for z in z.chunks_mut(LATENT).filter(|_| recipe.conditional) {
+        let digit = ((z[0] + 1.0) / 2.0 * CLASSES as f32) as usize;
+        (0..CLASSES).for_each(|class| z[class] = f32::from(u8::from(class == digit)));
+    }
+}
+
+/// Both networks at the start of a run: weights and biases from U(−1/√in, 1/√in), as `torch.nn.Linear` has them, and G's
+/// last bias from the mean of the `images` (n, 784), where the recipe says so; the moments are zero.
+pub fn initial_state(plan: &Plan, images: &[u8]) -> TrainState {
+    let specs = state_specs(&plan.recipe);
+    let (mut fan_in, mut tensors) = (0, Vec::<Vec<f32>>::new());
+    for (i, spec) in specs.iter().filter(|s| s.elem == Type::F32).enumerate() {
+        let mut tensor = vec![0.0; spec.len()];
+        if let Some(name) = spec.name.strip_prefix("ema.") {
+            let of = specs.iter().position(|s| s.name == name).expect("what is averaged");
+            tensor.copy_from_slice(&tensors[of]);
+        } else if !spec.name.starts_with("m.") && !spec.name.starts_with("v.") {
+            if spec.shape.len() == 2 {
+                fan_in = spec.shape[0]; // a bias has that of its weight, which stands before it
             }
-            tensor
-        })
-        .collect();
+            let bound = 1.0 / (fan_in as f32).sqrt();
+            random::uniform_into(&mut tensor, plan.seed, 0, stream::INIT + i as u64);
+            tensor.iter_mut().for_each(|x| *x *= bound);
+        }
+        if plan.recipe.mean_bias && spec.name == "g.fc4.bias" {
+            let n = (images.len() / PIXELS).max(1) as f32;
+            for (pixel, bias) in tensor.iter_mut().enumerate() {
+                let sum: u64 = images.iter().skip(pixel).step_by(PIXELS).map(|&x| u64::from(x)).sum();
+                *bias = (sum as f32 / n / 127.5 - 1.0).clamp(-0.98, 0.98).atanh();
+            }
+        }
+        tensors.push(tensor);
+    }
     TrainState { tensors, step: 0, sums: Default::default() }
 }
 
 /// The latents whose images show how a run comes along: 16 × (100,), the same after every epoch.
-pub fn sample_latents(seed: u64) -> Vec<f32> {
+pub fn sample_latents(plan: &Plan) -> Vec<f32> {
     let mut z = vec![0.0; 16 * LATENT];
-    random::uniform_into(&mut z, seed, 0, stream::SAMPLES);
+    random::uniform_into(&mut z, plan.seed, 0, stream::SAMPLES);
+    name_digits(&plan.recipe, &mut z);
     z
 }
 
@@ -474,13 +549,14 @@ mod tests {
 
     #[test]
     fn a_run_starts_as_torchs_linear_layers_do() {
-        let state = initial_state(1);
+        let plan = |seed| Plan { seed, ..Plan::seed_recipe() };
+        let state = initial_state(&plan(1), &[]);
         let (weight, bias, moments) = (&state.tensors[0], &state.tensors[1], &state.tensors[16]);
         let bound = 1.0 / 28.0;
         assert!(weight.iter().chain(bias).all(|x| x.abs() <= bound));
         let mean_square = weight.iter().map(|x| x * x).sum::<f32>() / weight.len() as f32;
         assert!((mean_square / (bound * bound / 3.0) - 1.0).abs() < 0.02, "{mean_square}");
         assert!(moments.iter().all(|&m| m == 0.0) && state.step == 0);
-        assert_ne!(initial_state(2).tensors[0], *weight);
+        assert_ne!(initial_state(&plan(2), &[]).tensors[0], *weight);
     }
 }
