@@ -53,8 +53,6 @@ elif spelling == "relu":
     node = next(n for n in graph.node if n.op_type == "LeakyRelu")
     node.op_type = "Relu"
     del node.attribute[:]
-elif spelling == "conditional":
-    model.metadata_props.add(key="conditional", value="one-hot:10")
 elif spelling == "end":
     graph.node[-1].output[0] = "tanh"
     graph.node.append(helper.make_node("Neg", ["tanh"], ["image"]))

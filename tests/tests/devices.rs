@@ -57,7 +57,7 @@ const BOARDS: [Board; 6] = [
         memory: "mps2",
         machine: "mps2-an385",
         tick: 40.0,
-        limits: &[most("f32", 17_000_000, 1126, 12_000), most("int8", 1_900_000, 1126, 12_000)],
+        limits: &[most("f32", 17_000_000, 1126, 12_288), most("int8", 1_900_000, 1126, 12_000)],
     },
     Board {
         cpu: "Cortex-M4F",

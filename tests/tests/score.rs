@@ -7,11 +7,13 @@ use std::process::Command;
 use tests::{mnist, peers_python, run};
 use trainer::judge::Judge;
 use trainer::mnist::Dataset;
-use trainer::score::{Gaussian, Scorer};
+use trainer::score::{self, Gaussian, Score};
 use trainer::session::{Device, OnnxRuntime};
 
+const SEEDS: u64 = 10_000;
+
 #[test]
-fn the_judge_tells_digits_and_its_distance_is_numpys() {
+fn the_judge_tells_digits_and_its_scores_are_numpys() {
     let Some(mnist) = mnist() else { return };
     let data = Dataset::open(&mnist).unwrap();
     let runtime = OnnxRuntime::open(Some(Device::Cpu), 2, false, &mut |_| ()).unwrap();
@@ -20,12 +22,24 @@ fn the_judge_tells_digits_and_its_distance_is_numpys() {
     println!("the judge tells {:.2} % of the test images", 100.0 * accuracy);
     assert!(accuracy >= 0.985, "{accuracy}");
 
-    let drawn: Vec<u8> = (0..5000).flat_map(|seed| runtime::generate(seed).0).collect();
-    let train = &data.images[..drawn.len()];
-    let mut scorer = Scorer::new(judge, &data.test_images).unwrap();
-    let (distance, floor) = (scorer.frechet_distance(&drawn).unwrap(), scorer.frechet_distance(train).unwrap());
-    println!("5,000 digits of the shipped generator: {distance:.1}; 5,000 training images: {floor:.1}");
-    assert!(floor > 0.0 && distance > 10.0 * floor, "{distance} against {floor}");
+    let labels: Vec<u8> = (0..SEEDS).map(|seed| runtime::Digit::of(seed).value()).collect();
+    let [drawn, int8] = [runtime::generate, runtime::int8::generate]
+        .map(|draw| (0..SEEDS).flat_map(|seed| draw(seed).0).collect::<Vec<u8>>());
+    let seed_recipe = score::draw(&runtime, include_bytes!("../../models/seed.onnx"), false, 0).unwrap().0;
+    let mut measure = |images: &[u8], labels| Score::measure(&mut judge, &data, images, labels).unwrap();
+    let (shipped, floor) = (measure(&drawn, Some(&labels)), measure(&data.images[..drawn.len()], None));
+    let (int8, seed_recipe) = (measure(&int8, Some(&labels)), measure(&seed_recipe, None));
+    for (name, score) in [("shipped", &shipped), ("int8", &int8), ("seed recipe", &seed_recipe), ("training", &floor)] {
+        println!("{name}: {}", serde_json::to_string(score).unwrap());
+    }
+    assert!(floor.frechet_distance > 0.0 && shipped.frechet_distance < 2.0 * floor.frechet_distance);
+    assert!(seed_recipe.frechet_distance > 20.0 * shipped.frechet_distance);
+    assert!(shipped.recall >= 0.75 && shipped.coverage >= 0.75 && shipped.digit_accuracy.unwrap() >= 0.98);
+    assert!(shipped.histogram.iter().all(|share| (0.08..0.12).contains(share)) && shipped.duplicates == 0);
+    // A generator that copies is found out: training images are their own nearest.
+    assert!(shipped.copies <= 10 && floor.copies == 1000 && floor.nearest == 0.0);
+    assert!(int8.frechet_distance <= shipped.frechet_distance + 0.15);
+    assert!(int8.digit_accuracy.unwrap() >= shipped.digit_accuracy.unwrap() - 0.003);
 
     let Some(python) = peers_python() else { return };
     let folder = tempfile::tempdir().unwrap();
@@ -38,7 +52,7 @@ fn the_judge_tells_digits_and_its_distance_is_numpys() {
     let mut check = Command::new(python);
     check.arg(tests.join("peers/check_score.py")).arg(tests.join("../models/judge.onnx"));
     check.arg(file("drawn", &drawn)).arg(file("real", &data.test_images));
-    check.args([distance.to_string(), accuracy.to_string()]).arg(file("labels", &data.test_labels));
+    check.arg(file("labels", &data.test_labels)).args([accuracy.to_string(), serde_json::to_string(&shipped).unwrap()]);
     let (output, stderr) = run(&mut check);
     assert!(output.status.success(), "{stderr}");
 }

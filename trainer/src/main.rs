@@ -6,9 +6,11 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use trainer::gan::Recipe;
+use trainer::judge::Judge;
 use trainer::mnist::Source;
 use trainer::report::{self, Style, Terminal, say};
 use trainer::run;
+use trainer::score::{self, Score};
 use trainer::session::Device;
 use trainer::train::{Config, Engine, Folder, Keep, Plan, train};
 use trainer::{bench, checkpoint, judge};
@@ -27,6 +29,8 @@ struct Cli {
 enum Command {
     /// Measures milliseconds per training step, and how near they are to the machine's matrix-product peak.
     Bench(Bench),
+    /// Scores a generator: its distance from the test images, its variety, whether it copies.
+    Score(ScoreArgs),
     /// Trains the judge, the classifier whose features score generators.
     Judge(JudgeArgs),
     /// Prints a table of runs.
@@ -178,6 +182,24 @@ struct Bench {
 }
 
 #[derive(Args)]
+struct ScoreArgs {
+    /// A generator's ONNX file, which draws 10,000 images; or an IDX file of drawn images, with its labels beside it.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// As for training; real images to compare with.
+    #[arg(long)]
+    data: Option<String>,
+    /// Names the images drawn.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// One JSON object instead of a table.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+#[derive(Args)]
 struct JudgeArgs {
     /// As for training.
     #[arg(long)]
@@ -236,6 +258,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Some(Command::Bench(args)) => run_bench(&args).map(|()| ExitCode::SUCCESS),
+        Some(Command::Score(args)) => run_score(&args).map(|()| ExitCode::SUCCESS),
         Some(Command::Judge(args)) => run_judge(&args).map(|()| ExitCode::SUCCESS),
         Some(Command::Compare { runs }) => run::compare(&runs).map(|table| {
             say(&table);
@@ -364,6 +387,15 @@ fn dry_run(config: &Config) -> Result<ExitCode> {
 /// A setting as its option takes it.
 fn plain(value: &serde_json::Value) -> String {
     value.as_str().map_or(value.to_string(), str::to_string).replace(['[', ']'], "")
+}
+
+fn run_score(args: &ScoreArgs) -> Result<()> {
+    let mut hear = |line: &str| eprintln!("{line}");
+    let (data, runtime) = trainer::train::open(&source(args.data.as_deref())?, &args.engine.engine(), &mut hear)?;
+    let (drawn, labels) = score::images_of(&runtime, &args.file, args.seed)?;
+    let score = Score::measure(&mut Judge::shipped(&runtime)?, &data, &drawn, labels.as_deref())?;
+    say(&if args.json { serde_json::to_string(&score)? } else { score.table() });
+    Ok(())
 }
 
 fn run_judge(args: &JudgeArgs) -> Result<()> {

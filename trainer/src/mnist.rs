@@ -16,6 +16,7 @@ use crate::download::{self, Patience, Pin, hex};
 use crate::gan::{LATENT, PIXELS};
 use crate::random::{self, stream};
 use crate::session::OnnxRuntime;
+use crate::train::name_digits;
 
 /// Images of digits and what they show.
 #[derive(Default)]
@@ -85,21 +86,20 @@ impl Dataset {
         Self::open(folder)
     }
 
-    /// No MNIST, but 60,000 digits (and 10,000 for tests) drawn by the shipped generator, to try things out on. Their
-    /// labels are not known: all 0.
+    /// No MNIST, but 60,000 digits (and 10,000 for tests) drawn by the shipped generator, to try things out on.
     pub fn demo(runtime: &OnnxRuntime) -> Result<Self> {
         let mut generator = runtime.load(include_bytes!("../../models/g.onnx"))?;
         const AT_ONCE: usize = 5000;
-        let (mut z, mut all) = (vec![0.0; AT_ONCE * LATENT], Vec::with_capacity(70_000 * PIXELS));
+        let (mut z, mut images, mut labels) = (vec![0.0; AT_ONCE * LATENT], vec![], vec![]);
         for part in 0..14 {
             random::uniform_into(&mut z, 0, part, stream::DEMO);
+            labels.extend(name_digits(&mut z));
             let drawn = generator.run(&[("z", &[AT_ONCE, LATENT], &z)])?;
-            all.extend(drawn[0].iter().map(|x| (x * 127.5 + 127.5).round_ties_even() as u8));
+            images.extend(drawn[0].iter().map(|x| (x * 127.5 + 127.5).round_ties_even() as u8));
         }
-        let test_images = all.split_off(60_000 * PIXELS);
-        let sha256 = hex(&Sha256::digest(&all));
-        let (labels, test_labels) = (vec![0; 60_000], vec![0; 10_000]);
-        Ok(Self { name: "demo (no MNIST)".into(), sha256, images: all, labels, test_images, test_labels })
+        let (test_images, test_labels) = (images.split_off(60_000 * PIXELS), labels.split_off(60_000));
+        let sha256 = hex(&Sha256::digest(&images));
+        Ok(Self { name: "demo (no MNIST)".into(), sha256, images, labels, test_images, test_labels })
     }
 
     /// The number of training images, N.
@@ -250,6 +250,21 @@ fn read_idx(folder: &Path, name: &str, item: &[usize]) -> Result<(Vec<u8>, IdxFi
     }
     bytes.drain(..head);
     Ok((bytes, IdxFile { path, sha256 }))
+}
+
+/// The images (n, 784) of an IDX file, raw or gzipped, and its labels, where a file of the labels' name lies beside it.
+///
+/// # Errors
+/// As [`Dataset::open`].
+pub fn read_drawn(path: &Path) -> Result<(Vec<u8>, Option<Vec<u8>>)> {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let name = name.trim_end_matches(".gz");
+    let (images, _) = read_idx(folder, name, &[28, 28])?;
+    let labels = name.replace("images", "labels").replace("idx3", "idx1");
+    let beside = labels != name && ["", ".gz"].iter().any(|end| folder.join(format!("{labels}{end}")).is_file());
+    let labels = beside.then(|| read_labels(folder, &labels, images.len() / PIXELS)).transpose()?;
+    Ok((images, labels))
 }
 
 /// The bytes of a file as it stands in the folder, raw, or unpacked from its `.gz`.

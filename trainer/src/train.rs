@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use prost::Message;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint;
@@ -306,7 +307,8 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
                 Some(scorer) => scorer,
                 None => scorer.insert(Scorer::new(Judge::shipped(&runtime)?, &data.test_images)?),
             };
-            let drawn = score::draw(&runtime, &checkpoint::export(&plan.recipe, &state, &[]), plan)?;
+            let generator = checkpoint::export(&plan.recipe, &state, &[]).encode_to_vec();
+            let (drawn, _) = score::draw(&runtime, &generator, plan.recipe.conditional, plan.seed)?;
             epoch.frechet_distance = Some(scorer.frechet_distance(&drawn)?);
         }
         run.epoch(&epoch, training.stepper.sample()?, &state, last)?;
@@ -454,7 +456,9 @@ impl<'a> Training<'a> {
 pub fn draw(feed: &mut Feed, recipe: &Recipe, pick: &[i64], seed: u64, step: u64) {
     feed.pick.copy_from_slice(pick);
     random::uniform_into(feed.z, seed, step, stream::Z);
-    name_digits(recipe, feed.z);
+    if recipe.conditional {
+        name_digits(feed.z).for_each(drop);
+    }
     random::keep_masks_into(feed.keep, seed, step, stream::KEEP, recipe.p_drop);
 }
 
@@ -463,12 +467,14 @@ pub fn steps_per_epoch(n: usize, batch: usize) -> u64 {
     n.div_ceil(batch) as u64
 }
 
-/// Gives each z (100,) of a conditional recipe its digit: the one that its first number names, in ten equal parts.
-pub fn name_digits(recipe: &Recipe, z: &mut [f32]) {
-    for z in z.chunks_mut(LATENT).filter(|_| recipe.conditional) {
+/// Makes each z (100,) one for a class-conditional generator, of the digit that its first number names, in ten equal
+/// parts; returns the digits.
+pub fn name_digits(z: &mut [f32]) -> impl Iterator<Item = u8> {
+    z.chunks_mut(LATENT).map(|z| {
         let digit = ((z[0] + 1.0) / 2.0 * CLASSES as f32) as usize;
         (0..CLASSES).for_each(|class| z[class] = f32::from(u8::from(class == digit)));
-    }
+        digit as u8
+    })
 }
 
 /// Both networks at the start of a run: weights and biases from U(−1/√in, 1/√in), as `torch.nn.Linear` has them, and G's
@@ -505,7 +511,9 @@ pub fn initial_state(plan: &Plan, images: &[u8]) -> TrainState {
 pub fn sample_latents(plan: &Plan) -> Vec<f32> {
     let mut z = vec![0.0; 16 * LATENT];
     random::uniform_into(&mut z, plan.seed, 0, stream::SAMPLES);
-    name_digits(&plan.recipe, &mut z);
+    if plan.recipe.conditional {
+        name_digits(&mut z).for_each(drop);
+    }
     z
 }
 
