@@ -14,11 +14,14 @@
 #[cfg(any(test, feature = "std"))]
 extern crate std;
 
+#[cfg(feature = "capi")]
+pub mod capi;
 pub mod dense;
 pub mod generator;
 mod image;
 pub mod int8;
 pub mod latent;
+pub mod png;
 mod weights;
 
 pub use dense::Kernel;

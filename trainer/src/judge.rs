@@ -155,7 +155,7 @@ fn step_graph(alpha: f64) -> (onnx::Model, Vec<(String, Vec<usize>)>) {
     (g.to_model("judge_step", &outputs, None), names)
 }
 
-/// `image` (N, 784) in [-1, 1] → `features` (N, 128), `probability` (N, 10).
+/// `image` (N, 784) in [-1, 1] → `features` (N, 32), `probability` (N, 10).
 fn export(state: &[Vec<f32>]) -> onnx::Model {
     let g = &mut Graph::default();
     let image = g.input("image", Type::F32, &[1, PIXELS]);

@@ -1,4 +1,4 @@
-//! Every way to draw in int8.
+//! Every way to draw in int8, and PNG.
 #![no_std]
 #![no_main]
 
@@ -15,6 +15,7 @@ extern "C" fn main() -> i32 {
     int8::generate_batch(seeds, black_box(&mut images[..]));
     let digit = Digit::new(black_box(7)).and_then(|digit| int8::generate_digit(black_box(1), digit));
     black_box((images, digit, int8::generate(black_box(42))));
+    black_box(runtime::png::encode(black_box(&images[0])));
     int8::generate_rows(black_box(7), |row| {
         black_box(row);
     });
