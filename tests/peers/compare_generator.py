@@ -10,7 +10,7 @@ ours = np.fromfile(sys.argv[2], record)
 session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
 theirs, = session.run(None, {"z": ours["z"]})
 far = np.abs(theirs - ours["image"]).max()
-assert far <= 1e-5, f"before rounding they are {far} apart"
+assert far <= 2e-5, f"before rounding they are {far} apart"
 levels = np.abs(np.rint(127.5 * theirs + 127.5).astype(int) - ours["pixels"])
 assert levels.max() <= 1, f"after rounding they are {levels.max()} grey levels apart"
 print(f"{len(ours)} images: at most {far:.1e} apart before rounding; {np.count_nonzero(levels)} pixels one level apart after")

@@ -305,6 +305,75 @@ fn a_run_goes_on_as_it_was_begun_but_for_the_options_given() {
 }
 
 #[test]
+fn the_tuned_recipe_resumes_exactly_and_keeps_its_best() {
+    let (folder, data) = workshop();
+    let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
+    let tuned = |run_dir: &Path| {
+        let mut command = train(&data, run_dir, "8");
+        command.args(["--recipe", "tuned", "--score-every", "2"]);
+        command
+    };
+    succeeds(&mut tuned(&whole));
+    let mut trainer = tuned(&killed).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while !killed.join("samples/epoch-003.png").exists() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    trainer.kill().unwrap();
+    trainer.wait().unwrap();
+    // The learning rate falls over all epochs, so that their number is no longer free.
+    fails(&mut resume(&killed, &["--epochs", "9"]), &["--epochs 9 (the run has 8)"]);
+    fails(
+        &mut resume(&killed, &["--recipe", "seed"]),
+        &["--recipe seed (the run has tuned)", "--ema 0.0 (the run has 0.999)"],
+    );
+    succeeds(&mut resume(&killed, &[]));
+    assert!(generator(&killed) == generator(&whole), "the killed run ended in another generator");
+
+    let metrics = fs::read_to_string(whole.join("metrics.jsonl")).unwrap();
+    let epochs: Vec<serde_json::Value> = metrics.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let scores: Vec<f64> = epochs.iter().filter_map(|epoch| epoch["frechet_distance"].as_f64()).collect();
+    let best = scores.iter().copied().fold(f64::INFINITY, f64::min);
+    assert_eq!(scores.len(), 4);
+    let said = String::from_utf8_lossy(&generator(&whole)).into_owned();
+    assert!(said.contains("one-hot:10") && said.contains(&format!("{best:.2}")), "the best of {scores:?} expected");
+}
+
+#[test]
+fn every_setting_of_a_recipe_trains() {
+    let (folder, data) = workshop();
+    let mut files = vec![];
+    for (i, options) in [
+        "--recipe tuned",
+        "--recipe tuned --conditional false",
+        "--recipe tuned --one-z false --mean-bias false",
+        "--recipe tuned --r1-every 1 --ema 0 --lr-end 0",
+        "--recipe tuned --r1 0 --dropout 0.3 --d 32,16,8,4",
+        "--recipe tuned --r1 0 --dropout 0.3 --one-z false",
+        "--recipe seed --conditional true --real-target 1 --beta1 0.5 --beta2 0.99",
+        "--recipe seed --dropout 0 --r1 1",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let run_dir = folder.path().join(i.to_string());
+        succeeds(train(&data, &run_dir, "1").args(options.split(' ')).args(["--score-every", "0"]));
+        files.push(generator(&run_dir));
+        assert!(files[..i].iter().all(|other| *other != files[i]), "{options}: nothing of it shows");
+    }
+    let run_dir = folder.path().join("bad");
+    for (options, expected) in [
+        ("--ema 1", "--ema: 0 to 0.999999 expected, 1 found"),
+        ("--r1 -1", "--r1: 0 to 1000000 expected, -1 found"),
+        ("--r1 0.3", "--r1: 0 expected with --dropout 0.2, 0.3 found"),
+        ("--r1-every 0", "--r1-every: at least 1 expected, 0 found"),
+        ("--d 0", "--d: widths of 1 to 4096 expected, 0 found"),
+    ] {
+        fails(train(&data, &run_dir, "1").args(options.split(' ')), &[expected]);
+        assert!(!run_dir.exists());
+    }
+}
+
+#[test]
 fn damaged_metrics_are_named_and_a_line_cut_short_is_written_again() {
     let (folder, data) = workshop();
     let run_dir = folder.path().join("run");
