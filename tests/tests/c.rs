@@ -17,6 +17,15 @@ fn root(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }
 
+/// The folder of `tests/toolchain`; `None`, with a word why, without it.
+fn tools() -> Option<PathBuf> {
+    let tools = env::var_os("DEVICE_TOOLS").map(PathBuf::from);
+    if tools.is_none() {
+        eprintln!("skipped: DEVICE_TOOLS is not set; tests/run sets it, and tests/toolchain prints it");
+    }
+    tools
+}
+
 fn passes(command: &mut Command) -> Vec<u8> {
     let (output, stderr) = run(command);
     assert!(output.status.success(), "{command:?}: {} {stderr}", output.status);
@@ -66,9 +75,7 @@ fn the_c_example_draws_the_same_bytes_on_the_host() {
 
 #[test]
 fn the_c_example_draws_the_same_bytes_on_a_cortex_m4f() {
-    let Some(tools) = env::var_os("DEVICE_TOOLS").map(PathBuf::from) else {
-        return eprintln!("skipped: DEVICE_TOOLS is not set; tests/run sets it, and tests/toolchain prints it");
-    };
+    let Some(tools) = tools() else { return };
     let library = library(Some((&tools, "thumbv7em-none-eabihf")));
     let (folder, device) = (tempfile::tempdir().unwrap(), root("tests/peers/device"));
     let program = folder.path().join("digit.elf");
@@ -89,6 +96,19 @@ fn the_c_example_draws_the_same_bytes_on_a_cortex_m4f() {
     qemu.arg("120").arg(tools.join("qemu-system-arm"));
     qemu.args(["-machine", "mps2-an386", "-display", "none", "-monitor", "none", "-serial", "none"]);
     let drawn = passes(qemu.args(["-semihosting-config", "enable=on,target=native", "-kernel"]).arg(&program));
+    assert!(drawn == expected(), "other bytes than the host's");
+}
+
+#[test]
+fn the_c_example_draws_the_same_bytes_on_aarch64_with_neon() {
+    let Some(tools) = tools() else { return };
+    let library = library(Some((&tools, "aarch64-unknown-none")));
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("digit");
+    let mut gcc = Command::new(tools.join("aarch64-linux-gnu-gcc"));
+    gcc.args(STRICT).args(["-O2", "-static", "-I"]).arg(root("runtime/include"));
+    passes(gcc.args([root("runtime/examples/digit.c"), library]).arg("-o").arg(&program));
+    let drawn = passes(Command::new(tools.join("qemu-aarch64")).arg(&program));
     assert!(drawn == expected(), "other bytes than the host's");
 }
 

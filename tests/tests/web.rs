@@ -1,0 +1,123 @@
+//! The web page, in Node and in a browser, against the library.
+
+use std::env;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Once;
+
+use runtime::{Digit, GENERATOR, Image, Latent, latent_of};
+use tests::run;
+
+fn root(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+}
+
+/// The page's folder with its module, as README builds it; `None`, with a word why, without a compiler for it.
+fn page() -> Option<PathBuf> {
+    static BUILT: Once = Once::new();
+    let Some(tools) = env::var_os("DEVICE_TOOLS").map(PathBuf::from) else {
+        eprintln!("skipped: DEVICE_TOOLS is not set; tests/run sets it, and tests/toolchain prints it");
+        return None;
+    };
+    let folder = root("target/web");
+    BUILT.call_once(|| {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["rustc", "--quiet", "--release", "--locked", "-p", "runtime", "--lib", "--no-default-features"]);
+        cargo.args(["--features", "capi", "--crate-type", "cdylib", "--target", "wasm32-unknown-unknown"]);
+        cargo.current_dir(root(".")).env("CARGO_TARGET_DIR", root("target/c")).env("RUSTC", tools.join("rustc"));
+        let (output, stderr) = run(cargo.env_remove("RUSTFLAGS").env_remove("GENERATOR_ONNX"));
+        assert!(output.status.success(), "{stderr}");
+        fs::create_dir_all(&folder).unwrap();
+        for name in ["index.html", "digit.js"] {
+            fs::copy(root("runtime/web").join(name), folder.join(name)).unwrap();
+        }
+        fs::copy(root("target/c/wasm32-unknown-unknown/release/runtime.wasm"), folder.join("runtime.wasm")).unwrap();
+    });
+    Some(folder)
+}
+
+/// Half way between the latents of two seeds.
+fn between(a: u64, b: u64) -> Image {
+    let (a, b) = (latent_of(a).numbers(), latent_of(b).numbers());
+    let z = std::array::from_fn(|i| ((f64::from(a[i]) + f64::from(b[i])) / 2.0) as f32);
+    GENERATOR.draw(&Latent::from_numbers(&z))
+}
+
+#[test]
+fn the_pages_code_draws_the_librarys_digits_in_node() {
+    const DRAW: &str = "
+        import { readFileSync } from 'fs';
+        import { pathToFileURL } from 'url';
+        const folder = process.argv[1];
+        const { load, walk } = await import(pathToFileURL(folder + '/digit.js'));
+        const generator = await load(new Uint8Array(readFileSync(folder + '/runtime.wasm')));
+        const images = [];
+        for (let seed = 0n; seed < 1000n; seed++) images.push(generator.generate(seed));
+        for (let digit = 0; digit < 10; digit++) images.push(generator.generate(18446744073709551615n, digit));
+        images.push(generator.draw(walk(generator.latent(1n), generator.latent(2n), 0.5)));
+        process.stdout.write(Buffer.concat(images));";
+    let Some(folder) = page() else { return };
+    let (output, stderr) =
+        run(Command::new("node").args(["--no-warnings", "--input-type=module", "-e", DRAW]).arg(folder));
+    assert!(output.status.success(), "{stderr}");
+    let digits = (0..10).map(|digit| runtime::generate_digit(u64::MAX, Digit::new(digit).unwrap()).unwrap());
+    let expected = (0..1000).map(runtime::generate).chain(digits).chain([between(1, 2)]);
+    assert!(
+        output.stdout == expected.flat_map(|image| image.0).collect::<Vec<u8>>(),
+        "other pixels than the library's"
+    );
+}
+
+#[test]
+fn the_page_shows_the_librarys_digits_in_chromium() {
+    let Some(folder) = page() else { return };
+    let tool = PathBuf::from(env::var_os("DEVICE_TOOLS").unwrap()).join("chromium");
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = server.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in server.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = String::new();
+            let _ = BufReader::new(&stream).read_line(&mut request);
+            let name = match request.split(' ').nth(1) {
+                Some("/") => "index.html",
+                Some(path) => path.trim_start_matches('/'),
+                None => continue,
+            };
+            let kind = match name.rsplit('.').next() {
+                Some("html") => "text/html",
+                Some("js") => "text/javascript",
+                _ => "application/wasm",
+            };
+            let body = fs::read(folder.join(name)).unwrap_or_default();
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                body.len()
+            );
+            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body));
+        }
+    });
+    let seven = runtime::generate_digit(6, Digit::new(7).unwrap()).unwrap();
+    for (link, image) in [
+        ("", runtime::generate(42)),
+        ("#seed=5", runtime::generate(5)),
+        ("#seed=6&digit=7", seven),
+        ("#seed=1&to=2&t=0.5", between(1, 2)),
+    ] {
+        let profile = tempfile::tempdir().unwrap();
+        let mut chromium = Command::new("timeout");
+        chromium.arg("60").arg(&tool);
+        chromium.args(["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000"]);
+        chromium.arg(format!("--user-data-dir={}", profile.path().display())).arg("--dump-dom");
+        let (output, stderr) = run(chromium.arg(format!("http://{address}/{link}")));
+        let dom = String::from_utf8_lossy(&output.stdout);
+        let hex: String = image.0.iter().map(|grey| format!("{grey:02x}")).collect();
+        assert!(
+            dom.contains(&format!("data-pixels=\"{hex}\"")),
+            "{link}: other pixels than the library's: {dom} {stderr}"
+        );
+    }
+}
