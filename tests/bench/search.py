@@ -4,8 +4,7 @@
     tests/bench/search.py [--epochs 10] [--seeds 1] [--threads 2] [--only NAME ...]
 
 Builds the trainer, trains each variant, scores 10,000 images of its last generator against MNIST's test images, and rewrites
-search.md beside this file, a row at a time. A run of few epochs says what a setting does early, not where it ends; R1, whose gain
-shows late, was judged by runs of 100.
+search.md beside this file, a row at a time. A run of few epochs says what a setting does early, not where it ends.
 """
 import argparse, json, os, statistics, subprocess, tempfile
 
