@@ -47,7 +47,7 @@ struct Train {
     /// a folder with the four IDX files, gzipped or raw [default: the folder in MNIST_DIR, else mnist].
     #[arg(long)]
     data: Option<String>,
-    /// The settings below that are not given: `seed` is the classic recipe, `tuned` the best we know.
+    /// The recipe settings below that are not given: `seed` is the classic recipe, `tuned` the best we know [default: seed].
     #[arg(long, value_enum)]
     recipe: Option<Named>,
     /// Passes over the data set [default: 100].
@@ -62,8 +62,6 @@ struct Train {
     /// Adam's step size for both networks [default: 0.002; tuned: 0.003].
     #[arg(long)]
     lr: Option<f64>,
-    #[command(flatten)]
-    recipe_settings: RecipeArgs,
     /// Where the generator goes [default: g.onnx].
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -98,6 +96,8 @@ struct Train {
     json: bool,
     #[command(flatten)]
     engine: EngineArgs,
+    #[command(flatten)]
+    recipe_settings: RecipeArgs,
 }
 
 #[derive(Args)]
