@@ -1,5 +1,6 @@
 //! The two networks, their losses, and the graph of one training step. B is the batch.
 
+use multiversion::multiversion;
 use serde::{Deserialize, Serialize};
 
 use crate::adam::Adam;
@@ -355,7 +356,8 @@ fn ema_towards(g: &mut Graph, t: Var, decay: f64) -> Var {
     let (nine, t) = (g.scalar(9.0), g.cast(t, Type::F32));
     let later = g.add(t, nine);
     let ramp = g.div(nine, later); // 1 − t / (t + 9)
-    g.clip(ramp, (1.0 - decay) as f32, 1.0)
+    let (least, one) = (g.scalar((1.0 - decay) as f32), g.scalar(1.0));
+    g.clip(ramp, least, one)
 }
 
 /// a + (b − a) · towards
@@ -391,18 +393,49 @@ fn bce_sum(g: &mut Graph, logit: Var, target: Var) -> Var {
     g.sum(loss, &[0, 1], false)
 }
 
-/// y = x · s, where s = mask/(1−p) above zero, slope · mask/(1−p) below.   dx = dy · s
+/// y = x · s.   dx = dy · s
 ///
-/// LeakyReLU and dropout in one product, so that the backward pass is a single multiplication; `keep` is the mask, 0
-/// or 1, and missing where p is 0. The factor is 10³⁸ x, clamped: half the time of a comparison and ONNX Runtime's `Where`, and the same
-/// number for all but subnormal x.
+/// LeakyReLU and dropout in one product, so that the backward pass is another: s is the operator [`SLOPES`] or, where
+/// `keep`, the mask of zeros and ones, is missing because p is 0, [`slope`] alone. Its factor is 10³⁸ x, clamped: half the time
+/// of a comparison and ONNX Runtime's `Where`, and the same number for all but subnormal x.
 fn leaky_relu_dropout(g: &mut Graph, x: Var, keep: Option<Var>, p_drop: f32) -> Var {
-    let huge = g.scalar(1e38);
-    let steep = g.mul(x, huge);
-    let factor = g.clip(steep, SLOPE / (1.0 - p_drop), 1.0 / (1.0 - p_drop));
-    let s = keep.map_or(factor, |keep| g.mul(factor, keep));
+    let (low, high) = (SLOPE / (1.0 - p_drop), 1.0 / (1.0 - p_drop));
+    let s = match keep {
+        None => {
+            let (low, high) = (g.scalar(low), g.scalar(high));
+            slope(g, x, low, high)
+        }
+        Some(keep) => {
+            let inputs = [("x", x), ("keep", keep), ("low", g.scalar(low)), ("high", g.scalar(high))];
+            g.fused(SLOPES, &inputs, |g, inputs| {
+                let &[x, keep, low, high] = inputs else { unreachable!() };
+                let (factor, keep) = (slope(g, x, low, high), g.cast(keep, Type::F32));
+                vec![("s", g.mul(factor, keep))]
+            })[0]
+        }
+    };
     let s = g.detach(s);
     g.mul(x, s)
+}
+
+/// `high` where x > 0, else `low`.
+fn slope(g: &mut Graph, x: Var, low: Var, high: Var) -> Var {
+    let huge = g.scalar(HUGE);
+    let steep = g.mul(x, huge);
+    g.clip(steep, low, high)
+}
+
+const HUGE: f32 = 1e38;
+
+/// The name of the operator whose inputs and output [`slopes`] has: the slope that dropout after LeakyReLU has at x.
+pub const SLOPES: &str = "LeakyReluDropoutSlope";
+
+/// The same operations as the operator's function, in one pass; x, the mask and s have one length.
+#[multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
+pub fn slopes(x: &[f32], keep: &[u8], low: f32, high: f32, s: &mut [f32]) {
+    for ((s, x), &keep) in s.iter_mut().zip(x).zip(keep) {
+        *s = (x * HUGE).clamp(low, high) * f32::from(keep);
+    }
 }
 
 /// The dropout masks of one step, cut from the input `keep`: for each pass through a network, one (rows, units) mask
@@ -434,7 +467,6 @@ impl Masks {
         let len = shapes.iter().map(|s| s[0] * s[1]).sum();
         g.scope("dropout/");
         let keep = g.input("keep", Type::U8, &[len]);
-        let keep = g.cast(keep, Type::F32);
         let mut masks = g.split(keep, &shapes).into_iter();
         let passes = passes.map(|pass| masks.by_ref().take(pass.len()).collect());
         Self { passes, p_drop, len }

@@ -5,7 +5,7 @@
 //!
 //! In the formulas dx is the gradient of the loss with respect to x. Shapes are fixed when the graph is built.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 
 use crate::onnx::{self, Attribute, Type};
@@ -31,6 +31,8 @@ enum Origin {
 }
 
 struct Node {
+    /// Empty for ONNX's own.
+    domain: &'static str,
     op_type: &'static str,
     attributes: Vec<Attribute>,
     inputs: Vec<Var>,
@@ -44,6 +46,7 @@ pub struct Graph {
     values: Vec<Value>,
     nodes: Vec<Node>,
     scalars: HashMap<u32, Var>,
+    functions: BTreeMap<&'static str, onnx::Function>,
     names: HashSet<String>,
     scope: String,
 }
@@ -209,6 +212,15 @@ impl Graph {
         })
     }
 
+    /// y = x where x > 0, else 0.   dx = dy where x > 0, else 0
+    pub fn relu(&mut self, x: Var) -> Var {
+        self.unary("Relu", vec![], x, |g, x, _, dy| {
+            let zero = g.scalar(0.0);
+            let positive = g.greater(x, zero);
+            g.r#where(positive, dy, zero)
+        })
+    }
+
     /// y = tanh x.   dx = dy · (1 − y²)
     pub fn tanh(&mut self, x: Var) -> Var {
         self.unary("Tanh", vec![], x, |g, _, y, dy| {
@@ -250,6 +262,72 @@ impl Graph {
         })
     }
 
+    // ---- images
+
+    /// y (B, O, H', W') = the correlation of x (B, I, H, W), in a frame of `pad` zeros, with w (O, I, K, K), plus c (O,).
+    ///
+    /// dx = dy, spread by w; dw = the correlation of x with dy, summed over B; dc = Σ dy over all but O
+    pub fn conv(&mut self, x: Var, w: Var, c: Option<Var>, pad: usize) -> Var {
+        let (sx, sw) = (self.shape(x), self.shape(w));
+        assert_eq!(sx[1], sw[1], "conv: {sx:?} with {sw:?}");
+        let shape = [sx[0], sw[0], sx[2] + 2 * pad + 1 - sw[2], sx[3] + 2 * pad + 1 - sw[3]];
+        let mut inputs = vec![x, w];
+        inputs.extend(c);
+        self.node(
+            "Conv",
+            vec![Attribute::ints("pads", &[pad as i64; 4])],
+            inputs,
+            Type::F32,
+            &shape,
+            move |g, _, dy| {
+                let (dx, dw) = (g.conv_transpose(dy, w, pad), g.conv_weight(x, dy, pad));
+                vec![Some(dx), Some(dw), c.map(|_| g.sum(dy, &[0, 2, 3], false))]
+            },
+        )
+    }
+
+    /// y (B, I, H, W) = x (B, O, H', W'), spread by w (O, I, K, K): what makes the gradient of [`Self::conv`]'s input.
+    ///
+    /// dx = the correlation of dy with w; dw = that of dy with x, summed over B
+    fn conv_transpose(&mut self, x: Var, w: Var, pad: usize) -> Var {
+        let (sx, sw) = (self.shape(x), self.shape(w));
+        let shape = [sx[0], sw[1], sx[2] + sw[2] - 1 - 2 * pad, sx[3] + sw[3] - 1 - 2 * pad];
+        let attributes = vec![Attribute::ints("pads", &[pad as i64; 4])];
+        self.node("ConvTranspose", attributes, vec![x, w], Type::F32, &shape, move |g, _, dy| {
+            vec![Some(g.conv(dy, w, None, pad)), Some(g.conv_weight(dy, x, pad))]
+        })
+    }
+
+    /// The gradient of [`Self::conv`]'s weights: a correlation in which batch and channels have changed places.
+    fn conv_weight(&mut self, x: Var, dy: Var, pad: usize) -> Var {
+        let (x, dy) = (self.transpose(x), self.transpose(dy));
+        let dw = self.conv(x, dy, None, pad);
+        self.transpose(dw)
+    }
+
+    /// y (B, C, H/2, W/2) = the largest of each 2 × 2 pixels of x (B, C, H, W).   dx = dy at the largest, else 0
+    pub fn max_pool2(&mut self, x: Var) -> Var {
+        let [b, c, h, w] = *self.shape(x) else { panic!("max_pool2: {:?}", self.shape(x)) };
+        let attributes = vec![Attribute::ints("kernel_shape", &[2, 2]), Attribute::ints("strides", &[2, 2])];
+        self.node("MaxPool", attributes, vec![x], Type::F32, &[b, c, h / 2, w / 2], move |g, y, dy| {
+            let (one, four) = ([b, c, h / 2, 1, w / 2, 1], [b, c, h / 2, 2, w / 2, 2]);
+            let (x, y, dy) = (g.reshape(x, &four), g.reshape(y, &one), g.reshape(dy, &one));
+            let (zero, below) = (g.scalar(0.0), g.greater(y, x));
+            let dx = g.r#where(below, zero, dy);
+            vec![Some(g.reshape(dx, &[b, c, h, w]))]
+        })
+    }
+
+    /// y = x with its first two axes in each other's place.   dx = dy, likewise
+    fn transpose(&mut self, x: Var) -> Var {
+        let mut shape = self.shape(x).to_vec();
+        shape.swap(0, 1);
+        let mut perm: Vec<i64> = (0..shape.len() as i64).collect();
+        perm.swap(0, 1);
+        let attributes = vec![Attribute::ints("perm", &perm)];
+        self.node("Transpose", attributes, vec![x], Type::F32, &shape, |g, _, dy| vec![Some(g.transpose(dy))])
+    }
+
     // ---- sums
 
     /// y = Σ x over `axes`, which stay as ones where `keep` says so.   dx = dy, spread over them
@@ -282,7 +360,11 @@ impl Graph {
         if old == shape {
             return x;
         }
-        let to = self.ints("shape", &shape.iter().map(|&n| n as i64).collect::<Vec<_>>());
+        let mut to: Vec<i64> = shape.iter().map(|&n| n as i64).collect();
+        if shape.first() == old.first() && !shape.is_empty() {
+            to[0] = 0; // ONNX for "as it was", for a first dimension that is left to the caller
+        }
+        let to = self.ints("shape", &to);
         let elem = self.values[x.0].elem;
         self.node("Reshape", vec![], vec![x, to], elem, shape, move |g, _, dy| vec![Some(g.reshape(dy, &old)), None])
     }
@@ -357,10 +439,9 @@ impl Graph {
         self.leaf_node("Greater", vec![], vec![a, b], Type::Bool, &[&shape])[0]
     }
 
-    /// x, at least `min` and at most `max`.
-    pub fn clip(&mut self, x: Var, min: f32, max: f32) -> Var {
+    /// x, at least `min` and at most `max`, two scalars.
+    pub fn clip(&mut self, x: Var, min: Var, max: Var) -> Var {
         let shape = self.shape(x).to_vec();
-        let (min, max) = (self.scalar(min), self.scalar(max));
         self.leaf_node("Clip", vec![], vec![x, min, max], Type::F32, &[&shape])[0]
     }
 
@@ -409,6 +490,51 @@ impl Graph {
         pieces.into_iter().zip(shapes).map(|(p, s)| self.reshape(p, s)).collect()
     }
 
+    // ---- ours
+
+    /// `body` of `inputs`, given by name, as one node of the operator `op_type` of our own domain. The file carries the body
+    /// as that operator's function, so that it runs where no kernel of ours is registered. The body's operators must not
+    /// depend on shapes, for all nodes of one type share it. No gradient passes.
+    pub fn fused(
+        &mut self,
+        op_type: &'static str,
+        inputs: &[(&str, Var)],
+        body: impl FnOnce(&mut Graph, &[Var]) -> Vec<(&'static str, Var)>,
+    ) -> Vec<Var> {
+        let inner = &mut Graph::default();
+        let parameters: Vec<Var> =
+            (inputs.iter()).map(|(name, x)| inner.input(name, self.values[x.0].elem, self.shape(*x))).collect();
+        let results = body(inner, &parameters);
+        let shapes: Vec<&[usize]> = results.iter().map(|(_, y)| inner.shape(*y)).collect();
+        let inputs = inputs.iter().map(|(_, x)| *x).collect();
+        let outputs = self.leaf_node(op_type, vec![], inputs, Type::F32, &shapes);
+        self.nodes.last_mut().expect("just made").domain = onnx::DOMAIN;
+        self.functions.entry(op_type).or_insert_with(|| {
+            let named: Vec<(Var, String)> = results.iter().map(|(name, y)| (*y, name.to_string())).collect();
+            inner.to_function(op_type, &named)
+        });
+        outputs
+    }
+
+    fn to_function(&self, name: &str, outputs: &[(Var, String)]) -> onnx::Function {
+        let model = self.to_model(name, outputs, None);
+        let graph = model.graph.expect("a model has a graph");
+        let constants = graph.initializer.into_iter().map(|tensor| onnx::Node {
+            output: vec![tensor.name.clone()],
+            op_type: "Constant".into(),
+            attribute: vec![Attribute::tensor("value", tensor)],
+            ..Default::default()
+        });
+        onnx::Function {
+            name: name.into(),
+            input: graph.input.into_iter().map(|input| input.name).collect(),
+            output: graph.output.into_iter().map(|output| output.name).collect(),
+            node: constants.chain(graph.node).collect(),
+            opset_import: model.opset_import,
+            domain: onnx::DOMAIN.into(),
+        }
+    }
+
     // ---- out
 
     /// The model that computes `outputs`, with only the nodes that they need. The first dimension of inputs and
@@ -443,6 +569,7 @@ impl Graph {
                 name: names[node.outputs[0].0].into(),
                 op_type: node.op_type.into(),
                 attribute: node.attributes.clone(),
+                domain: node.domain.into(),
             })
             .collect();
         nodes.extend(copies.into_iter().map(|(v, output)| onnx::Node {
@@ -450,7 +577,7 @@ impl Graph {
             output: vec![output.clone()],
             name: output.clone(),
             op_type: "Identity".into(),
-            attribute: vec![],
+            ..Default::default()
         }));
         let info = |v: &Value, name: &str| onnx::ValueInfo::tensor(name, v.elem, &v.shape, free);
         let mut graph = onnx::GraphProto { node: nodes, name: name.into(), ..Default::default() };
@@ -467,12 +594,18 @@ impl Graph {
             }
         }
         graph.output = outputs.iter().map(|(v, name)| info(&self.values[v.0], name)).collect();
+        let functions: Vec<onnx::Function> = self.functions.values().cloned().collect();
+        let mut opset_import = vec![onnx::OperatorSetId { domain: String::new(), version: onnx::OPSET }];
+        if !functions.is_empty() {
+            opset_import.push(onnx::OperatorSetId { domain: onnx::DOMAIN.into(), version: 1 });
+        }
         onnx::Model {
             ir_version: onnx::IR_VERSION,
             producer_name: "trainer".into(),
             producer_version: env!("CARGO_PKG_VERSION").into(),
             graph: Some(graph),
-            opset_import: vec![onnx::OperatorSetId { domain: String::new(), version: onnx::OPSET }],
+            opset_import,
+            functions,
             ..Default::default()
         }
     }
@@ -499,7 +632,7 @@ impl Graph {
         let name = format!("{}{op_type}", self.scope);
         let outputs: Vec<Var> =
             shapes.iter().map(|shape| self.value(name.clone(), elem, shape, Origin::Node(node))).collect();
-        self.nodes.push(Node { op_type, attributes, inputs, outputs: outputs.clone(), backward });
+        self.nodes.push(Node { domain: "", op_type, attributes, inputs, outputs: outputs.clone(), backward });
         outputs
     }
 
@@ -603,11 +736,18 @@ mod tests {
         ("gemm, transB",       |g, x| { let b = g.tanh(x); g.gemm(x, b, None, false, true) }),
         ("gemm, both",         |g, x| { let b = g.reshape(x, &[4, 3]); g.gemm(x, b, None, true, true) }),
         ("leaky_relu",         |g, x| g.leaky_relu(x, 0.2)),
+        ("relu",               |g, x| g.relu(x)),
         ("tanh",               |g, x| g.tanh(x)),
         ("sigmoid",            |g, x| g.sigmoid(x)),
         ("softplus",           |g, x| g.softplus(x)),
         ("exp",                |g, x| g.exp(x)),
         ("log_softmax",        |g, x| g.log_softmax(x)),
+        ("conv",               |g, x| { let (t, p) = (g.tanh(x), g.softplus(x)); let (w, c) = (g.reshape(t, &[3, 1, 2, 2]), g.sum(p, &[1], false));
+                                        let x = g.reshape(x, &[2, 1, 2, 3]); g.conv(x, w, Some(c), 1) }),
+        ("conv_transpose",     |g, x| { let t = g.tanh(x); let w = g.reshape(t, &[1, 3, 2, 2]); let x = g.reshape(x, &[2, 1, 3, 2]);
+                                        g.conv_transpose(x, w, 1) }),
+        ("max_pool2",          |g, x| { let x = g.reshape(x, &[1, 3, 2, 2]); g.max_pool2(x) }),
+        ("transpose",          |g, x| g.transpose(x)),
         ("sum",                |g, x| g.sum(x, &[0], false)),
         ("mean",               |g, x| g.mean(x)),
         ("reshape",            |g, x| g.reshape(x, &[2, 6])),

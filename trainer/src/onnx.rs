@@ -1,5 +1,5 @@
 //! The part of the ONNX format that this project writes: the messages of [onnx.proto] that a model of
-//! float tensors, standard operators and metadata needs, with the field numbers of that file.
+//! float tensors, standard operators, functions of them and metadata needs, with the field numbers of that file.
 //!
 //! [onnx.proto]: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
 
@@ -8,6 +8,8 @@ use prost::Message;
 /// IR version 8 with opset 17: old enough for every ONNX Runtime since 1.12, new enough for each operator we use.
 pub const IR_VERSION: i64 = 8;
 pub const OPSET: i64 = 17;
+/// The domain of the operators that are ours; each file that uses one carries its function.
+pub const DOMAIN: &str = "trainer";
 
 /// `TensorProto.DataType`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +38,25 @@ pub struct Model {
     pub opset_import: Vec<OperatorSetId>,
     #[prost(message, repeated, tag = "14")]
     pub metadata_props: Vec<StringStringEntry>,
+    #[prost(message, repeated, tag = "25")]
+    pub functions: Vec<Function>,
+}
+
+/// What a node of `domain` and type `name` stands for where no kernel of that name is registered.
+#[derive(Clone, PartialEq, Message)]
+pub struct Function {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    #[prost(string, repeated, tag = "4")]
+    pub input: Vec<String>,
+    #[prost(string, repeated, tag = "5")]
+    pub output: Vec<String>,
+    #[prost(message, repeated, tag = "7")]
+    pub node: Vec<Node>,
+    #[prost(message, repeated, tag = "9")]
+    pub opset_import: Vec<OperatorSetId>,
+    #[prost(string, tag = "10")]
+    pub domain: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -64,6 +85,8 @@ pub struct Node {
     pub op_type: String,
     #[prost(message, repeated, tag = "5")]
     pub attribute: Vec<Attribute>,
+    #[prost(string, tag = "7")]
+    pub domain: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -74,9 +97,11 @@ pub struct Attribute {
     pub f: Option<f32>,
     #[prost(int64, optional, tag = "3")]
     pub i: Option<i64>,
+    #[prost(message, optional, tag = "5")]
+    pub t: Option<Tensor>,
     #[prost(int64, repeated, packed = "false", tag = "8")]
     pub ints: Vec<i64>,
-    /// `AttributeType`: 1 FLOAT, 2 INT, 7 INTS.
+    /// `AttributeType`: 1 FLOAT, 2 INT, 4 TENSOR, 7 INTS.
     #[prost(int32, tag = "20")]
     pub r#type: i32,
 }
@@ -88,6 +113,10 @@ impl Attribute {
 
     pub fn int(name: &str, i: i64) -> Self {
         Self { name: name.into(), i: Some(i), r#type: 2, ..Self::default() }
+    }
+
+    pub fn tensor(name: &str, t: Tensor) -> Self {
+        Self { name: name.into(), t: Some(t), r#type: 4, ..Self::default() }
     }
 
     pub fn ints(name: &str, ints: &[i64]) -> Self {

@@ -8,13 +8,15 @@ use anyhow::{Context, Result, anyhow, bail};
 use ort::environment::Environment;
 use ort::ep;
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
+use ort::operator::{ComputeContext, Kernel, KernelContext, Operator, OperatorDomain, OperatorInput, OperatorOutput};
 use ort::session::builder::SessionBuilder;
 use ort::session::{IoBinding, Session};
-use ort::value::{DynTensor, PrimitiveTensorElementType, Tensor};
+use ort::value::{DynTensor, PrimitiveTensorElementType, Tensor, TensorElementType};
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
-use crate::gan::{LATENT, PIXELS, Recipe, Spec, StepGraph, sampler, state_specs};
+use crate::adam;
+use crate::gan::{self, LATENT, PIXELS, Recipe, Spec, StepGraph, sampler, state_specs};
 use crate::graph::Graph;
 use crate::mnist::Dataset;
 use crate::onnx;
@@ -45,6 +47,8 @@ pub struct OnnxRuntime {
     pub threads: usize,
     /// The shared library, and how it was found.
     pub library: String,
+    /// Whether our kernels take the places of our operators' functions, on the CPU.
+    kernels: bool,
 }
 
 impl OnnxRuntime {
@@ -55,7 +59,7 @@ impl OnnxRuntime {
     /// When no library can be had, or CUDA was asked for and does not work: the sentence says what is missing.
     pub fn open(device: Option<Device>, threads: usize, offline: bool, say: &mut dyn FnMut(&str)) -> Result<Self> {
         let (environment, library) = load(device == Some(Device::Cuda), offline, say)?;
-        let mut runtime = Self { environment, device: Device::Cuda, threads, library };
+        let mut runtime = Self { environment, device: Device::Cuda, threads, library, kernels: true };
         match device {
             Some(Device::Cpu) => runtime.device = Device::Cpu,
             Some(Device::Cuda) => runtime.probe().map_err(|why| {
@@ -115,6 +119,10 @@ impl OnnxRuntime {
         // The builder's errors carry the builder; their text is all that is wanted.
         let plain = |error: ort::Error<SessionBuilder>| anyhow!("{error}");
         let mut builder = Session::builder(&self.environment)?.with_intra_threads(self.threads).map_err(plain)?;
+        if self.device == Device::Cpu && self.kernels {
+            let ours = OperatorDomain::new(onnx::DOMAIN)?.add(FusedAdam)?.add(FusedSlopes)?;
+            builder = builder.with_operators(ours).map_err(plain)?;
+        }
         if self.device == Device::Cuda {
             // TF32 would round every product to 10 bits; a registration that fails must say so, not fall back.
             let cuda = ep::CUDA::default().with_tf32(false).build().error_on_failure();
@@ -148,6 +156,90 @@ impl OnnxRuntime {
             Device::Cpu => tensor.upcast(),
             Device::Cuda => tensor.to(AllocationDevice::CUDA, 0)?.upcast(),
         })
+    }
+}
+
+/// [`adam::kernel`], in the place of the operator's function.
+struct FusedAdam;
+
+impl Operator for FusedAdam {
+    type Kernel<'attr> = Self;
+
+    fn name(&self) -> &str {
+        adam::OPERATOR
+    }
+
+    fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
+        (0..9).map(|_| OperatorInput::required(TensorElementType::Float32))
+    }
+
+    fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
+        (0..3).map(|_| OperatorOutput::required(TensorElementType::Float32))
+    }
+
+    fn create_kernel<'attr>(&self, _: &KernelContext<'attr>) -> ort::Result<Self> {
+        Ok(Self)
+    }
+}
+
+impl Kernel for FusedAdam {
+    fn compute(&mut self, ctx: &ComputeContext) -> ort::Result<()> {
+        let absent = || ort::Error::new("Adam: a tensor is missing");
+        let input = |i| ctx.input(i)?.ok_or_else(absent);
+        let tensors = [input(0)?, input(1)?, input(2)?, input(3)?];
+        let [theta, m, v, grad] = tensors.each_ref().map(|x| x.try_extract_tensor::<f32>());
+        let shape = theta.as_ref().map(|(shape, _)| shape.to_vec()).unwrap_or_default();
+        let numbers = [input(4)?, input(5)?, input(6)?, input(7)?, input(8)?];
+        let [a, b, c, d, e] = numbers.each_ref().map(|x| x.try_extract_tensor::<f32>().map(|(_, x)| x[0]));
+        let output = |i| ctx.output(i, shape.as_slice())?.ok_or_else(absent);
+        let (mut next_theta, mut next_m, mut next_v) = (output(0)?, output(1)?, output(2)?);
+        adam::kernel(
+            [theta?.1, m?.1, v?.1, grad?.1],
+            [a?, b?, c?, d?, e?],
+            [
+                next_theta.try_extract_tensor_mut()?.1,
+                next_m.try_extract_tensor_mut()?.1,
+                next_v.try_extract_tensor_mut()?.1,
+            ],
+        );
+        Ok(())
+    }
+}
+
+/// [`gan::slopes`], in the place of the operator's function.
+struct FusedSlopes;
+
+impl Operator for FusedSlopes {
+    type Kernel<'attr> = Self;
+
+    fn name(&self) -> &str {
+        gan::SLOPES
+    }
+
+    fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
+        use TensorElementType::{Float32, Uint8};
+        [Float32, Uint8, Float32, Float32].map(OperatorInput::required)
+    }
+
+    fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
+        [OperatorOutput::required(TensorElementType::Float32)]
+    }
+
+    fn create_kernel<'attr>(&self, _: &KernelContext<'attr>) -> ort::Result<Self> {
+        Ok(Self)
+    }
+}
+
+impl Kernel for FusedSlopes {
+    fn compute(&mut self, ctx: &ComputeContext) -> ort::Result<()> {
+        let absent = || ort::Error::new("LeakyReluDropoutSlope: a tensor is missing");
+        let input = |i| ctx.input(i)?.ok_or_else(absent);
+        let (x, keep, low, high) = (input(0)?, input(1)?, input(2)?, input(3)?);
+        let (shape, x) = x.try_extract_tensor()?;
+        let mut s = ctx.output(0, shape.to_vec())?.ok_or_else(absent)?;
+        let [low, high] = [low.try_extract_tensor()?.1[0], high.try_extract_tensor()?.1[0]];
+        gan::slopes(x, keep.try_extract_tensor()?.1, low, high, s.try_extract_tensor_mut()?.1);
+        Ok(())
     }
 }
 
@@ -389,5 +481,63 @@ impl Sampler {
         };
         let bindings = [bind(&sets[0])?, bind(&sets[1])?];
         Ok(Self { session, bindings, image })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gan::StepGraph;
+
+    /// One step of the seed recipe on noise: all outputs.
+    fn step(runtime: &OnnxRuntime, model: &[u8]) -> Result<Vec<Vec<f32>>> {
+        let mut session = runtime.session_of(model)?;
+        let mut binding = session.create_binding()?;
+        let mut inputs = vec![];
+        for input in session.inputs() {
+            let shape = input.dtype().tensor_shape().context("a tensor")?;
+            let shape: Vec<usize> = shape.iter().map(|&n| n as usize).collect();
+            let (n, name) = (shape.iter().product(), input.name());
+            let noise: Vec<f32> = (0..n).map(|i| (i * 7919 % 1009) as f32 / 1009.0 - 0.5).collect();
+            let tensor = match name {
+                "images" => {
+                    runtime.upload(&shape, &noise.iter().map(|x| (x * 255.0 + 128.0) as u8).collect::<Vec<_>>())?
+                }
+                "keep" => runtime.upload(&shape, &noise.iter().map(|&x| u8::from(x > -0.3)).collect::<Vec<_>>())?,
+                "pick" => runtime.upload(&shape, &(0..n as i64).collect::<Vec<_>>())?,
+                "step" => runtime.upload(&shape, &[41i64])?,
+                _ if name.starts_with("v.") => {
+                    runtime.upload(&shape, &noise.iter().map(|x| x * x).collect::<Vec<_>>())?
+                }
+                _ => runtime.upload(&shape, &noise)?,
+            };
+            inputs.push((name.to_string(), tensor));
+        }
+        inputs.iter().try_for_each(|(name, tensor)| binding.bind_input(name, tensor))?;
+        let names: Vec<String> = session.outputs().iter().map(|o| o.name().to_string()).collect();
+        let host = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::CPUOutput)?;
+        names.iter().try_for_each(|name| binding.bind_output_to_device(name, &host))?;
+        let outputs = session.run_binding(&binding)?;
+        (names.iter().filter(|name| *name != "next.step"))
+            .map(|name| Ok(outputs[name.as_str()].try_extract_tensor::<f32>()?.1.to_vec()))
+            .collect()
+    }
+
+    #[test]
+    fn our_kernels_give_the_bits_of_the_functions_that_the_file_carries() {
+        let runtime = OnnxRuntime::open(Some(Device::Cpu), 1, false, &mut |_| ()).unwrap();
+        let bare = OnnxRuntime { kernels: false, ..runtime.clone() };
+        let graph = StepGraph::new(&Recipe::seed(), 64, 100, 1, false);
+        let whole = graph.model.encode_to_vec();
+        // Without its functions the file can only be run by the kernels.
+        let mut without = graph.model.clone();
+        assert_eq!(without.functions.drain(..).map(|f| f.name).collect::<Vec<_>>(), [adam::OPERATOR, gan::SLOPES]);
+        let without = without.encode_to_vec();
+        assert!(step(&bare, &without).is_err());
+        let bits = |outputs: Vec<Vec<f32>>| outputs.concat().into_iter().map(f32::to_bits).collect::<Vec<_>>();
+        let kernels = bits(step(&runtime, &without).unwrap());
+        assert!(kernels.iter().all(|&x| f32::from_bits(x).is_finite()));
+        assert!(kernels == bits(step(&bare, &whole).unwrap()), "kernels and functions differ");
+        assert!(kernels == bits(step(&runtime, &whole).unwrap()), "a file with both gives a third result");
     }
 }

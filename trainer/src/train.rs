@@ -296,7 +296,7 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
         if epoch.collapse && !run.collapsed() {
             observer.say(&format!(
                 "warning: epoch {}: the samples' variety is {:.2} of real images' and D takes fakes for real with \
-                 probability {:.4}: mode collapse? a lower --lr may help",
+                 probability {:.4}: mode collapse? another --seed or --recipe tuned may do better",
                 epoch.epoch, epoch.variety, epoch.d_fake
             ));
         }
@@ -531,7 +531,7 @@ pub fn variety(images: &[f32]) -> f32 {
 /// Early samples are alike because nothing is learnt yet; a collapse is a variety that was there and went away, or a
 /// discriminator that fakes never fool.
 fn collapse(variety: f32, best_variety: f32, d_fake: f32) -> bool {
-    (best_variety > 0.3 && variety < 0.5 * best_variety) || d_fake < 0.002
+    (best_variety > 0.3 && variety < 0.5 * best_variety) || d_fake < 0.02
 }
 
 /// Grey levels, 0 to 255, as the networks see them: -1 to 1.
