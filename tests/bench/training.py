@@ -1,24 +1,27 @@
 #!/usr/bin/env python3
-"""Milliseconds a training step, ours and PyTorch's, in turns on this machine.
+"""Milliseconds a training step of the seed recipe: ours, PyTorch eager, torch.compile, JAX and candle, in turns on this machine.
 
     tests/bench/training.py [--rounds 5] [--steps 400]
 
-Sets itself up: builds the trainer, and installs PyTorch into .venv-bench. Prints, for one thread and for two, the median
-over the rounds, and the median of the ratios within a round.
+Sets itself up: builds the trainer and tests/bench/peers, and installs PyTorch and JAX into .venv-bench. Prints, for one thread
+and for two, medians over the rounds, and medians of the ratios within a round.
 """
 import argparse, json, os, statistics, subprocess, sys
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
 VENV = os.path.join(ROOT, ".venv-bench")
 PYTHON = os.path.join(VENV, "bin", "python")
+TARGET = os.path.join(ROOT, "target", "bench")
 DATA = os.environ.get("MNIST_DIR", os.path.join(ROOT, "..", "shared", "data", "mnist"))
 
 
 def set_up():
     if not os.path.exists(PYTHON):
         subprocess.check_call([sys.executable, "-m", "venv", VENV])
-    subprocess.check_call([PYTHON, "-m", "pip", "install", "-q", "--disable-pip-version-check", "torch==2.15.0", "numpy==2.4.6"])
+    subprocess.check_call([PYTHON, "-m", "pip", "install", "-q", "--disable-pip-version-check", "torch==2.15.0", "numpy==2.4.6", "jax==0.10.2"])
     subprocess.check_call(["cargo", "build", "--release", "--locked", "-q", "-p", "trainer"], cwd=ROOT)
+    subprocess.check_call(["cargo", "build", "--release", "--locked", "-q", "--bin", "training", "--manifest-path",
+                           os.path.join(ROOT, "tests", "bench", "peers", "Cargo.toml"), "--target-dir", TARGET])
 
 
 def ours(threads, steps):
@@ -28,21 +31,37 @@ def ours(threads, steps):
     return json.loads(out)
 
 
-def pytorch(threads, steps):
+def ms(command, **more):
+    return float(subprocess.check_output(command, text=True, stderr=subprocess.DEVNULL, **more).split()[-1])
+
+
+def eager(threads, steps):
     script = os.path.join(ROOT, "tests", "peers", "seed_gan.py")
-    out = subprocess.check_output([PYTHON, script, "--data", DATA, "--steps", str(steps), "--time", "--literal",
-                                   "--threads", str(threads)], text=True)
-    return float(out.split()[-1])
+    return ms([PYTHON, script, "--data", DATA, "--steps", str(steps), "--time", "--literal", "--threads", str(threads)])
 
 
+def compiled(peer):
+    script = os.path.join(ROOT, "tests", "bench", "training_peers.py")
+    return lambda threads, steps: ms([PYTHON, script, peer, "--threads", str(threads), "--steps", str(steps)])
+
+
+def candle(threads, steps):
+    return ms([os.path.join(TARGET, "release", "training"), str(steps)], env=dict(os.environ, RAYON_NUM_THREADS=str(threads)))
+
+
+PEERS = {"PyTorch eager": eager, "torch.compile": compiled("compile"), "JAX jit": compiled("jax"), "candle": candle}
 ap = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 ap.add_argument("--rounds", type=int, default=5)
 ap.add_argument("--steps", type=int, default=400)
 a = ap.parse_args()
 set_up()
-print("threads  ours ms  PyTorch eager ms  ratio  share of the matrix-product peak")
 for threads in (1, 2):
-    rounds = [(ours(threads, a.steps), pytorch(threads, a.steps)) for _ in range(a.rounds)]
-    median = lambda value: statistics.median(value(o, p) for o, p in rounds)
-    print(f"{threads:7}  {median(lambda o, p: o['step_ms']):7.2f}  {median(lambda o, p: p):16.2f}"
-          f"  {median(lambda o, p: p / o['step_ms']):5.2f}  {median(lambda o, p: o['floor_ms'] / o['step_ms']):.0%}", flush=True)
+    rounds = []
+    for _ in range(a.rounds):
+        our = ours(threads, a.steps)
+        rounds.append({"ours": our["step_ms"], "the matrix products at the machine's peak": our["floor_ms"]}
+                      | {name: peer(threads, a.steps) for name, peer in PEERS.items()})
+    print(f"{threads} thread{'s'[:threads - 1]}: ms a step, and times ours", flush=True)
+    for name in rounds[0]:
+        print(f"  {name:42} {statistics.median(r[name] for r in rounds):6.2f}"
+              f" {statistics.median(r[name] / r['ours'] for r in rounds):6.2f}", flush=True)

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use tests::{mnist, peers_python, run};
-use trainer::judge::Judge;
+use trainer::judge::{FEATURES, Judge};
 use trainer::mnist::Dataset;
 use trainer::score::{self, Gaussian, Score};
 use trainer::session::{Device, OnnxRuntime};
@@ -33,7 +33,7 @@ fn the_judge_tells_digits_and_its_scores_are_numpys() {
         println!("{name}: {}", serde_json::to_string(score).unwrap());
     }
     assert!(floor.frechet_distance > 0.0 && shipped.frechet_distance < 2.0 * floor.frechet_distance);
-    assert!(seed_recipe.frechet_distance > 20.0 * shipped.frechet_distance);
+    assert!(seed_recipe.frechet_distance > 70.0 * shipped.frechet_distance);
     assert!(shipped.recall >= 0.75 && shipped.coverage >= 0.75 && shipped.digit_accuracy.unwrap() >= 0.98);
     assert!(shipped.histogram.iter().all(|share| (0.08..0.12).contains(share)) && shipped.duplicates == 0);
     // A generator that copies is found out: training images are their own nearest.
@@ -59,8 +59,8 @@ fn the_judge_tells_digits_and_its_scores_are_numpys() {
 
 #[test]
 fn equal_gaussians_are_at_distance_zero_and_one_image_is_none() {
-    let features: Vec<f32> = (0..200 * 32).map(|i| (i * 7919 % 1009) as f32 / 100.0).collect();
+    let features: Vec<f32> = (0..200 * FEATURES).map(|i| (i * 7919 % 1009) as f32 / 100.0).collect();
     let gaussian = Gaussian::of(&features).unwrap();
     assert!(gaussian.frechet_distance(&gaussian).abs() < 1e-3, "{}", gaussian.frechet_distance(&gaussian));
-    assert_eq!(Gaussian::of(&features[..32]).err().unwrap().to_string(), "at least 2 images expected, 1 found");
+    assert_eq!(Gaussian::of(&features[..FEATURES]).err().unwrap().to_string(), "at least 2 images expected, 1 found");
 }

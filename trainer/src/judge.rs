@@ -2,24 +2,59 @@
 //!
 //! It is trained by the same graph builder and the same ONNX Runtime as the GAN, and shipped as models/judge.onnx.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use prost::Message;
 
 use crate::adam::Adam;
-use crate::gan::{CLASSES, PIXELS, SLOPE, mlp, params};
+use crate::gan::{CLASSES, PIXELS, Spec};
 use crate::graph::{Graph, Var};
 use crate::mnist::Dataset;
 use crate::onnx::{self, Type};
 use crate::random::{self, stream};
 use crate::session::{Loaded, OnnxRuntime};
 
-/// Layer widths: pixels, two hidden layers, classes.
-const SIZES: [usize; 4] = [PIXELS, 256, FEATURES, CLASSES];
-/// The length of the features: the second hidden layer.
-pub const FEATURES: usize = 32;
+/// The length of the features: the last hidden layer.
+pub const FEATURES: usize = 84;
 const BATCH: usize = 100;
-/// Epochs at each of Adam's step sizes.
-const SCHEDULE: [(u64, f64); 3] = [(20, 1e-3), (8, 3e-4), (6, 1e-4)];
+const EPOCHS: u64 = 10;
+/// Adam's step size at the start; it falls linearly to 0.
+const ALPHA: f64 = 1e-3;
+/// Training images are moved by up to so many pixels each way.
+const MOVE: f32 = 1.0;
+
+/// The parameters, weight and bias of each layer in turn: LeNet-5's (LeCun et al. 1998) but that each map of the second
+/// convolution sees all of the first.
+fn params() -> Vec<Spec> {
+    let spec = |name: &str, shape: &[usize]| Spec { name: name.into(), elem: Type::F32, shape: shape.into() };
+    let layers: [(&str, &[usize], usize); 5] = [
+        ("conv1", &[6, 1, 5, 5], 6),
+        ("conv2", &[16, 6, 5, 5], 16),
+        ("fc1", &[400, 120], 120),
+        ("fc2", &[120, FEATURES], FEATURES),
+        ("fc3", &[FEATURES, CLASSES], CLASSES),
+    ];
+    let both = |(name, weight, bias)| [spec(&format!("{name}.weight"), weight), spec(&format!("{name}.bias"), &[bias])];
+    layers.into_iter().flat_map(both).collect()
+}
+
+/// The features (B, 84) and logits (B, 10) of images (B, 784); ReLU after each layer but the last, maximum of 2 × 2 after
+/// the convolutions.
+fn network(g: &mut Graph, theta: &[Var], image: Var) -> (Var, Var) {
+    let batch = g.shape(image)[0];
+    let mut x = g.reshape(image, &[batch, 1, 28, 28]);
+    for (layer, pad) in theta.chunks(2).zip([2, 0]) {
+        x = g.conv(x, layer[0], Some(layer[1]), pad);
+        x = g.relu(x);
+        x = g.max_pool2(x);
+    }
+    x = g.reshape(x, &[batch, 400]);
+    for layer in theta[4..8].chunks(2) {
+        x = g.gemm(x, layer[0], Some(layer[1]), false, false);
+        x = g.relu(x);
+    }
+    let logits = g.gemm(x, theta[8], Some(theta[9]), false, false);
+    (x, logits)
+}
 
 /// The shipped judge, ready to run.
 pub struct Judge(Loaded);
@@ -64,7 +99,7 @@ impl Judge {
     }
 }
 
-/// Trains a judge on the training images, each moved by up to two pixels, and returns its file's model and its accuracy on
+/// Trains a judge on the training images, each moved by up to a pixel, and returns its file's model and its accuracy on
 /// the test images; `say` hears of every epoch.
 pub fn train(
     data: &Dataset,
@@ -73,65 +108,64 @@ pub fn train(
     say: &mut dyn FnMut(&str),
 ) -> Result<(onnx::Model, f64)> {
     ensure!(data.len() >= BATCH, "--data: at least {BATCH} images expected, {} found", data.len());
-    let specs = params("judge", &SIZES);
+    let specs = params();
     let mut state: Vec<Vec<f32>> = vec![];
-    for (i, spec) in specs.iter().enumerate() {
-        let fan_in = SIZES[i / 2] as f32;
+    let mut fan_in = 0;
+    for (spec, i) in specs.iter().zip(0..) {
+        match spec.shape[..] {
+            [_, i, h, w] => fan_in = i * h * w,
+            [i, _] => fan_in = i,
+            _ => {} // a bias has that of its weight, which stands before it
+        }
         let mut tensor = vec![0.0; spec.len()];
-        random::uniform_into(&mut tensor, seed, 0, stream::JUDGE_INIT + i as u64);
-        tensor.iter_mut().for_each(|x| *x /= fan_in.sqrt());
+        random::uniform_into(&mut tensor, seed, 0, stream::JUDGE_INIT + i);
+        tensor.iter_mut().for_each(|x| *x /= (fan_in as f32).sqrt());
         state.push(tensor);
     }
     let moments: Vec<Vec<f32>> = state.iter().chain(&state).map(|tensor| vec![0.0; tensor.len()]).collect();
     state.extend(moments);
 
     let (mut order, mut moves) = (vec![0; data.len()], vec![0.0; 2 * data.len()]);
-    let (mut epoch, mut step) = (0, 0f32);
-    for (epochs, alpha) in SCHEDULE {
-        let (model, names) = step_graph(alpha);
-        let mut session = runtime.load(&model.encode_to_vec())?;
-        for _ in 0..epochs {
-            random::order_into(&mut order, seed, epoch);
-            random::uniform_into(&mut moves, seed, epoch, stream::JUDGE_MOVES);
-            let mut loss = 0.0;
-            for (pick, moves) in order.chunks_exact(BATCH).zip(moves.chunks_exact(2 * BATCH)) {
-                let (mut images, mut target) = (vec![-1.0; BATCH * PIXELS], vec![0.0; BATCH * CLASSES]);
-                for (b, &i) in pick.iter().enumerate() {
-                    let by = [moves[2 * b], moves[2 * b + 1]].map(|x| (x * 2.5).round() as isize);
-                    let image = &data.images[i as usize * PIXELS..][..PIXELS];
-                    shift(image, by, &mut images[b * PIXELS..][..PIXELS]);
-                    target[b * CLASSES + data.labels[i as usize] as usize] = 1.0;
-                }
-                step += 1.0;
-                let batch: [(&str, &[usize], &[f32]); 3] = [
-                    ("image", &[BATCH, PIXELS], &images),
-                    ("target", &[BATCH, CLASSES], &target),
-                    ("step", &[], std::slice::from_ref(&step)),
-                ];
-                let kept = names.iter().zip(&state).map(|((name, shape), x)| (name.as_str(), shape.as_slice(), &x[..]));
-                state = session.run(&batch.into_iter().chain(kept).collect::<Vec<_>>())?;
-                loss += state.pop().map_or(f32::NAN, |loss| loss[0]);
+    let (model, names) = step_graph(EPOCHS * (data.len() / BATCH) as u64);
+    let mut session = runtime.load(&model.encode_to_vec())?;
+    let (mut step, mut model, mut accuracy) = (0f32, None, 0.0);
+    for epoch in 0..EPOCHS {
+        random::order_into(&mut order, seed, epoch);
+        random::uniform_into(&mut moves, seed, epoch, stream::JUDGE_MOVES);
+        let mut loss = 0.0;
+        for (pick, moves) in order.chunks_exact(BATCH).zip(moves.chunks_exact(2 * BATCH)) {
+            let (mut images, mut target) = (vec![-1.0; BATCH * PIXELS], vec![0.0; BATCH * CLASSES]);
+            for (b, &i) in pick.iter().enumerate() {
+                let by = [moves[2 * b], moves[2 * b + 1]].map(|x| (x * (MOVE + 0.5)).round() as isize);
+                let image = &data.images[i as usize * PIXELS..][..PIXELS];
+                shift(image, by, &mut images[b * PIXELS..][..PIXELS]);
+                target[b * CLASSES + data.labels[i as usize] as usize] = 1.0;
             }
-            epoch += 1;
-            let mut judge = Judge(runtime.load(&export(&state).encode_to_vec())?);
-            let accuracy = judge.accuracy(&data.test_images, &data.test_labels)?;
-            let loss = loss / (data.len() / BATCH) as f32;
-            say(&format!(
-                "judge: epoch {epoch:2} | loss {loss:.4} | {:.2} % of the test images told",
-                100.0 * accuracy
-            ));
+            step += 1.0;
+            let batch: [(&str, &[usize], &[f32]); 3] = [
+                ("image", &[BATCH, PIXELS], &images),
+                ("target", &[BATCH, CLASSES], &target),
+                ("step", &[], std::slice::from_ref(&step)),
+            ];
+            let kept = names.iter().zip(&state).map(|((name, shape), x)| (name.as_str(), shape.as_slice(), &x[..]));
+            state = session.run(&batch.into_iter().chain(kept).collect::<Vec<_>>())?;
+            loss += state.pop().map_or(f32::NAN, |loss| loss[0]);
         }
+        let now = export(&state);
+        accuracy = Judge(runtime.load(&now.encode_to_vec())?).accuracy(&data.test_images, &data.test_labels)?;
+        model = Some(now);
+        let (loss, told) = (loss / (data.len() / BATCH) as f32, 100.0 * accuracy);
+        say(&format!("judge: epoch {:2} | loss {loss:.4} | {told:.2} % of the test images told", epoch + 1));
     }
-    let model = export(&state);
-    let accuracy = Judge(runtime.load(&model.encode_to_vec())?).accuracy(&data.test_images, &data.test_labels)?;
-    Ok((model, accuracy))
+    Ok((model.context("no epochs")?, accuracy))
 }
 
-/// One step of softmax cross-entropy and Adam, with the names and shapes of its state; the last output is the loss.
-fn step_graph(alpha: f64) -> (onnx::Model, Vec<(String, Vec<usize>)>) {
+/// One step of softmax cross-entropy and Adam in a run of `steps`, with the names and shapes of its state; the last output
+/// is the loss.
+fn step_graph(steps: u64) -> (onnx::Model, Vec<(String, Vec<usize>)>) {
     let g = &mut Graph::default();
-    let adam = Adam { alpha, alpha_end: 1.0, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
-    let specs = params("judge", &SIZES);
+    let adam = Adam { alpha: ALPHA, alpha_end: 0.0, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
+    let specs = params();
     let names: Vec<(String, Vec<usize>)> = (["", "m.", "v."].iter())
         .flat_map(|kind| specs.iter().map(move |spec| (format!("{kind}{}", spec.name), spec.shape.clone())))
         .collect();
@@ -141,13 +175,13 @@ fn step_graph(alpha: f64) -> (onnx::Model, Vec<(String, Vec<usize>)>) {
     let image = g.input("image", Type::F32, &[BATCH, PIXELS]);
     let target = g.input("target", Type::F32, &[BATCH, CLASSES]);
     let t = g.input("step", Type::F32, &[]);
-    let logits = mlp(g, theta, image, None);
+    let (_, logits) = network(g, theta, image);
     let log_probability = g.log_softmax(logits);
     let hit = g.mul(log_probability, target);
     let sum = g.sum(hit, &[0, 1], false);
     let loss = g.div_by(sum, -(BATCH as f32));
     let grad = g.grad(loss, theta);
-    let at = adam.at_step(g, t, 1);
+    let at = adam.at_step(g, t, steps);
     let next: Vec<_> = (0..theta.len()).map(|i| adam.update(g, &at, theta[i], m[i], v[i], grad[i])).collect();
     let all = next.iter().map(|n| n.0).chain(next.iter().map(|n| n.1)).chain(next.iter().map(|n| n.2));
     let mut outputs: Vec<(Var, String)> = all.zip(&names).map(|(v, (name, _))| (v, format!("next.{name}"))).collect();
@@ -155,17 +189,12 @@ fn step_graph(alpha: f64) -> (onnx::Model, Vec<(String, Vec<usize>)>) {
     (g.to_model("judge_step", &outputs, None), names)
 }
 
-/// `image` (N, 784) in [-1, 1] → `features` (N, 32), `probability` (N, 10).
+/// `image` (N, 784) in [-1, 1] → `features` (N, 84), `probability` (N, 10).
 fn export(state: &[Vec<f32>]) -> onnx::Model {
     let g = &mut Graph::default();
     let image = g.input("image", Type::F32, &[1, PIXELS]);
-    let theta: Vec<Var> = (params("judge", &SIZES).iter().zip(state))
-        .map(|(spec, x)| g.constant(spec.name.trim_start_matches("judge."), &spec.shape, x))
-        .collect();
-    let (hidden, last) = theta.split_at(4);
-    let features = mlp(g, hidden, image, None);
-    let features = g.leaky_relu(features, SLOPE);
-    let logits = mlp(g, last, features, None);
+    let theta: Vec<Var> = params().iter().zip(state).map(|(spec, x)| g.constant(&spec.name, &spec.shape, x)).collect();
+    let (features, logits) = network(g, &theta, image);
     let log_probability = g.log_softmax(logits);
     let probability = g.exp(log_probability);
     g.to_model("judge", &[(features, "features".into()), (probability, "probability".into())], Some("N"))
