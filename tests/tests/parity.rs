@@ -4,7 +4,7 @@ use std::io::Read;
 
 use flate2::read::GzDecoder;
 use rand_mt::Mt;
-use trainer::gan::{G_SIZES, LATENT, Recipe, StepGraph, state_specs};
+use trainer::gan::{Form, G_SIZES, LATENT, Recipe, StepGraph, state_specs};
 use trainer::mnist::Dataset;
 use trainer::session::{Device, OnnxRuntime, Stepper, TrainState};
 
@@ -27,17 +27,17 @@ fn the_first_steps_agree_with_pytorch() {
     let start =
         TrainState { tensors: params.iter().cloned().chain(zeros).collect(), step: 0, sums: Default::default() };
     let runtime = OnnxRuntime::open(Some(Device::Cpu), 1, false, &mut |_| ()).unwrap();
-    let graph = StepGraph::new(&recipe, B, n, 20, false);
+    let graph = StepGraph::new(&recipe, B, n, 20, false, Form::Tensors);
     let mut stepper = Stepper::new(&runtime, &recipe, &[graph], &start, &data, &[0.0; LATENT]).unwrap();
     let order = torch.randperm(n);
 
     for step in 0..20 {
-        let feed = stepper.feed(0);
+        let feed = stepper.feed().row(0, 0);
         feed.pick.copy_from_slice(&order[step * B..][..B]);
         torch.uniform(feed.z); // z for D's update, then z for G's
         assert_eq!(feed.z.len(), 2 * B * LATENT);
         torch.masks(feed.keep);
-        let [d_loss, g_loss, ..] = stepper.step(0).unwrap();
+        let [d_loss, g_loss, ..] = stepper.round(&[0], |_| ()).unwrap()[0];
         for (name, ours) in [("d_loss", d_loss), ("g_loss", g_loss)] {
             let theirs = golden[name][step].as_f64().unwrap();
             let error = (ours as f64 - theirs).abs();
@@ -147,15 +147,15 @@ fn the_tuned_step_agrees_with_pytorchs_double_backward() {
     let images = noise(1, B * 784).iter().map(|x| ((x + 1.0) * 127.0).round_ties_even() as u8).collect();
     let data = Dataset { images, labels: (0..B as u8).collect(), ..Dataset::default() };
     let runtime = OnnxRuntime::open(Some(Device::Cpu), 1, false, &mut |_| ()).unwrap();
-    let graph = StepGraph::new(&recipe, B, B, 1000, true);
+    let graph = StepGraph::new(&recipe, B, B, 1000, true, Form::Tensors);
     let mut stepper = Stepper::new(&runtime, &recipe, &[graph], &start, &data, &[0.0; LATENT]).unwrap();
-    let feed = stepper.feed(0);
+    let feed = stepper.feed().row(0, 0);
     feed.pick.iter_mut().zip(0..).for_each(|(pick, i)| *pick = i);
     feed.z.copy_from_slice(&noise(2, B * LATENT));
     for (row, z) in feed.z.chunks_mut(LATENT).enumerate() {
         (0..10).for_each(|class| z[class] = if class == row { 1.0 } else { 0.0 });
     }
-    let [d_loss, ..] = stepper.step(0).unwrap();
+    let [d_loss, ..] = stepper.round(&[0], |_| ()).unwrap()[0];
     let theirs = golden["d_loss"].as_f64().unwrap();
     assert!((d_loss as f64 - theirs).abs() < 1e-5, "{d_loss} against {theirs}");
 

@@ -10,7 +10,7 @@ use crate::graph::Graph;
 use crate::mnist::Dataset;
 use crate::onnx::Type;
 use crate::random;
-use crate::session::{OnnxRuntime, Stepper, Timed};
+use crate::session::{Feed, OnnxRuntime, Stepper, Timed};
 use crate::train::{Plan, Training, draw, initial_state, sample_latents};
 
 /// Medians over the steps of one run; the peak was measured in turns with them.
@@ -31,7 +31,7 @@ pub struct Figures {
 pub fn bench(runtime: &OnnxRuntime, batch: usize, steps: usize) -> Result<Figures> {
     let plan = Plan { batch, ..Plan::seed_recipe() };
     let recipe = &plan.recipe;
-    let graph = StepGraph::new(recipe, batch, IMAGES, 1, false);
+    let graph = StepGraph::new(recipe, batch, IMAGES, 1, false, runtime.form(batch));
     let mut images = vec![0; IMAGES * PIXELS];
     random::keep_masks_into(&mut images, 0, 0, 0, 0.5);
     images.iter_mut().for_each(|pixel| *pixel *= 255);
@@ -41,13 +41,21 @@ pub fn bench(runtime: &OnnxRuntime, batch: usize, steps: usize) -> Result<Figure
     let mut product = product(runtime)?;
     let pick: Vec<i64> = (0..batch).map(|i| (i * 37 % IMAGES) as i64).collect();
 
+    let slots = stepper.slots();
+    let (graphs, mut drawn) = (vec![0; slots], 0);
+    let mut fill = |feed: &mut Feed| {
+        for slot in 0..slots {
+            draw(&mut feed.row(slot, 0), recipe, &pick, 0, drawn);
+            drawn += 1;
+        }
+    };
+    fill(stepper.feed());
     let (mut step_s, mut product_s) = (vec![], vec![]);
-    for step in 0..steps + WARM_UP {
+    for round in 0..steps.div_ceil(slots) + WARM_UP {
         let start = Instant::now();
-        draw(&mut stepper.feed(0), recipe, &pick, 0, step as u64);
-        stepper.step(0)?;
-        step_s.push(start.elapsed().as_secs_f64());
-        if step % 16 == 0 {
+        stepper.round(&graphs, &mut fill)?;
+        step_s.push(start.elapsed().as_secs_f64() / slots as f64);
+        if round % 16 == 0 {
             product_s.push(product.run()?);
         }
     }

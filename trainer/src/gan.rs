@@ -152,22 +152,82 @@ pub fn state_specs(recipe: &Recipe) -> Vec<Spec> {
     [theta, m, v, ema, vec![Spec::new("step", Type::I64, &[])]].concat()
 }
 
+/// How a step graph takes its state and its numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A tensor for each parameter, and the numbers of one step. Nothing is copied: what is fast on a CPU.
+    Tensors,
+    /// A vector for all parameters of a network, and the numbers of a round of up to `slots` steps of up to `batch` images.
+    /// Few operators, and nothing for the host to do between steps: what is fast on a GPU, where each operator is a kernel
+    /// to launch.
+    Vectors { slots: usize, batch: usize },
+}
+
+impl Form {
+    /// How many steps a round can have.
+    pub fn slots(self) -> usize {
+        match self {
+            Form::Tensors => 1,
+            Form::Vectors { slots, .. } => slots,
+        }
+    }
+
+    /// The tensors that hold a state where steps run, each with the number of [`state_specs`] that it holds in their order.
+    pub fn blocks(self, recipe: &Recipe) -> Vec<(Spec, usize)> {
+        let specs = state_specs(recipe);
+        let network = |spec: &Spec| spec.name.split(".fc").next().unwrap_or_default().to_string();
+        match self {
+            Form::Tensors => specs.into_iter().map(|spec| (spec, 1)).collect(),
+            Form::Vectors { .. } => specs
+                .chunk_by(|a, b| network(a) == network(b))
+                .map(|part| match part {
+                    [step] => (step.clone(), 1),
+                    _ => {
+                        let len = part.iter().map(Spec::len).sum();
+                        (Spec::new(network(&part[0]), Type::F32, &[len]), part.len())
+                    }
+                })
+                .collect(),
+        }
+    }
+
+    /// The weights and biases of a network of these layer widths, out of the tensors that hold them.
+    fn parameters(self, g: &mut Graph, held: &[Var], sizes: &[usize]) -> Vec<Var> {
+        match self {
+            Form::Tensors => held.to_vec(),
+            Form::Vectors { .. } => {
+                let shapes: Vec<Vec<usize>> = params("", sizes).into_iter().map(|spec| spec.shape).collect();
+                g.cut(held[0], &shapes)
+            }
+        }
+    }
+
+    /// The other way round, for what belongs to the weights and biases of a network.
+    fn hold(self, g: &mut Graph, parameters: Vec<Var>) -> Vec<Var> {
+        match self {
+            Form::Tensors => parameters,
+            Form::Vectors { .. } => vec![g.join(&parameters)],
+        }
+    }
+}
+
 /// One training step as a model: `(state, batch) → (state', metrics)`.
 pub struct StepGraph {
-    /// State tensors are inputs under their names of [`state_specs`] and outputs with `next.` before them.
+    /// State tensors are inputs under the names of [`Form::blocks`] and outputs with `next.` before them.
     pub model: onnx::Model,
+    pub form: Form,
     /// The images in a batch.
     pub batch: usize,
-    /// How many z a step reads.
-    pub z_rows: usize,
     /// Whether it has the R1 penalty.
     pub penalised: bool,
-    /// How many bytes of `keep` a step reads: a 0 or 1 for each unit that dropout may drop.
-    pub keep_len: usize,
+    /// How many numbers of `pick`, `z` and `keep` a step reads.
+    pub reads: [usize; 3],
+    /// The length of a row of each, of which a step reads the front.
+    pub rows: [usize; 3],
 }
 
 impl StepGraph {
-    /// The values of output `metrics` (1, 4), in order.
+    /// The values of output `metrics`, in order.
     pub const METRICS: [&str; 4] = ["d_loss", "g_loss", "d_real", "d_fake"];
 
     /// The step of `recipe` for batches of `batch` images out of a data set of `n`, in a run of `steps` steps; with the
@@ -177,22 +237,40 @@ impl StepGraph {
     /// only); `pick` (B,) i64, this batch's rows of it; `z` (2B, 100) f32, first for the discriminator's update, then for
     /// the generator's, or (B, 100) for both; `keep` (flat) u8, the dropout masks, each layer's (B, units) after the
     /// other: D on reals and fakes (2B), D on the generator's fakes, G for D's update, G for its own (recipes with
-    /// dropout only).
-    pub fn new(recipe: &Recipe, batch: usize, n: usize, steps: u64, penalised: bool) -> Self {
+    /// dropout only). The output beside the state is `metrics` (1, 4).
+    ///
+    /// In [`Form::Vectors`] these three have a flat row for each step of a round, and `first` is the number of steps before
+    /// the round; the metrics are a row of `history` (slots, 4), which is read and written like the state.
+    pub fn new(recipe: &Recipe, batch: usize, n: usize, steps: u64, penalised: bool, form: Form) -> Self {
         let g = &mut Graph::default();
-        let specs = state_specs(recipe);
-        let state: Vec<Var> = specs.iter().map(|s| g.input(&s.name, s.elem, &s.shape)).collect();
+        g.sums_by_gemm = form != Form::Tensors;
+        let blocks = form.blocks(recipe);
+        let state: Vec<Var> = blocks.iter().map(|(s, _)| g.input(&s.name, s.elem, &s.shape)).collect();
         let (step, tensors) = state.split_last().expect("the step is last");
-        let layers = (recipe.d_sizes().len() - 1, G_SIZES.len() - 1);
-        let (theta, rest) = tensors.split_at(2 * (layers.0 + layers.1));
+        let d_sizes = recipe.d_sizes();
+        let held = |layers: usize| if form == Form::Tensors { 2 * layers } else { 1 };
+        let (d_held, g_held) = (held(d_sizes.len() - 1), held(G_SIZES.len() - 1));
+        let (theta, rest) = tensors.split_at(d_held + g_held);
         let (m, rest) = rest.split_at(theta.len());
         let (v, ema) = rest.split_at(theta.len());
-        let (d, gen_) = theta.split_at(2 * layers.0);
+        let (d_theta, g_theta) = theta.split_at(d_held);
 
         let images = g.input("images", Type::U8, &[n, PIXELS]);
-        let pick = g.input("pick", Type::I64, &[batch]);
-        let z = g.input("z", Type::F32, &[recipe.z_rows(batch), LATENT]);
-        let masks = Masks::new(g, recipe, batch);
+        let reads = numbers_read(recipe, batch);
+        let (rows, round) = match form {
+            Form::Tensors => (reads, None),
+            Form::Vectors { slots, batch } => {
+                g.scope("round/");
+                let first = g.input("first", Type::I64, &[]);
+                let slot = g.sub(*step, first);
+                (numbers_read(recipe, batch), Some((slots, g.reshape(slot, &[1]))))
+            }
+        };
+        let pick = numbers(g, round, "pick", Type::I64, &[batch], rows[0]);
+        let z = numbers(g, round, "z", Type::F32, &[recipe.z_rows(batch), LATENT], rows[1]);
+        let masks = Masks::new(g, round, recipe, batch, rows[2]);
+        let d = &form.parameters(g, d_theta, &d_sizes)[..];
+        let gen_ = &form.parameters(g, g_theta, &G_SIZES)[..];
 
         g.scope("real/");
         let real = g.gather(images, pick);
@@ -244,7 +322,9 @@ impl StepGraph {
         };
         let d_grad = g.grad(objective, d);
         g.scope("d_adam/");
-        let d_next: Vec<_> = (0..d.len()).map(|i| recipe.adam.update(g, &at, d[i], m[i], v[i], d_grad[i])).collect();
+        let d_grad = form.hold(g, d_grad);
+        let d_next: Vec<_> =
+            (0..d_held).map(|i| recipe.adam.update(g, &at, d_theta[i], m[i], v[i], d_grad[i])).collect();
 
         // G: fakes, fresh ones unless one z serves both, have the target 1 (the flipped label) in the eyes of the new D.
         g.scope("g_update/");
@@ -257,15 +337,17 @@ impl StepGraph {
         };
         let class_fake = recipe.conditional.then(|| g.columns(z_g, 0, CLASSES));
         let d_new: Vec<Var> = d_next.iter().map(|n| n.0).collect();
+        let d_new = form.parameters(g, &d_new, &d_sizes);
         let judged = discriminate(g, &d_new, fake, class_fake, masks.of(D_ON_FAKE)); // (B, 1)
         let one = g.scalar(1.0);
         let g_loss = bce_sum(g, judged, one);
         let g_loss = g.div_by(g_loss, batch as f32);
         let g_grad = g.grad(g_loss, gen_);
         g.scope("g_adam/");
-        let g_next: Vec<_> = (0..gen_.len())
-            .map(|i| recipe.adam.update(g, &at, gen_[i], m[d.len() + i], v[d.len() + i], g_grad[i]))
-            .collect();
+        let g_grad = form.hold(g, g_grad);
+        let (m, v) = (&m[d_held..], &v[d_held..]);
+        let g_next: Vec<_> =
+            (0..g_held).map(|i| recipe.adam.update(g, &at, g_theta[i], m[i], v[i], g_grad[i])).collect();
         g.scope("ema/");
         let ema_next: Vec<Var> = match ema {
             [] => vec![],
@@ -288,13 +370,39 @@ impl StepGraph {
             .into_iter()
             .chain(ema_next)
             .chain([t])
-            .zip(&specs)
-            .map(|(v, s)| (v, format!("next.{}", s.name)))
+            .zip(&blocks)
+            .map(|(v, (s, _))| (v, format!("next.{}", s.name)))
             .collect();
-        outputs.push((metrics, "metrics".into()));
+        match round {
+            None => outputs.push((metrics, "metrics".into())),
+            Some((slots, slot)) => {
+                let history = g.input("history", Type::F32, &[slots, Self::METRICS.len()]);
+                let all = g.counting("slots", &[slots, 1]);
+                let this = g.equal(all, slot); // (slots, 1)
+                outputs.push((g.r#where(this, metrics, history), "next.history".into()));
+            }
+        }
         let model = g.to_model(&format!("{}_step", recipe.name), &outputs, None);
-        Self { model, batch, z_rows: recipe.z_rows(batch), penalised, keep_len: masks.len }
+        Self { model, form, batch, penalised, reads, rows }
     }
+}
+
+/// How many numbers of `pick`, `z` and `keep` a step of `batch` images reads.
+fn numbers_read(recipe: &Recipe, batch: usize) -> [usize; 3] {
+    let masks = masks_of(recipe, batch).concat();
+    [batch, recipe.z_rows(batch) * LATENT, masks.iter().map(|shape| shape[0] * shape[1]).sum()]
+}
+
+/// The input `name`, of this shape; in a round, out of `slots` rows of `row` numbers, the front of the one of this step.
+fn numbers(g: &mut Graph, round: Option<(usize, Var)>, name: &str, elem: Type, shape: &[usize], row: usize) -> Var {
+    let Some((slots, slot)) = round else { return g.input(name, elem, shape) };
+    let all = g.input(name, elem, &[slots, row]);
+    let mut own = g.gather(all, slot); // (1, row)
+    let len = shape.iter().product();
+    if len < row {
+        own = g.columns(own, 0, len);
+    }
+    g.reshape(own, shape)
 }
 
 /// The generator in evaluation mode: `z` (N, 100) → `image` (N, 784) in [-1, 1], its parameters stored in the file.
@@ -309,11 +417,15 @@ pub fn generator(weights: &[&[f32]]) -> onnx::Model {
     g.to_model("generator", &[(image, "image".into())], Some("N"))
 }
 
-/// The generator in evaluation mode with its parameters as inputs: `z` (n, 100), `g.fc1.weight`, … → `image` (n, 784).
-pub fn sampler(n: usize) -> onnx::Model {
+/// The generator in evaluation mode with its parameters as inputs: `z` (n, 100), `g.fc1.weight`, … or, in vectors, `g` →
+/// `image` (n, 784).
+pub fn sampler(n: usize, form: Form) -> onnx::Model {
     let g = &mut Graph::default();
     let z = g.input("z", Type::F32, &[n, LATENT]);
-    let theta: Vec<Var> = params("g", &G_SIZES).iter().map(|s| g.input(&s.name, s.elem, &s.shape)).collect();
+    let blocks = form.blocks(&Recipe::seed());
+    let of_g = blocks.iter().map(|(spec, _)| spec).filter(|spec| spec.name == "g" || spec.name.starts_with("g."));
+    let held: Vec<Var> = of_g.map(|s| g.input(&s.name, s.elem, &s.shape)).collect();
+    let theta = form.parameters(g, &held, &G_SIZES);
     let last = mlp(g, &theta, z, None);
     let image = g.tanh(last);
     g.to_model("sampler", &[(image, "image".into())], None)
@@ -443,7 +555,6 @@ pub fn slopes(x: &[f32], keep: &[u8], low: f32, high: f32, s: &mut [f32]) {
 struct Masks {
     passes: [Vec<Var>; 4],
     p_drop: f32,
-    len: usize,
 }
 
 /// The passes of [`Masks`].
@@ -452,24 +563,34 @@ const D_ON_FAKE: usize = 1;
 const G_FOR_D: usize = 2;
 const G_FOR_G: usize = 3;
 
+/// The shapes of [`Masks`].
+fn masks_of(recipe: &Recipe, batch: usize) -> [Vec<Vec<usize>>; 4] {
+    if recipe.p_drop == 0.0 {
+        return Default::default();
+    }
+    let hidden = |sizes: &[usize], rows: usize| -> Vec<Vec<usize>> {
+        sizes[1..sizes.len() - 1].iter().map(|&units| vec![rows, units]).collect()
+    };
+    let (d, g_for_g) = (recipe.d_sizes(), if recipe.one_z { vec![] } else { hidden(&G_SIZES, batch) });
+    [hidden(&d, 2 * batch), hidden(&d, batch), hidden(&G_SIZES, batch), g_for_g]
+}
+
 impl Masks {
-    fn new(g: &mut Graph, recipe: &Recipe, batch: usize) -> Self {
+    fn new(g: &mut Graph, round: Option<(usize, Var)>, recipe: &Recipe, batch: usize, row: usize) -> Self {
         let p_drop = recipe.p_drop as f32;
-        if p_drop == 0.0 {
-            return Self { passes: Default::default(), p_drop, len: 0 };
+        let passes = masks_of(recipe, batch);
+        if row == 0 {
+            return Self { passes: Default::default(), p_drop };
         }
-        let hidden = |sizes: &[usize], rows: usize| -> Vec<Vec<usize>> {
-            sizes[1..sizes.len() - 1].iter().map(|&units| vec![rows, units]).collect()
-        };
-        let (d, g_for_g) = (recipe.d_sizes(), if recipe.one_z { vec![] } else { hidden(&G_SIZES, batch) });
-        let passes = [hidden(&d, 2 * batch), hidden(&d, batch), hidden(&G_SIZES, batch), g_for_g];
-        let shapes = passes.concat();
-        let len = shapes.iter().map(|s| s[0] * s[1]).sum();
         g.scope("dropout/");
-        let keep = g.input("keep", Type::U8, &[len]);
-        let mut masks = g.split(keep, &shapes).into_iter();
-        let passes = passes.map(|pass| masks.by_ref().take(pass.len()).collect());
-        Self { passes, p_drop, len }
+        let shapes = passes.concat();
+        let len = shapes.iter().map(|shape| shape[0] * shape[1]).sum();
+        let mut keep = numbers(g, round, "keep", Type::U8, &[len], row);
+        if round.is_some() {
+            keep = g.cast(keep, Type::F32); // once, for it is a kernel for each mask otherwise
+        }
+        let mut masks = g.cut(keep, &shapes).into_iter();
+        Self { passes: passes.map(|pass| masks.by_ref().take(pass.len()).collect()), p_drop }
     }
 
     /// What [`mlp`] wants to know of a pass.

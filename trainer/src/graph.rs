@@ -49,6 +49,8 @@ pub struct Graph {
     functions: BTreeMap<&'static str, onnx::Function>,
     names: HashSet<String>,
     scope: String,
+    /// Whether rows are summed in a product with ones: CUDA's ReduceSum of many rows adds in no fixed order.
+    pub sums_by_gemm: bool,
 }
 
 impl Graph {
@@ -130,6 +132,12 @@ impl Graph {
         self.value(format!("{x}_i64"), Type::I64, &[], Origin::Constant(x.to_le_bytes().into()))
     }
 
+    /// The i64 numbers 0, 1, … in this shape.
+    pub fn counting(&mut self, name: &str, shape: &[usize]) -> Var {
+        let bytes = (0..shape.iter().product::<usize>() as i64).flat_map(i64::to_le_bytes).collect();
+        self.value(name.into(), Type::I64, shape, Origin::Constant(bytes))
+    }
+
     fn ints(&mut self, name: &str, data: &[i64]) -> Var {
         let bytes = data.iter().flat_map(|x| x.to_le_bytes()).collect();
         self.value(name.into(), Type::I64, &[data.len()], Origin::Constant(bytes))
@@ -198,7 +206,7 @@ impl Graph {
         self.node("Gemm", attributes, inputs, Type::F32, &[m, n], move |g, _, dy| {
             let da = if trans_a { g.gemm(b, dy, None, trans_b, true) } else { g.gemm(dy, b, None, false, !trans_b) };
             let db = if trans_b { g.gemm(dy, a, None, true, trans_a) } else { g.gemm(a, dy, None, !trans_a, false) };
-            let dc = c.map(|_| g.sum(dy, &[0], false));
+            let dc = c.map(|_| g.sum_rows(dy));
             vec![Some(da), Some(db), dc]
         })
     }
@@ -344,6 +352,17 @@ impl Graph {
         })
     }
 
+    /// Σ over the rows of x (B, N): the gradient of what was added to each.
+    fn sum_rows(&mut self, x: Var) -> Var {
+        let [rows, columns] = *self.shape(x) else { panic!("sum_rows: {:?}", self.shape(x)) };
+        if !self.sums_by_gemm {
+            return self.sum(x, &[0], false);
+        }
+        let ones = self.constant("ones", &[1, rows], &vec![1.0; rows]);
+        let sum = self.gemm(ones, x, None, false, false);
+        self.reshape(sum, &[columns])
+    }
+
     /// The mean of all of x, a scalar.
     pub fn mean(&mut self, x: Var) -> Var {
         let shape = self.shape(x);
@@ -439,6 +458,12 @@ impl Graph {
         self.leaf_node("Greater", vec![], vec![a, b], Type::Bool, &[&shape])[0]
     }
 
+    /// a = b, as a condition.
+    pub fn equal(&mut self, a: Var, b: Var) -> Var {
+        let shape = broadcast(self.shape(a), self.shape(b));
+        self.leaf_node("Equal", vec![], vec![a, b], Type::Bool, &[&shape])[0]
+    }
+
     /// x, at least `min` and at most `max`, two scalars.
     pub fn clip(&mut self, x: Var, min: Var, max: Var) -> Var {
         let shape = self.shape(x).to_vec();
@@ -455,9 +480,9 @@ impl Graph {
 
     /// Columns from ≤ c < to of x (B, C).
     pub fn columns(&mut self, x: Var, from: usize, to: usize) -> Var {
-        let rows = self.shape(x)[0];
+        let (elem, rows) = (self.values[x.0].elem, self.shape(x)[0]);
         let inputs = vec![x, self.ints("from", &[from as i64]), self.ints("to", &[to as i64]), self.ints("axis", &[1])];
-        self.leaf_node("Slice", vec![], inputs, Type::F32, &[&[rows, to - from]])[0]
+        self.leaf_node("Slice", vec![], inputs, elem, &[&[rows, to - from]])[0]
     }
 
     /// x in another number type.
@@ -478,16 +503,26 @@ impl Graph {
         self.leaf_node("Concat", vec![Attribute::int("axis", 1)], columns, Type::F32, &[&[1, scalars.len()]])[0]
     }
 
-    /// A vector cut into consecutive tensors of these shapes.
-    pub fn split(&mut self, x: Var, shapes: &[Vec<usize>]) -> Vec<Var> {
-        let sizes: Vec<usize> = shapes.iter().map(|s| s.iter().product()).collect();
-        assert_eq!(self.shape(x), [sizes.iter().sum::<usize>()]);
-        let list = self.ints("split", &sizes.iter().map(|&n| n as i64).collect::<Vec<_>>());
-        let flat: Vec<[usize; 1]> = sizes.iter().map(|&n| [n]).collect();
-        let flat: Vec<&[usize]> = flat.iter().map(|s| s.as_slice()).collect();
-        let elem = self.values[x.0].elem;
-        let pieces = self.leaf_node("Split", vec![Attribute::int("axis", 0)], vec![x, list], elem, &flat);
-        pieces.into_iter().zip(shapes).map(|(p, s)| self.reshape(p, s)).collect()
+    /// A vector cut into consecutive tensors of these shapes: by a Slice each, which is one kernel on a GPU, where a Split
+    /// into uneven pieces is a kernel and four copies from the host.
+    pub fn cut(&mut self, x: Var, shapes: &[Vec<usize>]) -> Vec<Var> {
+        let len = self.shape(x)[0];
+        let row = self.reshape(x, &[1, len]);
+        let mut to = 0;
+        let pieces = shapes.iter().map(|shape| {
+            let from = to;
+            to += shape.iter().product::<usize>();
+            let piece = self.columns(row, from, to);
+            self.reshape(piece, shape)
+        });
+        pieces.collect()
+    }
+
+    /// Tensors joined to one vector, each row-major.
+    pub fn join(&mut self, tensors: &[Var]) -> Var {
+        let flat: Vec<Var> = tensors.iter().map(|&x| self.reshape(x, &[self.shape(x).iter().product()])).collect();
+        let len = flat.iter().map(|&x| self.shape(x)[0]).sum();
+        self.leaf_node("Concat", vec![Attribute::int("axis", 0)], flat, Type::F32, &[&[len]])[0]
     }
 
     // ---- ours

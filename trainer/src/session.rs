@@ -10,13 +10,13 @@ use ort::ep;
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
 use ort::operator::{ComputeContext, Kernel, KernelContext, Operator, OperatorDomain, OperatorInput, OperatorOutput};
 use ort::session::builder::SessionBuilder;
-use ort::session::{IoBinding, Session};
+use ort::session::{IoBinding, RunOptions, Session};
 use ort::value::{DynTensor, PrimitiveTensorElementType, Tensor, TensorElementType};
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
 use crate::adam;
-use crate::gan::{self, LATENT, PIXELS, Recipe, Spec, StepGraph, sampler, state_specs};
+use crate::gan::{self, Form, LATENT, PIXELS, Recipe, StepGraph, sampler};
 use crate::graph::Graph;
 use crate::mnist::Dataset;
 use crate::onnx;
@@ -45,6 +45,8 @@ pub struct OnnxRuntime {
     environment: Environment,
     pub device: Device,
     pub threads: usize,
+    /// Whether CUDA may round what it multiplies to TF32's 10 bits.
+    pub tf32: bool,
     /// The shared library, and how it was found.
     pub library: String,
     /// Whether our kernels take the places of our operators' functions, on the CPU.
@@ -59,7 +61,7 @@ impl OnnxRuntime {
     /// When no library can be had, or CUDA was asked for and does not work: the sentence says what is missing.
     pub fn open(device: Option<Device>, threads: usize, offline: bool, say: &mut dyn FnMut(&str)) -> Result<Self> {
         let (environment, library) = load(device == Some(Device::Cuda), offline, say)?;
-        let mut runtime = Self { environment, device: Device::Cuda, threads, library, kernels: true };
+        let mut runtime = Self { environment, device: Device::Cuda, threads, tf32: false, library, kernels: true };
         match device {
             Some(Device::Cpu) => runtime.device = Device::Cpu,
             Some(Device::Cuda) => runtime.probe().map_err(|why| {
@@ -81,6 +83,14 @@ impl OnnxRuntime {
         Ok(runtime)
     }
 
+    /// The form of step graphs, for batches of up to `batch`, that is fast here.
+    pub fn form(&self, batch: usize) -> Form {
+        match self.device {
+            Device::Cpu => Form::Tensors,
+            Device::Cuda => Form::Vectors { slots: 64, batch },
+        }
+    }
+
     /// Runs a model of f32 inputs once, see [`Loaded::run`].
     pub fn run(&self, model: &onnx::Model, inputs: &[(&str, &[usize], &[f32])]) -> Result<Vec<Vec<f32>>> {
         self.load(&model.encode_to_vec())?.run(inputs)
@@ -88,7 +98,7 @@ impl OnnxRuntime {
 
     /// A session for the bytes of an ONNX file.
     pub fn load(&self, model: &[u8]) -> Result<Loaded> {
-        Ok(Loaded(self.session_of(model)?))
+        Ok(Loaded(self.session_of(model, false)?))
     }
 
     /// A model of f32 inputs, filled with ones, to run again and again.
@@ -112,10 +122,11 @@ impl OnnxRuntime {
     }
 
     fn session(&self, model: &onnx::Model) -> Result<Session> {
-        self.session_of(&model.encode_to_vec())
+        self.session_of(&model.encode_to_vec(), false)
     }
 
-    fn session_of(&self, model: &[u8]) -> Result<Session> {
+    /// `captured`: on CUDA, runs are captured as a graph, which later runs replay.
+    fn session_of(&self, model: &[u8], captured: bool) -> Result<Session> {
         // The builder's errors carry the builder; their text is all that is wanted.
         let plain = |error: ort::Error<SessionBuilder>| anyhow!("{error}");
         let mut builder = Session::builder(&self.environment)?.with_intra_threads(self.threads).map_err(plain)?;
@@ -124,8 +135,8 @@ impl OnnxRuntime {
             builder = builder.with_operators(ours).map_err(plain)?;
         }
         if self.device == Device::Cuda {
-            // TF32 would round every product to 10 bits; a registration that fails must say so, not fall back.
-            let cuda = ep::CUDA::default().with_tf32(false).build().error_on_failure();
+            // A registration that fails must say so, not fall back.
+            let cuda = ep::CUDA::default().with_tf32(self.tf32).with_cuda_graph(captured).build().error_on_failure();
             builder =
                 builder.with_execution_providers([cuda]).map_err(plain)?.with_disable_cpu_fallback().map_err(plain)?;
         }
@@ -146,15 +157,15 @@ impl OnnxRuntime {
     }
 
     /// A tensor of the host's, moved to where sessions want it.
-    fn upload<T>(&self, shape: &[usize], data: &[T]) -> Result<DynTensor>
+    fn upload<T>(&self, shape: &[usize], data: &[T]) -> Result<Tensor<T>>
     where
         T: PrimitiveTensorElementType + fmt::Debug + Copy + 'static,
     {
         let mut tensor = Tensor::<T>::new(&Allocator::default(), shape)?;
         tensor.extract_tensor_mut().1.copy_from_slice(data);
         Ok(match self.device {
-            Device::Cpu => tensor.upcast(),
-            Device::Cuda => tensor.to(AllocationDevice::CUDA, 0)?.upcast(),
+            Device::Cpu => tensor,
+            Device::Cuda => tensor.to(AllocationDevice::CUDA, 0)?,
         })
     }
 }
@@ -315,7 +326,7 @@ impl Timed {
 /// All of training that outlives a step, on the host. Whatever is not in it does not survive a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainState {
-    /// Those of [`state_specs`] but the step, in their order.
+    /// Those of [`gan::state_specs`] but the step, in their order.
     pub tensors: Vec<Vec<f32>>,
     /// Steps taken.
     pub step: u64,
@@ -327,25 +338,49 @@ pub struct TrainState {
 pub type Metrics = [f32; StepGraph::METRICS.len()];
 
 /// A training loop's hold on ONNX Runtime: the data set and two sets of state tensors on the device, and for each step
-/// graph a session with its two bindings, from the first set to the second and back. Nothing is allocated per step,
-/// and no parameter is copied.
+/// graph a session with its two bindings, from the first set to the second and back. No parameter is copied.
+///
+/// Steps are taken in rounds: of one in [`Form::Tensors`]; in [`Form::Vectors`] of many, between which alone the host and
+/// the device have to do with each other.
 pub struct Stepper {
     runtime: OnnxRuntime,
+    form: Form,
     programs: Vec<Program>,
     sampler: Sampler,
+    /// The lengths of those of [`gan::state_specs`] that each tensor of a set holds.
+    held: Vec<Vec<usize>>,
     state: [Vec<DynTensor>; 2],
     /// The set that holds the newest state.
     live: usize,
+    /// Steps taken in the whole run.
+    step: u64,
+    feed: Feed,
+    round: Option<Round>,
+    metrics: Vec<Metrics>,
 }
 
-/// A step graph's session, and the host's side of its bindings.
+/// A step graph's session.
 struct Program {
     session: Session,
     bindings: [IoBinding; 2],
+    /// The options of a binding's runs; for CUDA they name the graph that was captured in its first.
+    options: [RunOptions; 2],
+    /// Whose result the host does not wait for.
+    unawaited: [RunOptions; 2],
+    /// In [`Form::Tensors`].
+    metrics: Option<Tensor<f32>>,
+}
+
+/// What [`Form::Vectors`] has beside: its numbers on the device, at addresses that never change.
+struct Round {
+    /// The host's buffers for the round after the one that is being taken.
+    ahead: Feed,
     pick: Tensor<i64>,
     z: Tensor<f32>,
     keep: Tensor<u8>,
-    metrics: Tensor<f32>,
+    first: Tensor<i64>,
+    /// With the two sets of the state; the metrics of a round.
+    history: [DynTensor; 2],
 }
 
 /// The generator in evaluation mode on a fixed z, reading the parameters where the step graphs leave them.
@@ -355,16 +390,66 @@ struct Sampler {
     image: Tensor<f32>,
 }
 
-/// The host's buffers that a step reads, see [`StepGraph::new`].
-pub struct Feed<'a> {
+/// The host's buffers that the steps of a round read, see [`StepGraph::new`].
+pub struct Feed {
+    /// In [`Form::Tensors`] for each graph those that it is bound to; else one, with a row for each step.
+    buffers: Vec<Buffers>,
+    /// [`StepGraph::reads`] and [`StepGraph::rows`] of each graph.
+    lens: Vec<([usize; 3], [usize; 3])>,
+}
+
+struct Buffers {
+    pick: Tensor<i64>,
+    z: Tensor<f32>,
+    keep: Tensor<u8>,
+}
+
+/// What one step reads.
+pub struct Row<'a> {
     pub pick: &'a mut [i64],
     pub z: &'a mut [f32],
     pub keep: &'a mut [u8],
 }
 
+impl Feed {
+    fn new(graphs: &[StepGraph]) -> Result<Self> {
+        let host = Allocator::default();
+        let whole = graphs.iter().take(if graphs[0].form == Form::Tensors { graphs.len() } else { 1 });
+        let buffers = whole.map(|graph| {
+            let [pick, z, keep] = graph.rows;
+            Ok(match graph.form {
+                Form::Tensors => Buffers {
+                    pick: Tensor::new(&host, [pick])?,
+                    z: Tensor::new(&host, [z / LATENT, LATENT])?,
+                    keep: Tensor::new(&host, [keep])?,
+                },
+                Form::Vectors { slots, .. } => Buffers {
+                    pick: Tensor::new(&host, [slots, pick])?,
+                    z: Tensor::new(&host, [slots, z])?,
+                    keep: Tensor::new(&host, [slots, keep])?,
+                },
+            })
+        });
+        Ok(Self { buffers: buffers.collect::<Result<_>>()?, lens: graphs.iter().map(|g| (g.reads, g.rows)).collect() })
+    }
+
+    /// What the step in `slot` of the round reads, if it is by `graph`.
+    pub fn row(&mut self, slot: usize, graph: usize) -> Row<'_> {
+        let (reads, rows) = self.lens[graph];
+        let last = self.buffers.len() - 1;
+        let Buffers { pick, z, keep } = &mut self.buffers[graph.min(last)];
+        let [pick_at, z_at, keep_at] = [0, 1, 2].map(|i| slot * rows[i]..slot * rows[i] + reads[i]);
+        Row {
+            pick: &mut pick.extract_tensor_mut().1[pick_at],
+            z: &mut z.extract_tensor_mut().1[z_at],
+            keep: &mut keep.extract_tensor_mut().1[keep_at],
+        }
+    }
+}
+
 impl Stepper {
-    /// Sessions for `graphs` of one recipe, which share the state and the data set, and one that draws `z` (n, 100) with
-    /// the generator as it stands.
+    /// Sessions for `graphs` of one recipe and form, which share the state and the data set, and one that draws `z` (n, 100)
+    /// with the generator as it stands.
     pub fn new(
         runtime: &OnnxRuntime,
         recipe: &Recipe,
@@ -373,36 +458,98 @@ impl Stepper {
         data: &Dataset,
         z: &[f32],
     ) -> Result<Self> {
-        let specs = state_specs(recipe);
-        let images = runtime.upload(&[data.len(), PIXELS], &data.images)?;
+        let form = graphs[0].form;
+        let images = runtime.upload(&[data.len(), PIXELS], &data.images)?.upcast();
         let labels = recipe.conditional.then(|| runtime.upload(&[data.len()], &data.labels)).transpose()?;
+        let blocks = form.blocks(recipe);
         let mut sets = [Vec::new(), Vec::new()];
-        for set in &mut sets {
-            for (spec, data) in specs.iter().zip(&state.tensors) {
-                set.push(runtime.upload(&spec.shape, data)?);
+        let mut held = vec![];
+        let mut tensors = &state.tensors[..];
+        for (spec, n) in &blocks[..blocks.len() - 1] {
+            let (these, rest) = tensors.split_at(*n);
+            for set in &mut sets {
+                set.push(runtime.upload(&spec.shape, &these.concat())?.upcast());
             }
-            set.push(runtime.upload(&[], &[state.step as i64])?);
+            held.push(these.iter().map(Vec::len).collect());
+            tensors = rest;
         }
-        let data = (&images, labels.as_ref());
-        let programs =
-            graphs.iter().map(|graph| Program::new(runtime, graph, data, &specs, &mut sets)).collect::<Result<_>>()?;
-        let sampler = Sampler::new(runtime, z, recipe, &sets)?;
-        Ok(Self { runtime: runtime.clone(), programs, sampler, state: sets, live: 0 })
+        for set in &mut sets {
+            set.push(runtime.upload(&[], &[state.step as i64])?.upcast());
+        }
+        let feed = Feed::new(graphs)?;
+        let mut round = match form {
+            Form::Tensors => None,
+            Form::Vectors { slots, .. } => Some(Round::new(runtime, graphs, slots)?),
+        };
+        let mut programs = vec![];
+        for (i, graph) in graphs.iter().enumerate() {
+            let mut program = Program::new(runtime, graph)?;
+            for (binding, from) in program.bindings.iter_mut().zip([0, 1]) {
+                binding.bind_input("images", &images)?;
+                labels.as_ref().map_or(Ok(()), |labels| binding.bind_input("labels", labels))?;
+                for ((spec, _), j) in blocks.iter().zip(0..) {
+                    binding.bind_input(&spec.name, &sets[from][j])?;
+                    binding.bind_output(format!("next.{}", spec.name), &mut sets[1 - from][j])?;
+                }
+            }
+            match &mut round {
+                None => program.bind_tensors(&feed.buffers[i], graph)?,
+                Some(round) => program.bind_round(round, graph)?,
+            }
+            programs.push(program);
+        }
+        let sampler = Sampler::new(runtime, z, recipe, form, &sets)?;
+        let (runtime, step) = (runtime.clone(), state.step);
+        Ok(Self { runtime, form, programs, sampler, held, state: sets, live: 0, step, feed, round, metrics: vec![] })
     }
 
-    /// What the next [`Self::step`] of this graph will read.
-    pub fn feed(&mut self, graph: usize) -> Feed<'_> {
-        let Program { pick, z, keep, .. } = &mut self.programs[graph];
-        Feed { pick: pick.extract_tensor_mut().1, z: z.extract_tensor_mut().1, keep: keep.extract_tensor_mut().1 }
+    /// How many steps a round can have.
+    pub fn slots(&self) -> usize {
+        self.form.slots()
     }
 
-    /// One training step.
-    pub fn step(&mut self, graph: usize) -> Result<Metrics> {
-        let program = &mut self.programs[graph];
-        program.session.run_binding(&program.bindings[self.live])?;
-        self.live = 1 - self.live;
-        let metrics = program.metrics.extract_tensor().1;
-        Ok(metrics.try_into().expect("the shape that was bound"))
+    /// What the next [`Self::round`] will read.
+    pub fn feed(&mut self) -> &mut Feed {
+        &mut self.feed
+    }
+
+    /// Takes a round of steps, each by one of the graphs, and returns their metrics. `ahead` fills the feed of the round
+    /// after it: while the steps run where these do not need the same buffers, else when they are done.
+    pub fn round(&mut self, graphs: &[usize], ahead: impl FnOnce(&mut Feed) + Send) -> Result<&[Metrics]> {
+        self.metrics.clear();
+        match &mut self.round {
+            None => {
+                for &graph in graphs {
+                    let Program { session, bindings, metrics, .. } = &mut self.programs[graph];
+                    session.run_binding(&bindings[self.live])?;
+                    self.live = 1 - self.live;
+                    self.metrics.extend(metrics.iter().map(|metrics| row_of_metrics(metrics.extract_tensor().1)));
+                }
+                ahead(&mut self.feed);
+            }
+            Some(round) => {
+                round.load(&self.feed, self.step)?;
+                std::thread::scope(|scope| {
+                    // A thread for each round, which takes much longer than to start one.
+                    scope.spawn(|| ahead(&mut round.ahead));
+                    graphs.iter().enumerate().try_for_each(|(i, &graph)| {
+                        // What follows on another session's stream, or on the host, must find the result.
+                        let awaited = graphs.get(i + 1) != Some(&graph);
+                        let Program { session, bindings, options, unawaited, .. } = &mut self.programs[graph];
+                        let options = if awaited { options } else { unawaited };
+                        session.run_binding_with_options(&bindings[self.live], &options[self.live])?;
+                        self.live = 1 - self.live;
+                        anyhow::Ok(())
+                    })
+                })?;
+                let history = download::<f32>(&self.runtime, &round.history[self.live])?;
+                let rows = history.chunks(StepGraph::METRICS.len()).take(graphs.len());
+                self.metrics.extend(rows.map(row_of_metrics));
+                std::mem::swap(&mut self.feed, &mut round.ahead);
+            }
+        }
+        self.step += graphs.len() as u64;
+        Ok(&self.metrics)
     }
 
     /// The images (n, 784), in [-1, 1], of the z given to [`Self::new`].
@@ -413,67 +560,126 @@ impl Stepper {
 
     /// The newest state, copied to the host; `sums` are the caller's.
     pub fn state(&self, sums: [f64; StepGraph::METRICS.len()]) -> Result<TrainState> {
-        let (step, tensors) = self.state[self.live].split_last().expect("the step is last");
-        let tensors = tensors.iter().map(|t| self.download(t)).collect::<Result<_>>()?;
-        Ok(TrainState { tensors, step: self.download::<i64>(step)?[0] as u64, sums })
-    }
-
-    fn download<T: PrimitiveTensorElementType + Copy>(&self, tensor: &DynTensor) -> Result<Vec<T>> {
-        Ok(match self.runtime.device {
-            Device::Cpu => tensor.try_extract_tensor::<T>()?.1.to_vec(),
-            Device::Cuda => tensor.to(AllocationDevice::CPU, 0)?.try_extract_tensor::<T>()?.1.to_vec(),
-        })
+        let (step, blocks) = self.state[self.live].split_last().expect("the step is last");
+        let mut tensors = vec![];
+        for (block, lens) in blocks.iter().zip(&self.held) {
+            let numbers = download::<f32>(&self.runtime, block)?;
+            let mut numbers = numbers.into_iter();
+            tensors.extend(lens.iter().map(|&len| numbers.by_ref().take(len).collect()));
+        }
+        Ok(TrainState { tensors, step: download::<i64>(&self.runtime, step)?[0] as u64, sums })
     }
 }
 
+fn row_of_metrics(row: &[f32]) -> Metrics {
+    row.try_into().expect("the shape that was bound")
+}
+
+fn download<T: PrimitiveTensorElementType + Copy>(runtime: &OnnxRuntime, tensor: &DynTensor) -> Result<Vec<T>> {
+    Ok(match runtime.device {
+        Device::Cpu => tensor.try_extract_tensor::<T>()?.1.to_vec(),
+        Device::Cuda => tensor.to(AllocationDevice::CPU, 0)?.try_extract_tensor::<T>()?.1.to_vec(),
+    })
+}
+
 impl Program {
-    fn new(
-        runtime: &OnnxRuntime,
-        graph: &StepGraph,
-        (images, labels): (&DynTensor, Option<&DynTensor>),
-        specs: &[Spec],
-        sets: &mut [Vec<DynTensor>; 2],
-    ) -> Result<Self> {
-        let session = runtime.session(&graph.model)?;
-        let host = Allocator::default();
-        let pick = Tensor::<i64>::new(&host, [graph.batch])?;
-        let z = Tensor::<f32>::new(&host, [graph.z_rows, LATENT])?;
-        let keep = Tensor::<u8>::new(&host, [graph.keep_len])?;
-        let mut metrics = Tensor::<f32>::new(&host, [1, StepGraph::METRICS.len()])?;
-        let mut bind = |from: usize| -> Result<IoBinding> {
-            let mut binding = session.create_binding()?;
-            binding.bind_input("images", images)?;
-            labels.map_or(Ok(()), |labels| binding.bind_input("labels", labels))?;
-            binding.bind_input("pick", &pick)?;
-            binding.bind_input("z", &z)?;
-            if graph.keep_len > 0 {
-                binding.bind_input("keep", &keep)?;
+    fn new(runtime: &OnnxRuntime, graph: &StepGraph) -> Result<Self> {
+        let captured = runtime.device == Device::Cuda && graph.form != Form::Tensors;
+        let session = runtime.session_of(&graph.model.encode_to_vec(), captured)?;
+        let options = |id: &str, awaited: bool| -> Result<RunOptions> {
+            let mut options = RunOptions::new()?;
+            if captured {
+                options.set("gpu_graph_id", id)?;
+                if !awaited {
+                    options.disable_device_sync()?;
+                }
+            }
+            Ok(options)
+        };
+        Ok(Self {
+            bindings: [session.create_binding()?, session.create_binding()?],
+            options: [options("1", true)?, options("2", true)?],
+            unawaited: [options("1", false)?, options("2", false)?],
+            session,
+            metrics: None,
+        })
+    }
+
+    /// The host's buffers of one step.
+    fn bind_tensors(&mut self, buffers: &Buffers, graph: &StepGraph) -> Result<()> {
+        let mut metrics = Tensor::<f32>::new(&Allocator::default(), [1, StepGraph::METRICS.len()])?;
+        for binding in &mut self.bindings {
+            binding.bind_input("z", &buffers.z)?;
+            binding.bind_input("pick", &buffers.pick)?;
+            if graph.reads[2] > 0 {
+                binding.bind_input("keep", &buffers.keep)?;
             }
             binding.bind_output("metrics", &mut metrics)?;
-            for (i, spec) in specs.iter().enumerate() {
-                binding.bind_input(&spec.name, &sets[from][i])?;
-                binding.bind_output(format!("next.{}", spec.name), &mut sets[1 - from][i])?;
+        }
+        self.metrics = Some(metrics);
+        Ok(())
+    }
+
+    fn bind_round(&mut self, round: &mut Round, graph: &StepGraph) -> Result<()> {
+        for (binding, from) in self.bindings.iter_mut().zip([0, 1]) {
+            binding.bind_input("z", &round.z)?;
+            binding.bind_input("pick", &round.pick)?;
+            binding.bind_input("first", &round.first)?;
+            if graph.reads[2] > 0 {
+                binding.bind_input("keep", &round.keep)?;
             }
-            Ok(binding)
+            binding.bind_input("history", &round.history[from])?;
+            binding.bind_output("next.history", &mut round.history[1 - from])?;
+        }
+        Ok(())
+    }
+}
+
+impl Round {
+    fn new(runtime: &OnnxRuntime, graphs: &[StepGraph], slots: usize) -> Result<Self> {
+        let [pick, z, keep] = graphs[0].rows;
+        let history = || -> Result<DynTensor> {
+            let shape = [slots, StepGraph::METRICS.len()];
+            Ok(runtime.upload(&shape, &vec![0f32; shape[0] * shape[1]])?.upcast())
         };
-        let bindings = [bind(0)?, bind(1)?];
-        Ok(Self { session, bindings, pick, z, keep, metrics })
+        Ok(Self {
+            ahead: Feed::new(graphs)?,
+            pick: runtime.upload(&[slots, pick], &vec![0; slots * pick])?,
+            z: runtime.upload(&[slots, z], &vec![0.0; slots * z])?,
+            keep: runtime.upload(&[slots, keep], &vec![0; slots * keep])?,
+            first: runtime.upload(&[], &[0])?,
+            history: [history()?, history()?],
+        })
+    }
+
+    /// Copies a round's numbers to where its steps read them; before it, `step` steps have been taken.
+    fn load(&mut self, feed: &Feed, step: u64) -> Result<()> {
+        let [Buffers { pick, z, keep }] = &feed.buffers[..] else { unreachable!("one set of buffers") };
+        let mut first = Tensor::<i64>::new(&Allocator::default(), [0usize; 0])?;
+        first.extract_tensor_mut().1[0] = step as i64;
+        first.copy_into(&mut self.first)?;
+        pick.copy_into(&mut self.pick)?;
+        z.copy_into(&mut self.z)?;
+        if !keep.extract_tensor().1.is_empty() {
+            keep.copy_into(&mut self.keep)?;
+        }
+        Ok(())
     }
 }
 
 impl Sampler {
-    fn new(runtime: &OnnxRuntime, z: &[f32], recipe: &Recipe, sets: &[Vec<DynTensor>; 2]) -> Result<Self> {
+    fn new(runtime: &OnnxRuntime, z: &[f32], recipe: &Recipe, form: Form, sets: &[Vec<DynTensor>; 2]) -> Result<Self> {
         let n = z.len() / LATENT;
-        let session = runtime.session(&sampler(n))?;
+        let session = runtime.session(&sampler(n, form))?;
         let latents = runtime.upload(&[n, LATENT], z)?;
         let mut image = Tensor::<f32>::new(&Allocator::default(), [n, PIXELS])?;
         let mut bind = |set: &[DynTensor]| -> Result<IoBinding> {
             let mut binding = session.create_binding()?;
             binding.bind_input("z", &latents)?;
             binding.bind_output("image", &mut image)?;
-            for (spec, tensor) in state_specs(recipe).iter().zip(set) {
+            for ((spec, _), tensor) in form.blocks(recipe).iter().zip(set) {
                 match spec.name.strip_prefix(recipe.best()) {
-                    Some(name) if name.starts_with("g.") => binding.bind_input(name, tensor)?,
+                    Some(name) if name == "g" || name.starts_with("g.") => binding.bind_input(name, tensor)?,
                     _ => {}
                 }
             }
@@ -486,12 +692,60 @@ impl Sampler {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::ControlFlow;
+
     use super::*;
-    use crate::gan::StepGraph;
+    use crate::gan::state_specs;
+    use crate::train::{Plan, Step, Training, initial_state};
+
+    /// What CUDA runs, by the CPU: steps of every kind, in rounds that are cut short, from the same numbers.
+    #[test]
+    fn both_forms_of_a_step_graph_train_alike() {
+        let runtime = OnnxRuntime::open(Some(Device::Cpu), 1, false, &mut |_| ()).unwrap();
+        let runtime = OnnxRuntime { kernels: false, ..runtime };
+        let images: Vec<u8> = (0..100 * PIXELS).map(|i| (i * 7919 % 251) as u8).collect();
+        let labels = (0..100).map(|i| i % 10).collect();
+        let data = Dataset { images, labels, ..Dataset::default() };
+        for plan in [Plan::seed_recipe(), Plan::tuned_recipe()] {
+            let plan = Plan { batch: 16, epochs: 2, ..plan };
+            let vectors = Form::Vectors { slots: 3, batch: 16 };
+            // Both epochs from a state, or until a step and what is left of its round.
+            let train = |form: Form, from: TrainState, until: u64| {
+                let mut training = Training::with_form(&plan, &data, &runtime, from, form).unwrap();
+                let mut metrics = vec![];
+                let mut flow = ControlFlow::Continue(());
+                while flow.is_continue() {
+                    let mut step = |step: &Step| {
+                        metrics.push(step.metrics);
+                        if step.step >= until { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                    };
+                    flow = training.epoch(&mut step).unwrap();
+                }
+                (metrics, training.state().unwrap())
+            };
+            let start = initial_state(&plan, &data.images);
+            let (metrics, state) = train(Form::Tensors, start.clone(), 14);
+            assert_eq!(metrics.len(), 14, "six whole batches and a smaller one, twice");
+            let (metrics_of_vectors, state_of_vectors) = train(vectors, start.clone(), 14);
+            let near = |a: f32, b: f32| (a - b).abs() <= 2e-5 * (1.0 + a.abs());
+            for (a, b) in metrics.concat().iter().zip(metrics_of_vectors.concat()) {
+                assert!(near(*a, b), "{}: {a} and {b}", plan.recipe.name);
+            }
+            assert_eq!(state.step, state_of_vectors.step);
+            for ((spec, a), b) in state_specs(&plan.recipe).iter().zip(&state.tensors).zip(&state_of_vectors.tensors) {
+                let apart = a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                assert!(a.len() == b.len() && apart <= 2e-4, "{}: {}: {apart} apart", plan.recipe.name, spec.name);
+            }
+            // A run that goes on after a round is the same to the bit.
+            let (_, stopped) = train(vectors, start, 8);
+            assert_eq!(stopped.step, 10, "the second epoch's first round");
+            assert!(train(vectors, stopped, 14).1 == state_of_vectors);
+        }
+    }
 
     /// One step of the seed recipe on noise: all outputs.
     fn step(runtime: &OnnxRuntime, model: &[u8]) -> Result<Vec<Vec<f32>>> {
-        let mut session = runtime.session_of(model)?;
+        let mut session = runtime.session_of(model, false)?;
         let mut binding = session.create_binding()?;
         let mut inputs = vec![];
         for input in session.inputs() {
@@ -501,15 +755,19 @@ mod tests {
             let noise: Vec<f32> = (0..n).map(|i| (i * 7919 % 1009) as f32 / 1009.0 - 0.5).collect();
             let tensor = match name {
                 "images" => {
-                    runtime.upload(&shape, &noise.iter().map(|x| (x * 255.0 + 128.0) as u8).collect::<Vec<_>>())?
+                    let pixels: Vec<u8> = noise.iter().map(|x| (x * 255.0 + 128.0) as u8).collect();
+                    runtime.upload(&shape, &pixels)?.upcast()
                 }
-                "keep" => runtime.upload(&shape, &noise.iter().map(|&x| u8::from(x > -0.3)).collect::<Vec<_>>())?,
-                "pick" => runtime.upload(&shape, &(0..n as i64).collect::<Vec<_>>())?,
-                "step" => runtime.upload(&shape, &[41i64])?,
+                "keep" => {
+                    let keep: Vec<u8> = noise.iter().map(|&x| u8::from(x > -0.3)).collect();
+                    runtime.upload(&shape, &keep)?.upcast()
+                }
+                "pick" => runtime.upload(&shape, &(0..n as i64).collect::<Vec<_>>())?.upcast(),
+                "step" => runtime.upload(&shape, &[41i64])?.upcast(),
                 _ if name.starts_with("v.") => {
-                    runtime.upload(&shape, &noise.iter().map(|x| x * x).collect::<Vec<_>>())?
+                    runtime.upload(&shape, &noise.iter().map(|x| x * x).collect::<Vec<_>>())?.upcast()
                 }
-                _ => runtime.upload(&shape, &noise)?,
+                _ => runtime.upload(&shape, &noise)?.upcast(),
             };
             inputs.push((name.to_string(), tensor));
         }
@@ -527,7 +785,7 @@ mod tests {
     fn our_kernels_give_the_bits_of_the_functions_that_the_file_carries() {
         let runtime = OnnxRuntime::open(Some(Device::Cpu), 1, false, &mut |_| ()).unwrap();
         let bare = OnnxRuntime { kernels: false, ..runtime.clone() };
-        let graph = StepGraph::new(&Recipe::seed(), 64, 100, 1, false);
+        let graph = StepGraph::new(&Recipe::seed(), 64, 100, 1, false, Form::Tensors);
         let whole = graph.model.encode_to_vec();
         // Without its functions the file can only be run by the kernels.
         let mut without = graph.model.clone();

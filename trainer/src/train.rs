@@ -1,6 +1,6 @@
 //! Training: from a [`Config`] to a generator.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -9,14 +9,14 @@ use prost::Message;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint;
-use crate::gan::{CLASSES, LATENT, PIXELS, Recipe, StepGraph, state_specs};
+use crate::gan::{CLASSES, Form, LATENT, PIXELS, Recipe, StepGraph, state_specs};
 use crate::judge::Judge;
 use crate::mnist::{Dataset, Source};
 use crate::onnx::Type;
 use crate::random::{self, stream};
 use crate::run::{Run, RunConfig};
 use crate::score::{self, Scorer};
-use crate::session::{Device, Feed, Metrics, OnnxRuntime, Stepper, TrainState};
+use crate::session::{Device, Feed, Metrics, OnnxRuntime, Row, Stepper, TrainState};
 
 /// A run, wholly determined: the same plan on the same data gives the same generator.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -262,9 +262,8 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
         data.name
     );
     if let Some(path) = &config.step_graph {
-        let graph =
-            StepGraph::new(&plan.recipe, plan.batch.min(data.len()), data.len(), steps, plan.recipe.penalises(0));
-        checkpoint::write_model(path, &graph.model).context("--write-step-graph")?;
+        let graphs = step_graphs(plan, data.len(), runtime.form(plan.batch.min(data.len())))?;
+        checkpoint::write_model(path, &graphs[0].model).context("--write-step-graph")?;
     }
     let (mut run, state) = Run::open(config, &data, &runtime, &mut |line| observer.say(line))?;
     let state = state.unwrap_or_else(|| initial_state(plan, &data.images));
@@ -364,43 +363,65 @@ pub struct Training<'a> {
 impl<'a> Training<'a> {
     /// Stands at `state` (see [`initial_state`]).
     pub fn new(plan: &'a Plan, data: &Dataset, runtime: &OnnxRuntime, state: TrainState) -> Result<Self> {
-        let n = data.len();
-        let mut sizes = vec![plan.batch.min(n), n % plan.batch];
-        sizes.retain(|&size| size > 0);
-        sizes.dedup();
-        let (recipe, steps) = (&plan.recipe, plan.steps(n)?);
-        let kinds = [true, false].into_iter().filter(|&penalised| match penalised {
-            true => recipe.r1 > 0.0,
-            false => recipe.r1 == 0.0 || recipe.r1_every > 1,
-        });
-        let kinds: Vec<(usize, bool)> = kinds.flat_map(|kind| sizes.iter().map(move |&size| (size, kind))).collect();
-        let graphs: Vec<StepGraph> =
-            kinds.iter().map(|&(size, kind)| StepGraph::new(recipe, size, n, steps, kind)).collect();
-        let stepper = Stepper::new(runtime, recipe, &graphs, &state, data, &sample_latents(plan))?;
-        let per_epoch = steps_per_epoch(n, plan.batch);
+        Self::with_form(plan, data, runtime, state, runtime.form(plan.batch.min(data.len())))
+    }
+
+    /// The same with step graphs of another form than is fast here.
+    pub(crate) fn with_form(
+        plan: &'a Plan,
+        data: &Dataset,
+        runtime: &OnnxRuntime,
+        state: TrainState,
+        form: Form,
+    ) -> Result<Self> {
+        let graphs = step_graphs(plan, data.len(), form)?;
+        let kinds = graphs.iter().map(|graph| (graph.batch, graph.penalised)).collect();
+        let stepper = Stepper::new(runtime, &plan.recipe, &graphs, &state, data, &sample_latents(plan))?;
+        let (n, per_epoch) = (data.len(), steps_per_epoch(data.len(), plan.batch));
         Ok(Self { plan, kinds, per_epoch, order: vec![0; n], stepper, step: state.step, sums: state.sums })
     }
 
-    /// Takes the steps that are left of the epoch, or those until `on_step` breaks.
+    /// Takes the steps that are left of the epoch, or those until `on_step` breaks and what is left of their round.
     ///
     /// # Errors
     /// When ONNX Runtime fails or a metric is not finite.
     pub fn epoch(&mut self, on_step: &mut dyn FnMut(&Step) -> ControlFlow<()>) -> Result<ControlFlow<()>> {
         let Plan { recipe, batch, seed, .. } = self.plan;
         let epoch = self.step / self.per_epoch;
+        let (first, end) = (epoch * self.per_epoch, (epoch + 1) * self.per_epoch);
         random::order_into(&mut self.order, *seed, epoch);
-        for pick in self.order.chunks(*batch).skip((self.step % self.per_epoch) as usize) {
-            let kind = (pick.len(), recipe.penalises(self.step));
-            let graph = self.kinds.iter().position(|&k| k == kind).expect("a graph for each kind of step");
-            draw(&mut self.stepper.feed(graph), recipe, pick, *seed, self.step);
-            let metrics = self.stepper.step(graph)?;
-            self.step += 1;
-            let [d_loss, g_loss, ..] = metrics;
-            if !(d_loss.is_finite() && g_loss.is_finite()) {
-                return Err(self.diverged(format!("d_loss is {d_loss} and g_loss is {g_loss}")));
+        let picks = |step: u64| self.order.chunks(*batch).nth((step - first) as usize).expect("a step of the epoch");
+        let graph = |step: u64| {
+            let kind = (picks(step).len(), recipe.penalises(step));
+            self.kinds.iter().position(|&k| k == kind).expect("a graph for each kind of step")
+        };
+        let draw_round = |feed: &mut Feed, steps: Range<u64>| {
+            for (slot, step) in steps.enumerate() {
+                draw(&mut feed.row(slot, graph(step)), recipe, picks(step), *seed, step);
             }
-            self.sums.iter_mut().zip(metrics).for_each(|(sum, m)| *sum += m as f64);
-            let flow = on_step(&Step { step: self.step, epoch: epoch + 1, metrics });
+        };
+        let slots = self.stepper.slots() as u64;
+        let round = |from: u64| from..(from + slots).min(end);
+        draw_round(self.stepper.feed(), round(self.step));
+        let mut graphs = Vec::with_capacity(slots as usize);
+        while self.step < end {
+            let now = round(self.step);
+            graphs.clear();
+            graphs.extend(now.clone().map(graph));
+            let metrics = self.stepper.round(&graphs, |feed| draw_round(feed, round(now.end)))?;
+            let mut flow = ControlFlow::Continue(());
+            for &metrics in metrics {
+                self.step += 1;
+                let [d_loss, g_loss, ..] = metrics;
+                if !(d_loss.is_finite() && g_loss.is_finite()) {
+                    let how = format!("d_loss is {d_loss} and g_loss is {g_loss}");
+                    return Err(diverged(self.plan, self.step, &how));
+                }
+                self.sums.iter_mut().zip(metrics).for_each(|(sum, m)| *sum += m as f64);
+                if flow.is_continue() {
+                    flow = on_step(&Step { step: self.step, epoch: epoch + 1, metrics });
+                }
+            }
             if flow.is_break() {
                 return Ok(flow);
             }
@@ -440,26 +461,44 @@ impl<'a> Training<'a> {
             .zip(state_specs(&self.plan.recipe))
             .find(|(tensor, _)| tensor.iter().any(|x| !x.is_finite()))
         {
-            Some((_, spec)) => Err(self.diverged(format!("{} holds a number that is not finite", spec.name))),
+            Some((_, spec)) => {
+                Err(diverged(self.plan, self.step, &format!("{} holds a number that is not finite", spec.name)))
+            }
             None => Ok(state),
         }
     }
+}
 
-    fn diverged(&self, how: String) -> anyhow::Error {
-        // Not by --resume: it would take the same steps again.
-        let lr = self.plan.recipe.adam.alpha;
-        anyhow!("step {}: {how}; begin a new run with --lr below {lr}", self.step)
-    }
+fn diverged(plan: &Plan, step: u64, how: &str) -> anyhow::Error {
+    // Not by --resume: it would take the same steps again.
+    anyhow!("step {step}: {how}; begin a new run with --lr below {}", plan.recipe.adam.alpha)
+}
+
+/// The graphs that a plan's steps over `n` images need: for whole batches and a smaller last one, each with the R1 penalty
+/// and without as the recipe asks for.
+pub fn step_graphs(plan: &Plan, n: usize, form: Form) -> Result<Vec<StepGraph>> {
+    let Plan { recipe, batch, .. } = plan;
+    let mut sizes = vec![*batch.min(&n), n % batch];
+    sizes.retain(|&size| size > 0);
+    sizes.dedup();
+    let penalties: &[bool] = match (recipe.r1 > 0.0, recipe.r1_every) {
+        (false, _) => &[false],
+        (true, 1) => &[true],
+        (true, _) => &[true, false],
+    };
+    let steps = plan.steps(n)?;
+    let kinds = penalties.iter().flat_map(|&penalised| sizes.iter().map(move |&size| (size, penalised)));
+    Ok(kinds.map(|(size, penalised)| StepGraph::new(recipe, size, n, steps, penalised, form)).collect())
 }
 
 /// Fills what a step reads: the picked images, and the z and dropout masks of (seed, step).
-pub fn draw(feed: &mut Feed, recipe: &Recipe, pick: &[i64], seed: u64, step: u64) {
-    feed.pick.copy_from_slice(pick);
-    random::uniform_into(feed.z, seed, step, stream::Z);
+pub fn draw(row: &mut Row, recipe: &Recipe, pick: &[i64], seed: u64, step: u64) {
+    row.pick.copy_from_slice(pick);
+    random::uniform_into(row.z, seed, step, stream::Z);
     if recipe.conditional {
-        name_digits(feed.z).for_each(drop);
+        name_digits(row.z).for_each(drop);
     }
-    random::keep_masks_into(feed.keep, seed, step, stream::KEEP, recipe.p_drop);
+    random::keep_masks_into(row.keep, seed, step, stream::KEEP, recipe.p_drop);
 }
 
 /// How many steps an epoch over `n` images takes.
