@@ -15,8 +15,8 @@ use crate::train::{Plan, Training, draw, initial_state, sample_latents};
 
 /// Medians over the steps of one run; the peak was measured in turns with them.
 pub struct Figures {
-    pub device: String,
-    pub threads: usize,
+    /// [`OnnxRuntime::place`].
+    pub place: String,
     pub batch: usize,
     pub steps: usize,
     /// Milliseconds a training step: the random numbers, the graph, and reading the metrics.
@@ -60,8 +60,7 @@ pub fn bench(runtime: &OnnxRuntime, batch: usize, steps: usize) -> Result<Figure
         }
     }
     Ok(Figures {
-        device: runtime.device.to_string(),
-        threads: runtime.threads,
+        place: runtime.place(),
         batch,
         steps,
         step_ms: 1e3 * median(&mut step_s[WARM_UP..]),
@@ -82,9 +81,8 @@ impl Figures {
 
     pub fn json(&self) -> String {
         format!(
-            r#"{{"device":"{}","threads":{},"batch":{},"steps":{},"step_ms":{:.4},"peak_gflops":{:.1},"floor_ms":{:.4}}}"#,
-            self.device,
-            self.threads,
+            r#"{{"place":"{}","batch":{},"steps":{},"step_ms":{:.4},"peak_gflops":{:.1},"floor_ms":{:.4}}}"#,
+            self.place,
             self.batch,
             self.steps,
             self.step_ms,
@@ -95,13 +93,11 @@ impl Figures {
 
     pub fn table(&self) -> String {
         format!(
-            "{}, {} thread{}, batch {}, median of {} steps\n\
+            "{}, batch {}, median of {} steps\n\
              a step                          {:8.3} ms\n\
              its {:.1} MFLOP at the peak     {:8.3} ms   ({:.1} GFLOP/s in a large matrix product, same run)\n\
              share of the peak               {:8.0} %",
-            self.device,
-            self.threads,
-            if self.threads == 1 { "" } else { "s" },
+            self.place,
             self.batch,
             self.steps,
             self.step_ms,

@@ -31,7 +31,7 @@ enum Command {
     Bench(Bench),
     /// Scores a generator: its distance from the test images, its variety, whether it copies.
     Score(ScoreArgs),
-    /// Trains the judge, the classifier whose features score generators.
+    /// Trains the judge, the classifier whose features score generators; on the CPU.
     Judge(JudgeArgs),
     /// Prints a table of runs.
     Compare {
@@ -222,6 +222,9 @@ struct EngineArgs {
     /// CPU threads; another number changes the last bits of the generator [default: two, or one on a machine of one core].
     #[arg(long)]
     threads: Option<usize>,
+    /// CUDA may round what it multiplies to TF32's 10 bits, which is faster.
+    #[arg(long)]
+    tf32: bool,
     /// Never fetch anything.
     #[arg(long)]
     offline: bool,
@@ -250,6 +253,7 @@ impl EngineArgs {
         });
         set(&mut engine.device, device);
         set(&mut engine.threads, self.threads.map(Some));
+        engine.tf32 |= self.tf32;
         engine.offline |= self.offline;
     }
 }
@@ -373,7 +377,7 @@ fn dry_run(config: &Config) -> Result<ExitCode> {
     lines.extend([
         ("steps".into(), format!("{steps} ({done} done)")),
         ("data".into(), format!("{} images of {} (sha256 {})", data.len(), data.name, data.sha256)),
-        ("device".into(), format!("{}, {} threads", runtime.device, runtime.threads)),
+        ("device".into(), runtime.place()),
         ("runtime".into(), runtime.library.clone()),
         ("out".into(), config.out.as_deref().unwrap_or(Path::new("-")).display().to_string()),
         ("folder".into(), folder),
@@ -393,7 +397,7 @@ fn run_score(args: &ScoreArgs) -> Result<()> {
     let mut hear = |line: &str| eprintln!("{line}");
     let (data, runtime) = trainer::train::open(&source(args.data.as_deref())?, &args.engine.engine(), &mut hear)?;
     let (drawn, labels) = score::images_of(&runtime, &args.file, args.seed)?;
-    let score = Score::measure(&mut Judge::shipped(&runtime)?, &data, &drawn, labels.as_deref())?;
+    let score = Score::measure(&mut Judge::shipped(&runtime.on_cpu())?, &data, &drawn, labels.as_deref())?;
     say(&if args.json { serde_json::to_string(&score)? } else { score.table() });
     Ok(())
 }
@@ -402,7 +406,7 @@ fn run_judge(args: &JudgeArgs) -> Result<()> {
     checkpoint::check_writable(&args.out).context("--out")?;
     let mut hear = |line: &str| eprintln!("{line}");
     let (data, runtime) = trainer::train::open(&source(args.data.as_deref())?, &args.engine.engine(), &mut hear)?;
-    let (model, accuracy) = judge::train(&data, &runtime, args.seed, &mut hear)?;
+    let (model, accuracy) = judge::train(&data, &runtime.on_cpu(), args.seed, &mut hear)?;
     checkpoint::write_model(&args.out, &model)?;
     say(&format!("{} written: it tells {:.2} % of the test images", args.out.display(), 100.0 * accuracy));
     Ok(())

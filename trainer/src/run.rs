@@ -112,11 +112,10 @@ impl Run {
         if let Some(Standing { config: before, checkpoint, .. }) = &before {
             remove_leftovers(&path);
             checkpoint.iter().for_each(|file| say(&format!("going on from {}", file.display())));
-            // Both show in the last bits of a sum.
-            let place = |run: &RunConfig| format!("{}, --threads {}", run.device, run.engine.threads.unwrap_or(1));
+            let place = |run: &RunConfig| run.device.place(run.engine.threads.unwrap_or(1), run.engine.tf32);
             if place(before) != place(&config) {
                 say(&format!(
-                    "warning: this run was on {} and goes on on {}: its generator will not be, byte for byte, that of a \
+                    "warning: this run was on {}, and goes on on {}: its generator will not be, byte for byte, that of a \
                      run on one of them alone",
                     place(before),
                     place(&config)

@@ -30,6 +30,19 @@ pub enum Device {
     Cuda,
 }
 
+impl Device {
+    /// What makes the sums of a run what they are, to the bit, in words: the device, and on the CPU its threads, on CUDA
+    /// whether products are rounded to TF32.
+    pub fn place(self, threads: usize, tf32: bool) -> String {
+        match (self, threads, tf32) {
+            (Device::Cpu, 1, _) => "cpu, 1 thread".into(),
+            (Device::Cpu, threads, _) => format!("cpu, {threads} threads"),
+            (Device::Cuda, _, false) => "cuda, TF32 off".into(),
+            (Device::Cuda, _, true) => "cuda, TF32 on".into(),
+        }
+    }
+}
+
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str(match self {
@@ -89,6 +102,20 @@ impl OnnxRuntime {
             Device::Cpu => Form::Tensors,
             Device::Cuda => Form::Vectors { slots: 64, batch },
         }
+    }
+
+    /// The same on the CPU, for what CUDA would want cuDNN for: on all cores, where it is CUDA that trains.
+    pub fn on_cpu(&self) -> Self {
+        let threads = match self.device {
+            Device::Cpu => self.threads,
+            Device::Cuda => std::thread::available_parallelism().map_or(1, |n| n.get()),
+        };
+        Self { device: Device::Cpu, threads, ..self.clone() }
+    }
+
+    /// See [`Device::place`].
+    pub fn place(&self) -> String {
+        self.device.place(self.threads, self.tf32)
     }
 
     /// Runs a model of f32 inputs once, see [`Loaded::run`].

@@ -105,6 +105,9 @@ pub struct Engine {
     pub device: Option<Device>,
     /// CPU threads; `None` takes two, or one on a machine of one core.
     pub threads: Option<usize>,
+    /// Whether CUDA may round what it multiplies to TF32's 10 bits.
+    #[serde(default)]
+    pub tf32: bool,
     /// Never fetch anything.
     pub offline: bool,
 }
@@ -115,7 +118,9 @@ impl Engine {
         let available = || std::thread::available_parallelism().map_or(1, |n| n.get());
         let threads = self.threads.unwrap_or_else(|| available().min(2));
         ensure!(threads >= 1, "--threads: at least 1 expected, 0 found");
-        OnnxRuntime::open(self.device, threads, self.offline, say)
+        let mut runtime = OnnxRuntime::open(self.device, threads, self.offline, say)?;
+        runtime.tf32 = self.tf32;
+        Ok(runtime)
     }
 }
 
@@ -273,7 +278,7 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
         data.name,
         plan.recipe.name,
         plan.seed,
-        runtime.device,
+        runtime.place(),
         runtime.library,
         run.folder().display()
     ));
@@ -304,7 +309,7 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
         if config.score_every > 0 && (last || epoch.epoch.is_multiple_of(config.score_every)) {
             let scorer = match &mut scorer {
                 Some(scorer) => scorer,
-                None => scorer.insert(Scorer::new(Judge::shipped(&runtime)?, &data.test_images)?),
+                None => scorer.insert(Scorer::new(Judge::shipped(&runtime.on_cpu())?, &data.test_images)?),
             };
             let generator = checkpoint::export(&plan.recipe, &state, &[]).encode_to_vec();
             let (drawn, _) = score::draw(&runtime, &generator, plan.recipe.conditional, plan.seed)?;
