@@ -8,7 +8,7 @@ use anyhow::Result;
 use crate::gan::{G_SIZES, PIXELS, Recipe, StepGraph, state_specs};
 use crate::graph::Graph;
 use crate::mnist::Dataset;
-use crate::onnx::Type;
+use crate::onnx::{self, Type};
 use crate::random;
 use crate::session::{Feed, OnnxRuntime, Stepper, Timed};
 use crate::train::{Plan, Training, draw, initial_state, sample_latents};
@@ -25,6 +25,8 @@ pub struct Figures {
     pub peak_gflops: f64,
     /// Floating-point operations of one step's matrix products.
     pub step_flop: f64,
+    /// Operators of a step that do work, functions written out: on a GPU each is a kernel at least.
+    pub operators: usize,
 }
 
 /// Measures on a data set of noise, which costs what MNIST costs.
@@ -32,6 +34,7 @@ pub fn bench(runtime: &OnnxRuntime, batch: usize, steps: usize) -> Result<Figure
     let plan = Plan { batch, ..Plan::seed_recipe() };
     let recipe = &plan.recipe;
     let graph = StepGraph::new(recipe, batch, IMAGES, 1, false, runtime.form(batch));
+    let operators = operators(&graph.model);
     let mut images = vec![0; IMAGES * PIXELS];
     random::keep_masks_into(&mut images, 0, 0, 0, 0.5);
     images.iter_mut().for_each(|pixel| *pixel *= 255);
@@ -66,6 +69,7 @@ pub fn bench(runtime: &OnnxRuntime, batch: usize, steps: usize) -> Result<Figure
         step_ms: 1e3 * median(&mut step_s[WARM_UP..]),
         peak_gflops: 1e-9 * 2.0 * (M * N * N) as f64 / median(&mut product_s),
         step_flop: step_flop(batch),
+        operators,
     })
 }
 
@@ -81,13 +85,14 @@ impl Figures {
 
     pub fn json(&self) -> String {
         format!(
-            r#"{{"place":"{}","batch":{},"steps":{},"step_ms":{:.4},"peak_gflops":{:.1},"floor_ms":{:.4}}}"#,
+            r#"{{"place":"{}","batch":{},"steps":{},"step_ms":{:.4},"peak_gflops":{:.1},"floor_ms":{:.4},"operators":{}}}"#,
             self.place,
             self.batch,
             self.steps,
             self.step_ms,
             self.peak_gflops,
-            self.floor_ms()
+            self.floor_ms(),
+            self.operators
         )
     }
 
@@ -139,6 +144,16 @@ pub fn estimate(plan: &Plan, data: &Dataset, runtime: &OnnxRuntime, done: u64) -
         step_ms: step_s * 1e3,
         memory_mb: resident.map_or(tensors as f64 / 1e6, |kib| kib * 1024.0 / 1e6),
     })
+}
+
+fn operators(model: &onnx::Model) -> usize {
+    let count = |nodes: &[onnx::Node]| -> usize {
+        let idle = |node: &&onnx::Node| ["Constant", "Identity", "Reshape"].contains(&node.op_type.as_str());
+        nodes.len() - nodes.iter().filter(idle).count()
+    };
+    let nodes = &model.graph.as_ref().expect("a model has a graph").node;
+    let function = |node: &onnx::Node| model.functions.iter().find(|f| f.name == node.op_type);
+    count(nodes) + nodes.iter().filter_map(function).map(|f| count(&f.node) - 1).sum::<usize>()
 }
 
 /// Two operations for each multiply-add of the Gemms in the seed recipe's step graph.
