@@ -507,18 +507,21 @@ fn bce_sum(g: &mut Graph, logit: Var, target: Var) -> Var {
 
 /// y = x · s.   dx = dy · s
 ///
-/// LeakyReLU and dropout in one product, so that the backward pass is another: s is the operator [`SLOPES`] or, where
-/// `keep`, the mask of zeros and ones, is missing because p is 0, [`slope`] alone. Its factor is 10³⁸ x, clamped: half the time
-/// of a comparison and ONNX Runtime's `Where`, and the same number for all but subnormal x.
+/// LeakyReLU and dropout in one product, so that the backward pass is another: s is the operator [`SLOPES`]; its operations
+/// alone for masks of f32, which are a GPU's; or, where `keep`, the mask of zeros and ones, is missing because p is 0, [`slope`].
+/// Its factor is 10³⁸ x, clamped: half the time of a comparison and ONNX Runtime's `Where`, and the same number for all but
+/// subnormal x.
 fn leaky_relu_dropout(g: &mut Graph, x: Var, keep: Option<Var>, p_drop: f32) -> Var {
     let (low, high) = (SLOPE / (1.0 - p_drop), 1.0 / (1.0 - p_drop));
+    let (low, high) = (g.scalar(low), g.scalar(high));
     let s = match keep {
-        None => {
-            let (low, high) = (g.scalar(low), g.scalar(high));
-            slope(g, x, low, high)
+        None => slope(g, x, low, high),
+        Some(keep) if g.elem(keep) == Type::F32 => {
+            let factor = slope(g, x, low, high);
+            g.mul(factor, keep)
         }
         Some(keep) => {
-            let inputs = [("x", x), ("keep", keep), ("low", g.scalar(low)), ("high", g.scalar(high))];
+            let inputs = [("x", x), ("keep", keep), ("low", low), ("high", high)];
             g.fused(SLOPES, &inputs, |g, inputs| {
                 let &[x, keep, low, high] = inputs else { unreachable!() };
                 let (factor, keep) = (slope(g, x, low, high), g.cast(keep, Type::F32));

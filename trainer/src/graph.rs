@@ -98,6 +98,10 @@ impl Graph {
         &self.values[x.0].shape
     }
 
+    pub fn elem(&self, x: Var) -> Type {
+        self.values[x.0].elem
+    }
+
     // ---- leaves
 
     /// A tensor that the caller binds.

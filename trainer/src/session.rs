@@ -729,7 +729,6 @@ mod tests {
     #[test]
     fn both_forms_of_a_step_graph_train_alike() {
         let runtime = OnnxRuntime::open(Some(Device::Cpu), 1, false, &mut |_| ()).unwrap();
-        let runtime = OnnxRuntime { kernels: false, ..runtime };
         let images: Vec<u8> = (0..100 * PIXELS).map(|i| (i * 7919 % 251) as u8).collect();
         let labels = (0..100).map(|i| i % 10).collect();
         let data = Dataset { images, labels, ..Dataset::default() };
