@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use sha2::{Digest, Sha256};
 use tests::{mnist, peers_python, run};
 use trainer::judge::{FEATURES, Judge};
 use trainer::mnist::Dataset;
@@ -55,6 +56,17 @@ fn the_judge_tells_digits_and_its_scores_are_numpys() {
     check.arg(file("labels", &data.test_labels)).args([accuracy.to_string(), serde_json::to_string(&shipped).unwrap()]);
     let (output, stderr) = run(&mut check);
     assert!(output.status.success(), "{stderr}");
+}
+
+#[test]
+fn the_model_card_pins_each_file_by_its_hash() {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models");
+    let card = fs::read_to_string(models.join("README.md")).unwrap();
+    for name in ["g.onnx", "seed.onnx", "judge.onnx"] {
+        let digest = Sha256::digest(fs::read(models.join(name)).unwrap());
+        let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert!(card.contains(&hex), "{name} is not the file of the card: its sha256 is {hex}");
+    }
 }
 
 #[test]

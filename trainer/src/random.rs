@@ -38,10 +38,15 @@ pub fn order_into(out: &mut [i64], seed: u64, epoch: u64) {
 /// Fills `out` with numbers from U(−1, 1), multiples of 2⁻²³.
 pub fn uniform_into(out: &mut [f32], seed: u64, step: u64, stream: u64) {
     let rng = &mut generator(seed, step, stream);
-    for pair in out.chunks_mut(2) {
-        let bits = rng.next_u64();
-        let halves = [bits as u32, (bits >> 32) as u32];
-        pair.iter_mut().zip(halves).for_each(|(x, half)| *x = (half >> 8) as f32 * (1.0 / (1 << 23) as f32) - 1.0);
+    // Drawing and scaling in turns, for the scaling is then a vector operation.
+    let mut bits = [0u32; 256];
+    for out in out.chunks_mut(bits.len()) {
+        for two in bits[..out.len().next_multiple_of(2)].chunks_exact_mut(2) {
+            let word = rng.next_u64();
+            two.copy_from_slice(&[word as u32, (word >> 32) as u32]);
+        }
+        // As i32, which 24 bits fit in: there is no instruction for u32.
+        out.iter_mut().zip(&bits).for_each(|(x, bits)| *x = (bits >> 8) as i32 as f32 * (1.0 / (1 << 23) as f32) - 1.0);
     }
 }
 
