@@ -673,7 +673,7 @@ impl Round {
             ahead: Feed::new(graphs)?,
             pick: runtime.upload(&[slots, pick], &vec![0; slots * pick])?,
             z: runtime.upload(&[slots, z], &vec![0.0; slots * z])?,
-            keep: runtime.upload(&[slots, keep], &vec![0; slots * keep])?,
+            keep: runtime.upload(&[slots, keep.max(1)], &vec![0; slots * keep.max(1)])?,
             first: runtime.upload(&[], &[0])?,
             history: [history()?, history()?],
         })
