@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use trainer::gan::Recipe;
 use trainer::judge::Judge;
 use trainer::mnist::Source;
+use trainer::onnxruntime::CUDA;
 use trainer::report::{self, Style, Terminal, say};
 use trainer::run;
 use trainer::score::{self, Score};
@@ -33,6 +34,8 @@ enum Command {
     Score(ScoreArgs),
     /// Trains the judge, the classifier whose features score generators; on the CPU.
     Judge(JudgeArgs),
+    /// Sets ONNX Runtime up: looks for it, fetches it where there is none, and says whether it works here.
+    Setup(SetupArgs),
     /// Prints a table of runs.
     Compare {
         /// Run folders.
@@ -215,6 +218,16 @@ struct JudgeArgs {
 }
 
 #[derive(Args)]
+struct SetupArgs {
+    /// The build with CUDA and the CUDA libraries that it needs, into the cache: about 740 MB.
+    #[arg(long)]
+    cuda: bool,
+    /// Never fetch anything.
+    #[arg(long)]
+    offline: bool,
+}
+
+#[derive(Args)]
 struct EngineArgs {
     /// Where the training step runs [default: auto].
     #[arg(long, value_enum)]
@@ -264,6 +277,7 @@ fn main() -> ExitCode {
         Some(Command::Bench(args)) => run_bench(&args).map(|()| ExitCode::SUCCESS),
         Some(Command::Score(args)) => run_score(&args).map(|()| ExitCode::SUCCESS),
         Some(Command::Judge(args)) => run_judge(&args).map(|()| ExitCode::SUCCESS),
+        Some(Command::Setup(args)) => run_setup(&args).map(|()| ExitCode::SUCCESS),
         Some(Command::Compare { runs }) => run::compare(&runs).map(|table| {
             say(&table);
             ExitCode::SUCCESS
@@ -409,6 +423,21 @@ fn run_judge(args: &JudgeArgs) -> Result<()> {
     let (model, accuracy) = judge::train(&data, &runtime.on_cpu(), args.seed, &mut hear)?;
     checkpoint::write_model(&args.out, &model)?;
     say(&format!("{} written: it tells {:.2} % of the test images", args.out.display(), 100.0 * accuracy));
+    Ok(())
+}
+
+fn run_setup(args: &SetupArgs) -> Result<()> {
+    let mut hear = |line: &str| eprintln!("{line}");
+    if args.cuda && CUDA.cached().is_none() {
+        // Ctrl-C ends pip, and is not to end us before pip's files are removed.
+        ctrlc::set_handler(|| ())?;
+        CUDA.fetch(args.offline, &mut hear)?;
+    }
+    let engine = Engine { device: args.cuda.then_some(Device::Cuda), offline: args.offline, ..Engine::default() };
+    let opened = engine.open(&mut hear);
+    let runtime =
+        if args.cuda { opened.context("CUDA does not work here yet; its files stay in the cache")? } else { opened? };
+    say(&format!("ONNX Runtime works on {}: {}", runtime.device, runtime.library));
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
@@ -16,7 +17,7 @@ pub struct Candidate {
 
 /// The libraries to try, in order: `ORT_DYLIB_PATH` alone where it is set; else that of an installed Python package
 /// (`onnxruntime` or `onnxruntime-gpu`), of the system, of our cache, and last, unless `offline`, one that is fetched
-/// when the iterator comes to it. With `cuda`, those with a CUDA provider beside them come first.
+/// when the iterator comes to it. Where `cuda` is wanted, those with a CUDA provider beside them come first.
 ///
 /// # Errors
 /// The iterator's last item is an error that names the ways out.
@@ -35,17 +36,52 @@ pub fn locate(cuda: bool, offline: bool, say: &mut dyn FnMut(&str)) -> impl Iter
     } else {
         found.extend(python_package());
         found.extend(system());
-        found.extend(cached());
+        found.extend(CPU.cached());
+        found.extend(CUDA.cached());
         found.sort_by_key(|candidate| cuda && !has_cuda(&candidate.path));
         last = Some(Ok(()));
     }
-    let last = last.into_iter().map(move |last: Result<()>| last.and_then(|()| fetch(offline, say)));
+    let last = last.into_iter().map(move |last: Result<()>| last.and_then(|()| CPU.fetch(offline, say)));
     found.into_iter().map(Ok).chain(last)
 }
 
-/// The pinned version, and the hashes of its wheels.
-const LOCK: &str = include_str!("../onnxruntime.lock");
-const VERSION: &str = "1.31.1";
+/// What can be fetched of the pinned version.
+#[derive(PartialEq, Eq)]
+pub struct Build {
+    name: &'static str,
+    /// What is said where it is not to be had.
+    absent: &'static str,
+    folder: &'static str,
+    package: &'static str,
+    /// The hashes of its wheels.
+    lock: &'static str,
+    size: &'static str,
+}
+
+pub const CPU: Build = Build {
+    name: "ONNX Runtime 1.31.1",
+    absent: "no usable ONNX Runtime found on this machine",
+    folder: "onnxruntime-1.31.1",
+    package: "onnxruntime==1.31.1",
+    lock: include_str!("../onnxruntime.lock"),
+    size: "24 MB",
+};
+
+/// With the CUDA libraries that its provider needs.
+pub const CUDA: Build = Build {
+    name: "ONNX Runtime 1.31.1 with CUDA",
+    absent: "no ONNX Runtime with CUDA found in the cache",
+    folder: "onnxruntime-1.31.1-cuda",
+    package: "onnxruntime-gpu[cuda,cudnn]==1.31.1",
+    lock: include_str!("../onnxruntime-cuda.lock"),
+    size: "740 MB, 1 GB unpacked",
+};
+
+/// The libraries of CUDA that its provider is linked with, each after those that it needs itself.
+#[cfg(not(windows))]
+pub const CUDA_LIBRARIES: &[&str] = &["libcudart.so.13", "libcublasLt.so.13", "libcublas.so.13", "libcurand.so.10"];
+#[cfg(windows)]
+pub const CUDA_LIBRARIES: &[&str] = &["cudart64_13.dll", "cublasLt64_13.dll", "cublas64_13.dll"];
 
 fn is_library(name: &str) -> bool {
     let unix =
@@ -63,24 +99,50 @@ fn library_in(folder: &Path) -> Option<PathBuf> {
     libraries.pop()
 }
 
-fn has_cuda(library: &Path) -> bool {
+/// Whether a CUDA provider is beside ONNX Runtime's library.
+pub fn has_cuda(library: &Path) -> bool {
     library.with_file_name("libonnxruntime_providers_cuda.so").exists()
         || library.with_file_name("onnxruntime_providers_cuda.dll").exists()
 }
 
-/// That of the Python here, which is asked where it would import onnxruntime from, and imports nothing. A package in the
-/// current folder does not count, for whoever filled that folder need not be trusted.
+/// Where one of [`CUDA_LIBRARIES`] is: beside ONNX Runtime's own, and in the `nvidia` packages of the Python here, as those
+/// that PyTorch brings along.
+pub fn cuda_library(library: &Path, name: &str) -> impl Iterator<Item = PathBuf> {
+    let beside = library.parent().map(PathBuf::from);
+    let packages = std::iter::once_with(|| &python()[1]).flatten().filter_map(|nvidia| fs::read_dir(nvidia).ok());
+    let packages = packages
+        .flatten()
+        .flatten()
+        .flat_map(|package| ["lib", "bin", "bin/x86_64"].map(|libraries| package.path().join(libraries)));
+    beside.into_iter().chain(packages).map(move |folder| folder.join(name)).filter(|path| path.is_file())
+}
+
+/// Where the Python here would import `onnxruntime` and `nvidia` from; it imports nothing. A package in the current folder
+/// does not count, for whoever filled that folder need not be trusted.
+fn python() -> &'static [Vec<PathBuf>; 2] {
+    static ANSWER: OnceLock<[Vec<PathBuf>; 2]> = OnceLock::new();
+    let ask = "import sys, os, importlib.util as u; sys.path = [p for p in sys.path if p]; \
+        specs = [u.find_spec(n) for n in ('onnxruntime', 'nvidia')]; \
+        [print(*(s and s.submodule_search_locations or ()), sep=os.pathsep) for s in specs]";
+    ANSWER.get_or_init(|| {
+        // The first that runs and no other, for starting a Python is a good part of the trainer's own start.
+        let answer = ["python3", "python"].into_iter().find_map(|python| {
+            let answer = Command::new(python).args(["-c", ask]).stdin(Stdio::null()).stderr(Stdio::null()).output();
+            answer.ok().filter(|answer| answer.status.success())
+        });
+        let answer = answer.map(|answer| String::from_utf8_lossy(&answer.stdout).into_owned()).unwrap_or_default();
+        let mut lines = answer.lines();
+        [(); 2].map(|()| {
+            let folders = std::env::split_paths(lines.next().unwrap_or_default());
+            folders.filter(|folder| folder.is_absolute()).collect()
+        })
+    })
+}
+
 fn python_package() -> Option<Candidate> {
-    let ask = "import sys, importlib.util as u; sys.path = [p for p in sys.path if p]; s = u.find_spec('onnxruntime'); \
-        print(s.submodule_search_locations[0] if s else '')";
-    // The first that runs and no other, for starting a Python is a good part of the trainer's own start.
-    let answer = ["python3", "python"].into_iter().find_map(|python| {
-        let answer = Command::new(python).args(["-c", ask]).stdin(Stdio::null()).stderr(Stdio::null()).output();
-        answer.ok().filter(|answer| answer.status.success())
-    })?;
-    let package = PathBuf::from(String::from_utf8_lossy(&answer.stdout).trim());
-    let path = library_in(&package.join("capi")).filter(|path| path.is_absolute())?;
-    let version = distribution(&package).unwrap_or("onnxruntime".into());
+    let package = python()[0].first()?;
+    let path = library_in(&package.join("capi"))?;
+    let version = distribution(package).unwrap_or("onnxruntime".into());
     Some(Candidate { path, source: format!("Python package {version}") })
 }
 
@@ -103,56 +165,62 @@ fn system() -> Option<Candidate> {
     libraries.next().map(|path| Candidate { path, source: "system library".into() })
 }
 
-/// Our own copy's folder, in the platform's place for caches.
-fn cache() -> Result<PathBuf> {
-    let cache = dirs::cache_dir().context("no folder for caches is known; set XDG_CACHE_HOME or HOME")?;
-    Ok(cache.join("mnist-gan").join(format!("onnxruntime-{VERSION}")))
-}
+impl Build {
+    /// Our own copy's folder, in the platform's place for caches.
+    fn cache(&self) -> Result<PathBuf> {
+        let cache = dirs::cache_dir().context("no folder for caches is known; set XDG_CACHE_HOME or HOME")?;
+        Ok(cache.join("mnist-gan").join(self.folder))
+    }
 
-fn cached() -> Option<Candidate> {
-    let path = library_in(&cache().ok()?)?;
-    Some(Candidate { path, source: format!("ONNX Runtime {VERSION} from the cache") })
-}
+    pub fn cached(&self) -> Option<Candidate> {
+        let path = library_in(&self.cache().ok()?)?;
+        Some(Candidate { path, source: format!("{} from the cache", self.name) })
+    }
 
-/// Downloads the pinned wheel with pip and unpacks the library into the cache. It is pip that checks the wheel's hash.
-fn fetch(offline: bool, say: &mut dyn FnMut(&str)) -> Result<Candidate> {
-    let ways_out = format!(
-        "set ORT_DYLIB_PATH to its library, install it with `pip install onnxruntime=={VERSION}`, or run once without \
-         --offline where pip reaches a package index"
-    );
-    ensure!(!offline, "no usable ONNX Runtime found on this machine, and --offline forbids fetching it; {ways_out}");
-    let cache = cache()?;
-    say(&format!("no ONNX Runtime found on this machine; fetching version {VERSION} (about 24 MB) with pip"));
-    download_into(&cache).map_err(|problem| {
-        anyhow!("no usable ONNX Runtime found on this machine, and fetching it failed ({problem:#}); {ways_out}")
-    })?;
-    say(&format!("ONNX Runtime {VERSION} is now in {}", cache.display()));
-    cached().with_context(|| format!("{}: the fetched wheel holds no library", cache.display()))
-}
+    /// Downloads the pinned wheels with pip and unpacks their libraries into the cache. It is pip that checks the wheels'
+    /// hashes.
+    pub fn fetch(&self, offline: bool, say: &mut dyn FnMut(&str)) -> Result<Candidate> {
+        let Self { name, absent, package, size, .. } = self;
+        let ways_out = format!(
+            "set ORT_DYLIB_PATH to its library, install it with `pip install {package}`, or run once without --offline \
+             where pip reaches a package index"
+        );
+        ensure!(!offline, "{absent}, and --offline forbids fetching it; {ways_out}");
+        let cache = self.cache()?;
+        say(&format!("{absent}; fetching {name} (about {size}) with pip"));
+        (self.download_into(&cache))
+            .map_err(|problem| anyhow!("{absent}, and fetching it failed ({problem:#}); {ways_out}"))?;
+        say(&format!("{name} is now in {}", cache.display()));
+        self.cached().with_context(|| format!("{}: the fetched wheel holds no library", cache.display()))
+    }
 
-fn download_into(cache: &Path) -> Result<()> {
-    let parent = cache.parent().context("a cache folder with a parent expected")?;
-    fs::create_dir_all(parent).with_context(|| format!("{}: cannot be made", parent.display()))?;
-    let work = tempfile::tempdir_in(parent).with_context(|| format!("{}: cannot be written", parent.display()))?;
-    let lock = work.path().join("onnxruntime.lock");
-    fs::write(&lock, LOCK).with_context(|| format!("{}: cannot be written", lock.display()))?;
-    let platform = match (std::env::consts::OS, std::env::consts::ARCH) {
-        _ if cfg!(target_env = "musl") => bail!("there is no wheel of it for musl"),
-        ("linux", "x86_64") => "manylinux_2_28_x86_64",
-        ("linux", "aarch64") => "manylinux_2_28_aarch64",
-        ("macos", "aarch64") => "macosx_14_0_arm64",
-        ("windows", "x86_64") => "win_amd64",
-        ("windows", "aarch64") => "win_arm64",
-        (os, arch) => bail!("there is no wheel of it for {os} on {arch}"),
-    };
-    let (name, mut pip) = pip().context("neither `python3 -m pip` nor `python -m pip`, `pip3` or `pip` works here")?;
-    // The wheel of one Python serves whatever Python is here, for only the library in it is used.
-    let options = "download --quiet --disable-pip-version-check --no-input --no-deps --only-binary=:all: \
-        --python-version 3.12 --implementation cp --abi cp312 --require-hashes --platform";
-    pip.args(options.split_whitespace()).arg(platform).arg("-d").arg(work.path()).arg("-r").arg(&lock);
-    let output = pip.stdin(Stdio::null()).output()?;
-    ensure!(output.status.success(), "{name}: {}", last_error(&String::from_utf8_lossy(&output.stderr)));
-    unpack(work.path(), cache)
+    fn download_into(&self, cache: &Path) -> Result<()> {
+        let parent = cache.parent().context("a cache folder with a parent expected")?;
+        fs::create_dir_all(parent).with_context(|| format!("{}: cannot be made", parent.display()))?;
+        let work = tempfile::tempdir_in(parent).with_context(|| format!("{}: cannot be written", parent.display()))?;
+        let lock = work.path().join("onnxruntime.lock");
+        fs::write(&lock, self.lock).with_context(|| format!("{}: cannot be written", lock.display()))?;
+        let platforms = match (std::env::consts::OS, std::env::consts::ARCH) {
+            _ if cfg!(target_env = "musl") => bail!("there is no wheel of it for musl"),
+            (os, "aarch64") if *self == CUDA => bail!("there is no wheel of it for {os} on aarch64"),
+            ("linux", "x86_64") => "manylinux_2_28_x86_64 manylinux_2_27_x86_64 manylinux2014_x86_64",
+            ("linux", "aarch64") => "manylinux_2_28_aarch64",
+            ("macos", "aarch64") => "macosx_14_0_arm64",
+            ("windows", "x86_64") => "win_amd64",
+            ("windows", "aarch64") => "win_arm64",
+            (os, arch) => bail!("there is no wheel of it for {os} on {arch}"),
+        };
+        let (name, mut pip) =
+            pip().context("neither `python3 -m pip` nor `python -m pip`, `pip3` or `pip` works here")?;
+        // The wheel of one Python serves whatever Python is here, for only the libraries in it are used.
+        let options = "download --quiet --disable-pip-version-check --no-input --no-deps --only-binary=:all: \
+            --python-version 3.12 --implementation cp --abi cp312 --require-hashes";
+        pip.args(options.split_whitespace()).arg("-d").arg(work.path()).arg("-r").arg(&lock);
+        platforms.split(' ').for_each(|platform| _ = pip.args(["--platform", platform]));
+        let output = pip.stdin(Stdio::null()).output()?;
+        ensure!(output.status.success(), "{name}: {}", last_error(&String::from_utf8_lossy(&output.stderr)));
+        unpack(work.path(), cache)
+    }
 }
 
 /// The first pip that runs, and what it is called.
@@ -176,26 +244,34 @@ fn last_error(stderr: &str) -> String {
     last.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Takes the libraries out of the wheel in `work`, and puts their folder in place in one step.
+/// Takes the libraries out of the wheels in `work`, and puts their folder in place in one step.
 fn unpack(work: &Path, cache: &Path) -> Result<()> {
-    let wheel = fs::read_dir(work)?.flatten().map(|e| e.path()).find(|p| p.extension().is_some_and(|e| e == "whl"));
-    let wheel = wheel.context("pip left no wheel")?;
-    let mut archive = zip::ZipArchive::new(fs::File::open(&wheel)?).context("the wheel is no zip file")?;
     let folder = work.join("unpacked");
     fs::create_dir(&folder)?;
-    for i in 0..archive.len() {
-        let mut file = archive.by_index(i).context("the wheel is damaged")?;
-        let name = file.name()?.rsplit('/').next().unwrap_or_default().to_string();
-        if is_library(&name) || name.contains("onnxruntime_providers_") {
-            let mut target = fs::File::create(folder.join(&name))?;
-            std::io::copy(&mut file, &mut target).context("the wheel is damaged")?;
-            target.sync_all()?;
+    let files = fs::read_dir(work)?.flatten().map(|entry| entry.path());
+    for wheel in files.filter(|path| path.extension().is_some_and(|extension| extension == "whl")) {
+        let mut archive = zip::ZipArchive::new(fs::File::open(&wheel)?).context("the wheel is no zip file")?;
+        for i in 0..archive.len() {
+            let mut file = archive.by_index(i).context("the wheel is damaged")?;
+            let name = file.name()?.rsplit('/').next().unwrap_or_default().to_string();
+            if is_wanted(&name) {
+                let mut target = fs::File::create(folder.join(&name))?;
+                std::io::copy(&mut file, &mut target).context("the wheel is damaged")?;
+                target.sync_all()?;
+            }
         }
     }
+    ensure!(library_in(&folder).is_some(), "pip left no wheel with the library");
     match fs::rename(&folder, cache) {
         Err(_) if library_in(cache).is_some() => Ok(()), // another trainer was faster
         result => result.with_context(|| format!("{}: cannot be made", cache.display())),
     }
+}
+
+/// Whether we need a wheel's file of this name.
+fn is_wanted(name: &str) -> bool {
+    let providers = ["onnxruntime_providers_shared.", "onnxruntime_providers_cuda."];
+    is_library(name) || providers.iter().any(|provider| name.contains(provider)) || CUDA_LIBRARIES.contains(&name)
 }
 
 #[cfg(test)]
@@ -203,8 +279,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_version_is_the_locks() {
-        assert!(LOCK.contains(&format!("\nonnxruntime=={VERSION} ")));
+    fn the_versions_are_the_locks() {
+        for Build { name, folder, package, lock, .. } in [CPU, CUDA] {
+            let (package, version) = package.split_once("==").unwrap();
+            let package = package.split('[').next().unwrap();
+            assert!(lock.contains(&format!("\n{package}=={version} ")), "{package}");
+            assert!(name.contains(version) && folder.contains(version), "{package}");
+        }
     }
 
     #[test]

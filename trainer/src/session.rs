@@ -1,16 +1,18 @@
 //! ONNX Runtime. The only file that says `ort`.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use ort::environment::Environment;
 use ort::ep;
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
 use ort::operator::{ComputeContext, Kernel, KernelContext, Operator, OperatorDomain, OperatorInput, OperatorOutput};
 use ort::session::builder::SessionBuilder;
 use ort::session::{IoBinding, RunOptions, Session};
+use ort::util::preload_dylib;
 use ort::value::{DynTensor, PrimitiveTensorElementType, Tensor, TensorElementType};
 use prost::Message;
 use serde::{Deserialize, Serialize};
@@ -20,7 +22,7 @@ use crate::gan::{self, Form, LATENT, PIXELS, Recipe, StepGraph, sampler};
 use crate::graph::Graph;
 use crate::mnist::Dataset;
 use crate::onnx;
-use crate::onnxruntime;
+use crate::onnxruntime::{self, Candidate};
 
 /// Where a session runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,21 +75,23 @@ impl OnnxRuntime {
     /// # Errors
     /// When no library can be had, or CUDA was asked for and does not work: the sentence says what is missing.
     pub fn open(device: Option<Device>, threads: usize, offline: bool, say: &mut dyn FnMut(&str)) -> Result<Self> {
-        let (environment, library) = load(device == Some(Device::Cuda), offline, say)?;
+        let (environment, found) = load(device != Some(Device::Cpu), offline, say)?;
+        let library = format!("{} ({})", found.path.display(), found.source);
         let mut runtime = Self { environment, device: Device::Cuda, threads, tf32: false, library, kernels: true };
+        // A library that is missing is only then a problem: an older ONNX Runtime is linked with an older CUDA's.
+        let probe = || {
+            let preloaded = preload(&found.path);
+            runtime.probe().map_err(|why| preloaded.err().unwrap_or_else(|| explain(why)))
+        };
         match device {
             Some(Device::Cpu) => runtime.device = Device::Cpu,
-            Some(Device::Cuda) => runtime.probe().map_err(|why| {
-                let (why, library) = (brief(&why), &runtime.library);
-                anyhow!(
-                    "--device cuda: an ONNX Runtime with CUDA, a GPU, its driver and the CUDA libraries expected; with \
-                     {library}: {why}"
-                )
-            })?,
+            Some(Device::Cuda) => {
+                probe().map_err(|why| anyhow!("--device cuda: {why:#}; tried with {}", runtime.library))?
+            }
             None => {
-                if let Err(why) = runtime.probe() {
+                if let Err(why) = probe() {
                     runtime.device = Device::Cpu;
-                    say(&format!("device cpu (no CUDA: {})", brief(&why)));
+                    say(&format!("device cpu (no CUDA: {why:#})"));
                 } else {
                     say("device cuda");
                 }
@@ -281,19 +285,82 @@ impl Kernel for FusedSlopes {
     }
 }
 
-/// ONNX Runtime's words without its source line and what follows the first line.
-fn brief(why: &anyhow::Error) -> String {
-    let why = format!("{why:#}");
-    let line = why.lines().next().unwrap_or_default();
-    line.rsplit(" : FAIL : ").next().unwrap_or_default().to_string()
+/// What went wrong on the device in plain words, and what to do; an error of another kind as it is.
+pub(crate) fn explain(error: anyhow::Error) -> anyhow::Error {
+    plain_words(&format!("{error:#}")).map_or(error, |words| anyhow!(words))
+}
+
+/// What ONNX Runtime's words mean, where it is the device or CUDA that failed.
+fn plain_words(text: &str) -> Option<String> {
+    const SETUP: &str = "run `trainer setup --cuda`";
+    const DRIVER: &str = "CUDA 13 needs NVIDIA's driver 580 or newer";
+    let between = |start, end| Some(text.split_once(start)?.1.split_once(end)?.0);
+    let missing = between("with error: ", ": cannot open shared object file")
+        .or(between("which depends on \"", "\" which is missing"));
+    if let Some(library) = missing {
+        return Some(match library {
+            "libcuda.so.1" | "nvcuda.dll" => {
+                format!("no NVIDIA driver found, whose {library} is missing; {DRIVER}")
+            }
+            _ => format!("{library}, which CUDA's provider needs, not found; {SETUP}"),
+        });
+    }
+    if text.contains("execution provider is not enabled in this build") {
+        return Some(format!("this ONNX Runtime is built without CUDA; where there is an NVIDIA GPU, {SETUP}"));
+    }
+    let no_memory = ["Failed to allocate memory for requested buffer", "smaller than requested bytes", "ALLOC_FAILED"];
+    if no_memory.iter().any(|words| text.contains(words)) {
+        return Some(
+            "the device is out of memory; a smaller --batch needs less, and other programs may hold some".into(),
+        );
+    }
+    if let Some((library, failure)) = text.split_once(" failure ")
+        && (library.ends_with("CUDA") || library.ends_with("CUBLAS"))
+    {
+        let (code, rest) = failure.split_once(": ")?;
+        let meaning = rest.split(" ;").next()?;
+        return Some(match code {
+            "2" => "out of GPU memory; a smaller --batch needs less, and `nvidia-smi` tells who holds it".into(),
+            "35" => format!("NVIDIA's driver is too old; {DRIVER}, and `nvidia-smi` tells which is here"),
+            "46" => "the GPU is busy, or another process has it to itself; `nvidia-smi` tells which".into(),
+            "100" => {
+                "no GPU found; `nvidia-smi` tells which the driver sees, CUDA_VISIBLE_DEVICES may hide some".into()
+            }
+            "209" => {
+                "the GPU is of a generation that this ONNX Runtime has no code for; --device cpu does without".into()
+            }
+            "803" => "NVIDIA's driver and its libraries are of two versions; restart the machine".into(),
+            _ => format!("the GPU failed or went away ({code}: {meaning}); `nvidia-smi` tells whether it is there"),
+        });
+    }
+    Some(text.lines().next()?.rsplit_once(" : FAIL : ")?.1.into())
+}
+
+/// Loads the CUDA libraries that the provider beside ONNX Runtime's library wants, for by itself the provider finds only
+/// those that the system's loader does.
+fn preload(library: &Path) -> Result<()> {
+    if !onnxruntime::has_cuda(library) {
+        return Ok(());
+    }
+    for name in onnxruntime::CUDA_LIBRARIES {
+        let mut problem = "not found".to_string();
+        let loads = |path: PathBuf| preload_dylib(&path).map_err(|why| problem = format!("{:#}", anyhow!(why))).is_ok();
+        let found = onnxruntime::cuda_library(library, name).any(loads) || preload_dylib(*name).is_ok();
+        ensure!(
+            found,
+            "{name} expected beside {}, in Python's nvidia packages or in the system, {problem}; run `trainer setup --cuda`",
+            library.display()
+        );
+    }
+    Ok(())
 }
 
 /// The one environment that ONNX Runtime allows a process, and its library.
-static LOADED: Mutex<Option<(Environment, String)>> = Mutex::new(None);
+static LOADED: Mutex<Option<(Environment, Candidate)>> = Mutex::new(None);
 
 /// Tries the candidates in their order; what was wrong with each is told when none loads. Later calls get the library of
 /// the first that succeeded.
-fn load(cuda: bool, offline: bool, say: &mut dyn FnMut(&str)) -> Result<(Environment, String)> {
+fn load(cuda: bool, offline: bool, say: &mut dyn FnMut(&str)) -> Result<(Environment, Candidate)> {
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(loaded) = &*loaded {
         return Ok(loaded.clone());
@@ -308,8 +375,7 @@ fn load(cuda: bool, offline: bool, say: &mut dyn FnMut(&str)) -> Result<(Environ
         match ort::init_from(&candidate.path) {
             Ok(builder) => {
                 let environment = builder.with_name("trainer").with_telemetry(false).build()?;
-                let library = format!("{} ({})", candidate.path.display(), candidate.source);
-                return Ok(loaded.insert((environment, library)).clone());
+                return Ok(loaded.insert((environment, candidate)).clone());
             }
             Err(why) => refused.push(format!("{}: {why}", candidate.source)),
         }
@@ -767,6 +833,53 @@ mod tests {
             assert_eq!(stopped.step, 10, "the second epoch's first round");
             assert!(train(vectors, stopped, 14).1 == state_of_vectors);
         }
+    }
+
+    #[test]
+    fn what_onnx_runtime_says_of_cuda_is_told_in_plain_words() {
+        let failed = |words: &str| {
+            format!(
+                "Non-zero status code returned while running Gemm node. Name:'n' Status Message: {words} ; GPU=0 ; hostname=h"
+            )
+        };
+        let load = |what: &str| {
+            format!(
+                "bridge.cc:2195 Get [ONNXRuntimeError] : 1 : FAIL : Failed to load library /a/libp.so with error: {what}"
+            )
+        };
+        let cases = [
+            (failed("CUDA failure 2: out of memory"), "out of GPU memory; a smaller --batch"),
+            (failed("CUDA failure 35: CUDA driver version is insufficient"), "driver 580 or newer"),
+            (failed("CUDA failure 46: all CUDA-capable devices are busy or unavailable"), "another process has it"),
+            (failed("CUDA failure 100: no CUDA-capable device is detected"), "no GPU found"),
+            (failed("CUDA failure 209: no kernel image is available"), "no code for"),
+            (failed("CUDA failure 803: system has unsupported driver combination"), "restart the machine"),
+            (failed("CUDA failure 700: an illegal address"), "the GPU failed or went away (700: an illegal address)"),
+            (failed("CUDA failure 719: unspecified launch failure"), "(719: unspecified launch failure)"),
+            (failed("CUDA failure 999: unknown error"), "(999: unknown error)"),
+            (failed("CUBLAS failure 13: CUBLAS_STATUS_EXECUTION_FAILED"), "(13: CUBLAS_STATUS_EXECUTION_FAILED)"),
+            (failed("CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED"), "out of memory; a smaller --batch"),
+            ("bfc_arena.cc:359 Failed to allocate memory for requested buffer of size 64".into(), "out of memory"),
+            ("Available memory of 8 is smaller than requested bytes of 64".into(), "out of memory"),
+            (load("libcublas.so.13: cannot open shared object file: No such file"), "libcublas.so.13, which"),
+            (load("libcurand.so.10: cannot open shared object file: No such file"), "run `trainer setup --cuda`"),
+            (load("libcuda.so.1: cannot open shared object file: No such file"), "no NVIDIA driver found"),
+            (
+                "Error loading \"p.dll\" which depends on \"nvcuda.dll\" which is missing. (126)".into(),
+                "no NVIDIA driver",
+            ),
+            ("CUDA execution provider is not enabled in this build.".into(), "is built without CUDA; where"),
+            ("x.cc:7 [ONNXRuntimeError] : 1 : FAIL : odd\n#2 stack".into(), "odd"),
+        ];
+        for (text, expected) in cases {
+            let words = explain(anyhow!(text.clone())).to_string();
+            assert!(words.contains(expected) && !words.contains(['\n', '[']), "{text}: {words}");
+        }
+        assert_eq!(
+            explain(anyhow!("no such file").context("--data")).to_string(),
+            "--data",
+            "an error of another kind"
+        );
     }
 
     /// One step of the seed recipe on noise: all outputs.

@@ -46,8 +46,23 @@ impl Machine {
 
     /// `trainer --dry-run`, which names the ONNX Runtime found.
     fn trainer(&self) -> Command {
+        self.trainer_on("cpu")
+    }
+
+    fn trainer_on(&self, device: &str) -> Command {
+        let mut command = self.command();
+        command.args(["--dry-run", "--device", device, "--data"]).arg(self.path("data"));
+        command
+    }
+
+    fn setup(&self) -> Command {
+        let mut command = self.command();
+        command.args(["setup", "--cuda"]);
+        command
+    }
+
+    fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_trainer"));
-        command.args(["--dry-run", "--device", "cpu", "--data"]).arg(self.path("data"));
         command.env("PATH", self.path("bin")).env("XDG_CACHE_HOME", self.path("cache")).current_dir(self.0.path());
         ["ORT_DYLIB_PATH", "LD_LIBRARY_PATH", "PYTHONPATH"].iter().for_each(|name| _ = command.env_remove(name));
         command
@@ -56,6 +71,13 @@ impl Machine {
     /// The folder that the fetched library is put into.
     fn cached(&self) -> PathBuf {
         self.path("cache/mnist-gan/onnxruntime-1.31.1")
+    }
+
+    /// Files that bear the names of wheels, for a pip that reaches no index: what it is given in the place of one.
+    fn other_wheels(&self, names: &[&str], command: &mut Command) {
+        fs::create_dir_all(self.path("wheels")).unwrap();
+        names.iter().for_each(|name| fs::write(self.path("wheels").join(name), "other bytes").unwrap());
+        command.env("PIP_NO_INDEX", "1").env("PIP_FIND_LINKS", self.path("wheels"));
     }
 }
 
@@ -79,12 +101,16 @@ fn fails(command: &mut Command, expected: &[&str]) {
 
 /// Whether the machine under the tests has a library in the system's folders, which no variable hides.
 fn system_has_one() -> bool {
+    system_has("libonnxruntime.so")
+}
+
+fn system_has(library: &str) -> bool {
     let folders =
         ["/usr/local/lib", "/usr/lib", "/usr/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"];
     let mut names = folders.iter().filter_map(|f| fs::read_dir(f).ok()).flatten().flatten().map(|e| e.file_name());
-    let found = names.any(|name| name.to_string_lossy().starts_with("libonnxruntime.so"));
+    let found = names.any(|name| name.to_string_lossy().starts_with(library));
     if found {
-        eprintln!("skipped: an ONNX Runtime is in the system's folders");
+        eprintln!("skipped: {library} is in the system's folders");
     }
     found
 }
@@ -102,7 +128,7 @@ fn the_first_place_that_has_the_library_is_taken_and_the_last_is_a_fetched_wheel
     for trainer in [spawn(), spawn()] {
         let output = trainer.wait_with_output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
-        assert!(output.status.success() && stderr.contains("fetching version 1.31.1"), "{stderr}");
+        assert!(output.status.success() && stderr.contains("fetching ONNX Runtime 1.31.1"), "{stderr}");
     }
     let left: Vec<_> = fs::read_dir(machine.path("cache/mnist-gan")).unwrap().map(|e| e.unwrap().path()).collect();
     assert_eq!(left, [machine.cached()]);
@@ -166,15 +192,83 @@ fn nothing_found_and_nothing_fetchable_is_one_error_with_the_ways_out() {
 
     // A wheel of other bytes under the right name.
     machine.bare_python();
-    fs::create_dir(machine.path("wheels")).unwrap();
-    for tag in ["x86_64", "aarch64"] {
-        let name = format!("wheels/onnxruntime-1.31.1-cp312-cp312-manylinux_2_28_{tag}.whl");
-        fs::write(machine.path(&name), "other bytes").unwrap();
-    }
+    let wheels = ["x86_64", "aarch64"].map(|tag| format!("onnxruntime-1.31.1-cp312-cp312-manylinux_2_28_{tag}.whl"));
     let mut command = machine.trainer();
-    command.env("PIP_NO_INDEX", "1").env("PIP_FIND_LINKS", machine.path("wheels"));
+    machine.other_wheels(&wheels.each_ref().map(String::as_str), &mut command);
     fails(&mut command, &says(&["python3 -m pip: ERROR: ", "HASHES"]));
 
     assert!(!machine.cached().exists());
     assert_eq!(fs::read_dir(machine.path("cache/mnist-gan")).unwrap().count(), 0);
+}
+
+#[test]
+fn the_build_with_cuda_is_fetched_only_whole_and_only_when_that_is_allowed() {
+    let ways_out = ["set ORT_DYLIB_PATH", "`pip install onnxruntime-gpu[cuda,cudnn]==1.31.1`", "without --offline"];
+    let says = |words: &[&'static str]| [words, &ways_out].concat();
+    let machine = Machine::new();
+    fails(machine.setup().arg("--offline"), &says(&["--offline forbids fetching"]));
+    fails(&mut machine.setup(), &says(if cfg!(target_arch = "x86_64") { &["`python3 -m pip`"] } else { &["aarch64"] }));
+    if !cfg!(target_arch = "x86_64") {
+        return;
+    }
+
+    machine.bare_python();
+    let wheels = [
+        "onnxruntime_gpu-1.31.1-cp312-cp312-manylinux_2_28_x86_64.whl",
+        "nvidia_cuda_runtime-13.0.96-py3-none-manylinux2014_x86_64.manylinux_2_17_x86_64.whl",
+        "nvidia_cublas-13.1.0.3-py3-none-manylinux_2_27_x86_64.whl",
+        "nvidia_curand-10.4.0.35-py3-none-manylinux_2_27_x86_64.whl",
+    ];
+    let mut command = machine.setup();
+    machine.other_wheels(&wheels, &mut command);
+    fails(&mut command, &says(&["python3 -m pip: ERROR: ", "HASHES"]));
+    assert_eq!(fs::read_dir(machine.path("cache/mnist-gan")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_library_with_cuda_comes_first_but_on_the_cpu_and_what_it_lacks_is_named() {
+    if system_has_one() || system_has("libcudart.so.13") || system_has("libcublasLt.so.13") {
+        return;
+    }
+    let machine = Machine::new();
+    machine.bare_python();
+    let (plain, _) = succeeds(&mut machine.trainer());
+    assert!(plain.ends_with("(ONNX Runtime 1.31.1 from the cache)"), "{plain}");
+
+    // The same library with a CUDA provider beside it, which is none.
+    let name = "libonnxruntime.so.1.31.1";
+    let with_cuda = machine.path("cache/mnist-gan/onnxruntime-1.31.1-cuda");
+    fs::create_dir(&with_cuda).unwrap();
+    fs::hard_link(machine.cached().join(name), with_cuda.join(name)).unwrap();
+    fs::write(with_cuda.join("libonnxruntime_providers_cuda.so"), "no library").unwrap();
+    assert_eq!(succeeds(&mut machine.trainer()).0, plain);
+
+    let (found, said) = succeeds(&mut machine.trainer_on("auto"));
+    let library = with_cuda.join(name);
+    assert_eq!(found, format!("{} (ONNX Runtime 1.31.1 with CUDA from the cache)", library.display()));
+    let expected = format!(
+        "libcudart.so.13 expected beside {}, in Python's nvidia packages or in the system, not found; run `trainer setup \
+         --cuda`",
+        library.display()
+    );
+    assert!(said.contains(&format!("device cpu (no CUDA: {expected}")), "{said}");
+    let stays = ["error: CUDA does not work here yet; its files stay in the cache: ", &expected];
+    fails(&mut machine.setup(), &stays);
+
+    let given = |device| {
+        let mut command = machine.trainer_on(device);
+        command.env("ORT_DYLIB_PATH", &library);
+        command
+    };
+    fails(&mut given("cuda"), &["error: --device cuda: ", &expected, "(ORT_DYLIB_PATH)"]);
+    // The next one that is missing is named once the first is there, in Python's packages as PyTorch brings them along;
+    // any library will do for it.
+    let packages = machine.path("site/nvidia/cu13/lib");
+    fs::create_dir_all(&packages).unwrap();
+    fs::hard_link(&library, packages.join("libcudart.so.13")).unwrap();
+    let site = machine.path("site");
+    fails(given("cuda").env("PYTHONPATH", &site), &["libcublasLt.so.13 expected beside "]);
+    fs::write(packages.join("libcublasLt.so.13"), "no library").unwrap();
+    fails(given("cuda").env("PYTHONPATH", &site), &["libcublasLt.so.13: file too short"]);
+    fails(machine.trainer_on("cuda").env("ORT_DYLIB_PATH", machine.cached().join(name)), &["is built without CUDA"]);
 }
