@@ -16,7 +16,7 @@ use crate::onnx::Type;
 use crate::random::{self, stream};
 use crate::run::{Run, RunConfig};
 use crate::score::{self, Scorer};
-use crate::session::{Device, Feed, Metrics, OnnxRuntime, Row, Stepper, TrainState};
+use crate::session::{Device, Feed, Metrics, OnnxRuntime, Row, Stepper, TrainState, explain};
 
 /// A run, wholly determined: the same plan on the same data gives the same generator.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -286,12 +286,13 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
 
     let real_variety = variety(&unit_images(&data.images[..(16 * PIXELS).min(data.images.len())])).max(1e-3);
     let mut scorer = None;
-    let mut training = Training::new(plan, &data, &runtime, state)?;
+    let mut training = Training::new(plan, &data, &runtime, state).map_err(explain)?;
     while training.step < steps {
         let start = (Instant::now(), training.step);
-        let flow = training.epoch(&mut |step| observer.step(step)).with_context(|| run.broke_down())?;
+        let flow =
+            training.epoch(&mut |step| observer.step(step)).map_err(explain).with_context(|| run.broke_down())?;
         if !training.step.is_multiple_of(training.per_epoch) {
-            let state = training.state().with_context(|| run.broke_down())?;
+            let state = training.state().map_err(explain).with_context(|| run.broke_down())?;
             run.checkpoint(&state)?;
             return Ok(Outcome { folder: run.folder().into(), finished: false, state });
         }
@@ -305,7 +306,7 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
             ));
         }
         let last = training.step == steps;
-        let state = training.state().with_context(|| run.broke_down())?;
+        let state = training.state().map_err(explain).with_context(|| run.broke_down())?;
         if config.score_every > 0 && (last || epoch.epoch.is_multiple_of(config.score_every)) {
             let scorer = match &mut scorer {
                 Some(scorer) => scorer,
