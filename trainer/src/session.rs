@@ -235,16 +235,23 @@ impl Kernel for FusedAdam {
         let [a, b, c, d, e] = numbers.each_ref().map(|x| x.try_extract_tensor::<f32>().map(|(_, x)| x[0]));
         let output = |i| ctx.output(i, shape.as_slice())?.ok_or_else(absent);
         let (mut next_theta, mut next_m, mut next_v) = (output(0)?, output(1)?, output(2)?);
-        adam::kernel(
-            [theta?.1, m?.1, v?.1, grad?.1],
-            [a?, b?, c?, d?, e?],
-            [
-                next_theta.try_extract_tensor_mut()?.1,
-                next_m.try_extract_tensor_mut()?.1,
-                next_v.try_extract_tensor_mut()?.1,
-            ],
-        );
-        Ok(())
+        let next = [&mut next_theta, &mut next_m, &mut next_v].map(|x| x.try_extract_tensor_mut::<f32>());
+        let [next_theta, next_m, next_v] = next;
+        let (state, numbers) = ([theta?.1, m?.1, v?.1, grad?.1], [a?, b?, c?, d?, e?]);
+        let next = [next_theta?.1, next_m?.1, next_v?.1];
+        // Large tensors in parts, which the session's threads share.
+        const PART: usize = 1 << 14;
+        if state[0].len() < 2 * PART {
+            adam::kernel(state, numbers, next);
+            return Ok(());
+        }
+        let [theta, m, v] = next.map(|x| x.chunks_mut(PART));
+        let parts: Vec<_> = theta.zip(m).zip(v).map(|((theta, m), v)| Mutex::new([theta, m, v])).collect();
+        ctx.par_for(parts.len(), 0, |i| {
+            let [theta, m, v] = &mut *parts[i].lock().unwrap_or_else(PoisonError::into_inner);
+            let state = state.map(|x| &x[i * PART..][..theta.len()]);
+            adam::kernel(state, numbers, [theta, m, v]);
+        })
     }
 }
 
