@@ -2,7 +2,7 @@
 """Milliseconds a training step of the seed recipe by PyTorch on a GPU, and what launching costs there; tests/gpu calls this.
 
     gpu_peers.py eager|graph --data DIR --steps N [--tf32]    seed_gan.py's loop, data on the device; as it is, or captured
-    gpu_peers.py floor                                        an empty kernel's share of a replayed CUDA graph of them
+    gpu_peers.py floor                                        a tiny kernel's share of a replayed CUDA graph of a thousand
 
 Prints `ms_per_step X`, the mean over N steps between two synchronisations.
 """
@@ -26,6 +26,7 @@ torch.backends.cuda.matmul.allow_tf32 = a.tf32
 def captured(step, times=1):
     """`step`, `times` over, as a CUDA graph; PyTorch wants it to have run on a stream of its own before."""
     stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(3):
             step()

@@ -158,8 +158,8 @@ pub enum Form {
     /// A tensor for each parameter, and the numbers of one step. Nothing is copied: what is fast on a CPU.
     Tensors,
     /// A vector for all parameters of a network, and the numbers of a round of up to `slots` steps of up to `batch` images.
-    /// Few operators, and nothing for the host to do between steps: what is fast on a GPU, where each operator is a kernel
-    /// to launch.
+    /// Few operators, and nothing to copy or to wait for between steps: what is fast on a GPU, where each operator is a
+    /// kernel to launch.
     Vectors { slots: usize, batch: usize },
 }
 

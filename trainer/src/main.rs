@@ -419,8 +419,9 @@ fn run_score(args: &ScoreArgs) -> Result<()> {
 fn run_judge(args: &JudgeArgs) -> Result<()> {
     checkpoint::check_writable(&args.out).context("--out")?;
     let mut hear = |line: &str| eprintln!("{line}");
-    let (data, runtime) = trainer::train::open(&source(args.data.as_deref())?, &args.engine.engine(), &mut hear)?;
-    let (model, accuracy) = judge::train(&data, &runtime.on_cpu(), args.seed, &mut hear)?;
+    let engine = Engine { device: Some(Device::Cpu), ..args.engine.engine() };
+    let (data, runtime) = trainer::train::open(&source(args.data.as_deref())?, &engine, &mut hear)?;
+    let (model, accuracy) = judge::train(&data, &runtime, args.seed, &mut hear)?;
     checkpoint::write_model(&args.out, &model)?;
     say(&format!("{} written: it tells {:.2} % of the test images", args.out.display(), 100.0 * accuracy));
     Ok(())

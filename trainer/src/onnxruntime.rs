@@ -34,10 +34,12 @@ pub fn locate(cuda: bool, offline: bool, say: &mut dyn FnMut(&str)) -> impl Iter
                 Some(Err(anyhow!("ORT_DYLIB_PATH: ONNX Runtime's library expected, no file {} found", path.display())));
         }
     } else {
+        // Whoever fetched it wants it to be used.
+        found.extend(CUDA.cached().filter(|_| cuda));
         found.extend(python_package());
         found.extend(system());
         found.extend(CPU.cached());
-        found.extend(CUDA.cached());
+        found.extend(CUDA.cached().filter(|_| !cuda));
         found.sort_by_key(|candidate| cuda && !has_cuda(&candidate.path));
         last = Some(Ok(()));
     }

@@ -78,8 +78,13 @@ impl OnnxRuntime {
         let (environment, found) = load(device != Some(Device::Cpu), offline, say)?;
         let library = format!("{} ({})", found.path.display(), found.source);
         let mut runtime = Self { environment, device: Device::Cuda, threads, tf32: false, library, kernels: true };
-        // A library that is missing is only then a problem: an older ONNX Runtime is linked with an older CUDA's.
         let probe = || {
+            // Before 1.31, what a captured graph copies from the host may be overwritten before it is replayed.
+            let version = ort::util::probe(&found.path).unwrap_or(0);
+            ensure!(
+                version >= 31 || !onnxruntime::has_cuda(&found.path),
+                "ONNX Runtime 1.31 or newer expected, 1.{version} found; run `trainer setup --cuda`"
+            );
             let preloaded = preload(&found.path);
             runtime.probe().map_err(|why| preloaded.err().unwrap_or_else(|| explain(why)))
         };
@@ -104,7 +109,8 @@ impl OnnxRuntime {
     pub fn form(&self, batch: usize) -> Form {
         match self.device {
             Device::Cpu => Form::Tensors,
-            Device::Cuda => Form::Vectors { slots: 64, batch },
+            // Of large batches fewer, which are long enough, and whose numbers fill the memory.
+            Device::Cuda => Form::Vectors { slots: (4096 / batch.max(1)).clamp(1, 64), batch },
         }
     }
 
@@ -170,6 +176,8 @@ impl OnnxRuntime {
             let cuda = ep::CUDA::default().with_tf32(self.tf32).with_cuda_graph(captured).build().error_on_failure();
             builder =
                 builder.with_execution_providers([cuda]).map_err(plain)?.with_disable_cpu_fallback().map_err(plain)?;
+            // It would make a Split of what Graph::cut made slices of.
+            builder = builder.with_disabled_optimizers("GatherSliceToSplitFusion").map_err(plain)?;
         }
         Ok(builder.commit_from_memory(model)?)
     }
@@ -463,10 +471,6 @@ pub struct Stepper {
 struct Program {
     session: Session,
     bindings: [IoBinding; 2],
-    /// The options of a binding's runs; for CUDA they name the graph that was captured in its first.
-    options: [RunOptions; 2],
-    /// Whose result the host does not wait for.
-    unawaited: [RunOptions; 2],
     /// In [`Form::Tensors`].
     metrics: Option<Tensor<f32>>,
 }
@@ -481,6 +485,9 @@ struct Round {
     first: Tensor<i64>,
     /// With the two sets of the state; the metrics of a round.
     history: [DynTensor; 2],
+    /// The options of runs whose result nobody waits for, and of those with a result that is awaited; each for the two
+    /// bindings: on CUDA they name the graph that was captured in a binding's first run.
+    options: [[RunOptions; 2]; 2],
 }
 
 /// The generator in evaluation mode on a fixed z, reading the parameters where the step graphs leave them.
@@ -635,9 +642,9 @@ impl Stepper {
                     graphs.iter().enumerate().try_for_each(|(i, &graph)| {
                         // What follows on another session's stream, or on the host, must find the result.
                         let awaited = graphs.get(i + 1) != Some(&graph);
-                        let Program { session, bindings, options, unawaited, .. } = &mut self.programs[graph];
-                        let options = if awaited { options } else { unawaited };
-                        session.run_binding_with_options(&bindings[self.live], &options[self.live])?;
+                        let options = &round.options[usize::from(awaited)][self.live];
+                        let Program { session, bindings, .. } = &mut self.programs[graph];
+                        session.run_binding_with_options(&bindings[self.live], options)?;
                         self.live = 1 - self.live;
                         anyhow::Ok(())
                     })
@@ -686,23 +693,7 @@ impl Program {
     fn new(runtime: &OnnxRuntime, graph: &StepGraph) -> Result<Self> {
         let captured = runtime.device == Device::Cuda && graph.form != Form::Tensors;
         let session = runtime.session_of(&graph.model.encode_to_vec(), captured)?;
-        let options = |id: &str, awaited: bool| -> Result<RunOptions> {
-            let mut options = RunOptions::new()?;
-            if captured {
-                options.set("gpu_graph_id", id)?;
-                if !awaited {
-                    options.disable_device_sync()?;
-                }
-            }
-            Ok(options)
-        };
-        Ok(Self {
-            bindings: [session.create_binding()?, session.create_binding()?],
-            options: [options("1", true)?, options("2", true)?],
-            unawaited: [options("1", false)?, options("2", false)?],
-            session,
-            metrics: None,
-        })
+        Ok(Self { bindings: [session.create_binding()?, session.create_binding()?], session, metrics: None })
     }
 
     /// The host's buffers of one step.
@@ -742,6 +733,14 @@ impl Round {
             let shape = [slots, StepGraph::METRICS.len()];
             Ok(runtime.upload(&shape, &vec![0f32; shape[0] * shape[1]])?.upcast())
         };
+        let options = |id: &str, awaited: bool| -> Result<RunOptions> {
+            let mut options = RunOptions::new()?;
+            options.set("gpu_graph_id", id)?;
+            if !awaited {
+                options.disable_device_sync()?;
+            }
+            Ok(options)
+        };
         Ok(Self {
             ahead: Feed::new(graphs)?,
             pick: runtime.upload(&[slots, pick], &vec![0; slots * pick])?,
@@ -749,6 +748,7 @@ impl Round {
             keep: runtime.upload(&[slots, keep.max(1)], &vec![0; slots * keep.max(1)])?,
             first: runtime.upload(&[], &[0])?,
             history: [history()?, history()?],
+            options: [[options("1", false)?, options("2", false)?], [options("1", true)?, options("2", true)?]],
         })
     }
 

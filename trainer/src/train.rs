@@ -191,7 +191,8 @@ pub trait Observer {
     /// All is ready: of the run's `steps`, `done` lie behind.
     fn start(&mut self, _steps: u64, _done: u64) {}
 
-    /// After every step. `Break` stops the run, with a checkpoint to resume it from.
+    /// After every step; on CUDA after every round of steps, for each of them. `Break` stops the run, on CUDA after the
+    /// round, with a checkpoint to resume it from.
     fn step(&mut self, _step: &Step) -> ControlFlow<()> {
         ControlFlow::Continue(())
     }
@@ -284,17 +285,39 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
     ));
     observer.start(steps, state.step);
 
+    let mut training = Training::new(plan, &data, &runtime, state).map_err(explain)?;
+    let finished = epochs(config, &data, &runtime, &mut training, &mut run, observer)
+        .map_err(explain)
+        .with_context(|| run.broke_down())?;
+    let state = training.state()?;
+    if finished {
+        let kept = run.finish(&state, config.out.as_deref())?;
+        if kept != plan.epochs {
+            observer.say(&format!("the generator kept is that of epoch {kept}, the best by score"));
+        }
+    }
+    Ok(Outcome { folder: run.folder().into(), finished, state })
+}
+
+/// Takes the steps that are left, and records each epoch; false where the observer stopped it, after a checkpoint.
+fn epochs(
+    config: &Config,
+    data: &Dataset,
+    runtime: &OnnxRuntime,
+    training: &mut Training,
+    run: &mut Run,
+    observer: &mut dyn Observer,
+) -> Result<bool> {
+    let plan = &config.plan;
+    let steps = plan.steps(data.len())?;
     let real_variety = variety(&unit_images(&data.images[..(16 * PIXELS).min(data.images.len())])).max(1e-3);
     let mut scorer = None;
-    let mut training = Training::new(plan, &data, &runtime, state).map_err(explain)?;
     while training.step < steps {
         let start = (Instant::now(), training.step);
-        let flow =
-            training.epoch(&mut |step| observer.step(step)).map_err(explain).with_context(|| run.broke_down())?;
+        let flow = training.epoch(&mut |step| observer.step(step))?;
         if !training.step.is_multiple_of(training.per_epoch) {
-            let state = training.state().map_err(explain).with_context(|| run.broke_down())?;
-            run.checkpoint(&state)?;
-            return Ok(Outcome { folder: run.folder().into(), finished: false, state });
+            run.checkpoint(&training.state()?)?;
+            return Ok(false);
         }
         let mut epoch = training.end_epoch(start, real_variety)?;
         epoch.collapse = collapse(epoch.variety, run.best_variety(), epoch.d_fake);
@@ -306,28 +329,23 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
             ));
         }
         let last = training.step == steps;
-        let state = training.state().map_err(explain).with_context(|| run.broke_down())?;
+        let state = training.state()?;
         if config.score_every > 0 && (last || epoch.epoch.is_multiple_of(config.score_every)) {
             let scorer = match &mut scorer {
                 Some(scorer) => scorer,
                 None => scorer.insert(Scorer::new(Judge::shipped(&runtime.on_cpu())?, &data.test_images)?),
             };
             let generator = checkpoint::export(&plan.recipe, &state, &[]).encode_to_vec();
-            let (drawn, _) = score::draw(&runtime, &generator, plan.recipe.conditional, plan.seed)?;
+            let (drawn, _) = score::draw(runtime, &generator, plan.recipe.conditional, plan.seed)?;
             epoch.frechet_distance = Some(scorer.frechet_distance(&drawn)?);
         }
         run.epoch(&epoch, training.stepper.sample()?, &state, last)?;
         observer.epoch(&epoch);
         if flow.is_break() && !last {
-            return Ok(Outcome { folder: run.folder().into(), finished: false, state });
+            return Ok(false);
         }
     }
-    let state = training.state()?;
-    let kept = run.finish(&state, config.out.as_deref())?;
-    if kept != plan.epochs {
-        observer.say(&format!("the generator kept is that of epoch {kept}, the best by score"));
-    }
-    Ok(Outcome { folder: run.folder().into(), finished: true, state })
+    Ok(true)
 }
 
 /// Reads, downloads or draws the data set, and loads ONNX Runtime.
@@ -385,6 +403,11 @@ impl<'a> Training<'a> {
         let stepper = Stepper::new(runtime, &plan.recipe, &graphs, &state, data, &sample_latents(plan))?;
         let (n, per_epoch) = (data.len(), steps_per_epoch(data.len(), plan.batch));
         Ok(Self { plan, kinds, per_epoch, order: vec![0; n], stepper, step: state.step, sums: state.sums })
+    }
+
+    /// How many steps are told of at once.
+    pub fn slots(&self) -> usize {
+        self.stepper.slots()
     }
 
     /// Takes the steps that are left of the epoch, or those until `on_step` breaks and what is left of their round.
