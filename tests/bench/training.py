@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Milliseconds a training step of the seed recipe: ours, PyTorch eager, torch.compile, JAX and candle, in turns on this machine.
+"""Milliseconds a training step of the seed recipe: ours, PyTorch eager, torch.compile, JAX, burn and candle, in turns.
 
-    tests/bench/training.py [--rounds 5] [--steps 400]
+    tests/bench/training.py [--rounds 5] [--steps 400] [--threads 1 2]
 
 Sets itself up: builds the trainer and tests/bench/peers, and installs PyTorch and JAX into .venv-bench. Prints, for one thread
-and for two, medians over the rounds, and medians of the ratios within a round.
+and for two, medians over the rounds, and medians of the ratios within a round. For one thread all run on one core, so that
+nobody has a second one for helpers of its own.
 """
 import argparse, json, os, statistics, subprocess, sys
 
@@ -45,17 +46,23 @@ def compiled(peer):
     return lambda threads, steps: ms([PYTHON, script, peer, "--threads", str(threads), "--steps", str(steps)])
 
 
-def candle(threads, steps):
-    return ms([os.path.join(TARGET, "release", "training"), str(steps)], env=dict(os.environ, RAYON_NUM_THREADS=str(threads)))
+def rust(peer):
+    program = os.path.join(TARGET, "release", "training")
+    env = lambda threads: dict(os.environ, RAYON_NUM_THREADS=str(threads), MATMUL_NUM_THREADS=str(threads))  # burn's products ask the latter
+    return lambda threads, steps: ms([program, peer, str(steps)], env=env(threads))
 
 
-PEERS = {"PyTorch eager": eager, "torch.compile": compiled("compile"), "JAX jit": compiled("jax"), "candle": candle}
+PEERS = {"PyTorch eager": eager, "torch.compile": compiled("compile"), "JAX jit": compiled("jax"),
+         "JAX jit, given its random numbers": compiled("jax-given"), "burn": rust("burn"), "candle": rust("candle")}
 ap = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 ap.add_argument("--rounds", type=int, default=5)
 ap.add_argument("--steps", type=int, default=400)
+ap.add_argument("--threads", type=int, nargs="+", default=[1, 2])
 a = ap.parse_args()
 set_up()
-for threads in (1, 2):
+cores = sorted(os.sched_getaffinity(0))
+for threads in a.threads:
+    os.sched_setaffinity(0, cores[:1] if threads == 1 else cores)  # what is started below inherits it
     rounds = []
     for _ in range(a.rounds):
         our = ours(threads, a.steps)

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """Milliseconds a training step of the seed recipe by torch.compile or JAX; training.py calls this.
 
-    training_peers.py compile|jax --threads N --steps N
+    training_peers.py compile|jax|jax-given --threads N --steps N
 
-Data of noise. JAX is given its random numbers, which the others draw in the time that is measured. Prints the median.
+Data of noise. jax-given is given its random numbers, which the others draw in the time that is measured. Prints the median.
 """
 import argparse, math, os, statistics, time
 
 ap = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-ap.add_argument("peer", choices=["compile", "jax"])
+ap.add_argument("peer", choices=["compile", "jax", "jax-given"])
 ap.add_argument("--threads", type=int, required=True)
 ap.add_argument("--steps", type=int, required=True)
 a = ap.parse_args()
@@ -77,9 +77,15 @@ def jax_jit():
     def g_loss(g, d, z, masks, on_fake):
         return bce(forward(d, generate(g, z, masks), on_fake), 1.0)
 
-    def one(state, images, pick, z, masks):
+    def draw(key):
+        keys = iter(jax.random.split(key, 1 + 5 * 3))
+        z = jax.random.uniform(next(keys), (2, BATCH, 100), minval=-1, maxval=1)
+        return z, [[jax.random.bernoulli(next(keys), 0.8, (BATCH, n)) for n in sizes[1:-1]] for sizes in (D, D, G, G, D)]
+
+    def one(state, images, pick, given):
         (d, md, vd), (g, mg, vg), t = state
         t = t + 1
+        z, masks = given or draw(jax.random.fold_in(jax.random.key(0), t.astype("i")))
         masks = [[m.astype("f") for m in net] for net in masks]
         loss_d, grad = jax.value_and_grad(d_loss)(d, g, images[pick], z[0], *masks[:3])
         d, md, vd = update(d, md, vd, grad, t)
@@ -91,12 +97,12 @@ def jax_jit():
     d, g = init(D), init(G)
     state = [((d, zeros(d), zeros(d)), (g, zeros(g), zeros(g)), np.float32(0))]
     images = jnp.asarray(rng.uniform(-1, 1, (6000, 784)).astype("f"))
-    masks = lambda sizes: [rng.random((BATCH, n)) > 0.2 for n in sizes[1:-1]]
-    drawn = (rng.integers(0, 6000, BATCH), rng.uniform(-1, 1, (2, BATCH, 100)).astype("f"), [masks(D), masks(D), masks(G), masks(G), masks(D)])
+    pick = rng.integers(0, 6000, BATCH)
+    given = jax.device_get(draw(jax.random.key(0))) if a.peer == "jax-given" else None
     jitted = jax.jit(one, donate_argnums=0)
 
     def step():
-        state[0], *losses = jitted(state[0], images, *drawn)
+        state[0], *losses = jitted(state[0], images, pick, given)
         assert all(math.isfinite(loss) for loss in losses)
     return step
 

@@ -1,13 +1,9 @@
-//! `training STEPS`: the median milliseconds of a training step of the seed recipe in candle, on data of noise.
-use std::time::Instant;
-
+//! The training step in candle.
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{AdamW, Linear, Module, Optimizer, ParamsAdamW, VarBuilder, VarMap, linear, ops};
 
-const BATCH: usize = 64;
-const IMAGES: usize = 6000;
-const WARM_UP: usize = 20;
+use crate::{BATCH, D, G, IMAGES, Step};
 
 struct Net {
     layers: Vec<Linear>,
@@ -40,26 +36,17 @@ fn bce(logits: &Tensor, target: f64) -> Result<Tensor> {
     Ok(((logits.relu()? - (logits * target)?)? + tail)?.mean_all()?)
 }
 
-fn main() -> Result<()> {
-    let steps: usize = std::env::args().nth(1).unwrap_or_default().parse()?;
-    let (mut d, mut g) = (Net::new(&[784, 128, 64, 32, 1])?, Net::new(&[100, 32, 64, 128, 784])?);
-    let images = Tensor::rand(-1f32, 1f32, (IMAGES, 784), &Device::Cpu)?;
-    let z = || Tensor::rand(-1f32, 1f32, (BATCH, 100), &Device::Cpu);
-    let mut times = vec![];
-    for step in 0..steps + WARM_UP {
-        let start = Instant::now();
-        let pick: Vec<u32> = (0..BATCH).map(|i| ((i + step * BATCH) * 37 % IMAGES) as u32).collect();
+pub fn step() -> Result<Step> {
+    let (mut d, mut g) = (Net::new(&D)?, Net::new(&G)?);
+    let images = Tensor::rand(-1f32, 1f32, (IMAGES, D[0]), &Device::Cpu)?;
+    let z = || Tensor::rand(-1f32, 1f32, (BATCH, G[0]), &Device::Cpu);
+    Ok(Box::new(move |pick| {
         let real = images.index_select(&Tensor::new(pick, &Device::Cpu)?, 0)?;
         let fake = g.forward(&z()?)?.tanh()?.detach();
         let loss = (bce(&d.forward(&real)?, 0.9)? + bce(&d.forward(&fake)?, 0.0)?)?;
         d.adam.backward_step(&loss)?;
         let loss = bce(&d.forward(&g.forward(&z()?)?.tanh()?)?, 1.0)?;
         g.adam.backward_step(&loss)?;
-        assert!(loss.to_scalar::<f32>()?.is_finite());
-        times.push(start.elapsed().as_secs_f64());
-    }
-    let times = &mut times[WARM_UP..];
-    times.sort_by(f64::total_cmp);
-    println!("ms_per_step {}", 1e3 * times[times.len() / 2]);
-    Ok(())
+        Ok(loss.to_scalar::<f32>()?)
+    }))
 }
