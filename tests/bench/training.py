@@ -48,8 +48,8 @@ def compiled(peer):
 
 def rust(peer):
     program = os.path.join(TARGET, "release", "training")
-    env = lambda threads: dict(os.environ, RAYON_NUM_THREADS=str(threads), MATMUL_NUM_THREADS=str(threads))  # burn's products ask the latter
-    return lambda threads, steps: ms([program, peer, str(steps)], env=env(threads))
+    names = "RAYON_NUM_THREADS", "MATMUL_NUM_THREADS"  # burn's matrix products have threads of their own
+    return lambda threads, steps: ms([program, peer, str(steps)], env=os.environ | {name: str(threads) for name in names})
 
 
 PEERS = {"PyTorch eager": eager, "torch.compile": compiled("compile"), "JAX jit": compiled("jax"),

@@ -1,5 +1,5 @@
-//! The training step in burn, on its ndarray backend: deprecated for flex, and still the faster of the two here. The `cpu`
-//! backend fetches an LLVM from outside crates.io.
+//! The training step in burn, on its ndarray backend: deprecated in favour of flex, and still the faster here, by a tenth. The
+//! third, `cpu`, builds with an LLVM that it fetches from outside crates.io.
 #![allow(deprecated)]
 
 use burn::module::Module;
