@@ -31,7 +31,7 @@ fn every_operator_that_a_gpu_is_asked_for_has_a_cuda_kernel() {
     assert_eq!(models.len(), 2 + 4 + 1);
 
     // ONNX Runtime makes Splits of slices side by side, which are slow on a GPU, unless told not to, as CUDA's sessions are.
-    let splits = "import collections, onnx, onnxruntime as ort, sys\n\
+    let splits = "import onnx, onnxruntime as ort, sys\n\
         for off in ('', 'GatherSliceToSplitFusion'):\n\
         \x20   options = ort.SessionOptions()\n\
         \x20   options.optimized_model_filepath = sys.argv[2]\n\

@@ -85,6 +85,7 @@ impl OnnxRuntime {
                 version >= 31 || !onnxruntime::has_cuda(&found.path),
                 "ONNX Runtime 1.31 or newer expected, 1.{version} found; run `trainer setup --cuda`"
             );
+            // A library that is not found is only then a problem: the provider has a search path of its own.
             let preloaded = preload(&found.path);
             runtime.probe().map_err(|why| preloaded.err().unwrap_or_else(|| explain(why)))
         };
@@ -479,9 +480,7 @@ struct Program {
 struct Round {
     /// The host's buffers for the round after the one that is being taken.
     ahead: Feed,
-    pick: Tensor<i64>,
-    z: Tensor<f32>,
-    keep: Tensor<u8>,
+    numbers: Buffers,
     first: Tensor<i64>,
     /// With the two sets of the state; the metrics of a round.
     history: [DynTensor; 2],
@@ -698,13 +697,9 @@ impl Program {
 
     /// The host's buffers of one step.
     fn bind_tensors(&mut self, buffers: &Buffers, graph: &StepGraph) -> Result<()> {
+        self.bind_numbers(buffers, graph)?;
         let mut metrics = Tensor::<f32>::new(&Allocator::default(), [1, StepGraph::METRICS.len()])?;
         for binding in &mut self.bindings {
-            binding.bind_input("z", &buffers.z)?;
-            binding.bind_input("pick", &buffers.pick)?;
-            if graph.reads[2] > 0 {
-                binding.bind_input("keep", &buffers.keep)?;
-            }
             binding.bind_output("metrics", &mut metrics)?;
         }
         self.metrics = Some(metrics);
@@ -712,15 +707,22 @@ impl Program {
     }
 
     fn bind_round(&mut self, round: &mut Round, graph: &StepGraph) -> Result<()> {
+        self.bind_numbers(&round.numbers, graph)?;
         for (binding, from) in self.bindings.iter_mut().zip([0, 1]) {
-            binding.bind_input("z", &round.z)?;
-            binding.bind_input("pick", &round.pick)?;
             binding.bind_input("first", &round.first)?;
-            if graph.reads[2] > 0 {
-                binding.bind_input("keep", &round.keep)?;
-            }
             binding.bind_input("history", &round.history[from])?;
             binding.bind_output("next.history", &mut round.history[1 - from])?;
+        }
+        Ok(())
+    }
+
+    fn bind_numbers(&mut self, numbers: &Buffers, graph: &StepGraph) -> Result<()> {
+        for binding in &mut self.bindings {
+            binding.bind_input("z", &numbers.z)?;
+            binding.bind_input("pick", &numbers.pick)?;
+            if graph.reads[2] > 0 {
+                binding.bind_input("keep", &numbers.keep)?;
+            }
         }
         Ok(())
     }
@@ -743,9 +745,11 @@ impl Round {
         };
         Ok(Self {
             ahead: Feed::new(graphs)?,
-            pick: runtime.upload(&[slots, pick], &vec![0; slots * pick])?,
-            z: runtime.upload(&[slots, z], &vec![0.0; slots * z])?,
-            keep: runtime.upload(&[slots, keep.max(1)], &vec![0; slots * keep.max(1)])?,
+            numbers: Buffers {
+                pick: runtime.upload(&[slots, pick], &vec![0; slots * pick])?,
+                z: runtime.upload(&[slots, z], &vec![0.0; slots * z])?,
+                keep: runtime.upload(&[slots, keep.max(1)], &vec![0; slots * keep.max(1)])?,
+            },
             first: runtime.upload(&[], &[0])?,
             history: [history()?, history()?],
             options: [[options("1", false)?, options("2", false)?], [options("1", true)?, options("2", true)?]],
@@ -758,10 +762,10 @@ impl Round {
         let mut first = Tensor::<i64>::new(&Allocator::default(), [0usize; 0])?;
         first.extract_tensor_mut().1[0] = step as i64;
         first.copy_into(&mut self.first)?;
-        pick.copy_into(&mut self.pick)?;
-        z.copy_into(&mut self.z)?;
+        pick.copy_into(&mut self.numbers.pick)?;
+        z.copy_into(&mut self.numbers.z)?;
         if !keep.extract_tensor().1.is_empty() {
-            keep.copy_into(&mut self.keep)?;
+            keep.copy_into(&mut self.numbers.keep)?;
         }
         Ok(())
     }
