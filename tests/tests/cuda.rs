@@ -19,15 +19,14 @@ fn every_operator_that_a_gpu_is_asked_for_has_a_cuda_kernel() {
         write_model(&path, &model).unwrap();
         models.push(path);
     };
-    let form = Form::Vectors { slots: 4, batch: 64 };
     for plan in [Plan::seed_recipe(), Plan::tuned_recipe()] {
         // A data set that leaves a smaller last batch.
         let plan = Plan { batch: 64, ..plan };
-        for (graph, i) in step_graphs(&plan, 100, form).unwrap().into_iter().zip(0..) {
+        for (graph, i) in step_graphs(&plan, 100, Form::Vectors).into_iter().zip(0..) {
             add(format!("{}-{i}.onnx", plan.recipe.name), graph.model);
         }
     }
-    add("sampler.onnx".into(), sampler(16, form));
+    add("sampler.onnx".into(), sampler(16));
     assert_eq!(models.len(), 2 + 4 + 1);
 
     // ONNX Runtime makes Splits of slices side by side, which are slow on a GPU, unless told not to, as CUDA's sessions are.

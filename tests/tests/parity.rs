@@ -27,12 +27,13 @@ fn the_first_steps_agree_with_pytorch() {
     let start =
         TrainState { tensors: params.iter().cloned().chain(zeros).collect(), step: 0, sums: Default::default() };
     let runtime = OnnxRuntime::open(Some(Device::Cpu), 1, false, &mut |_| ()).unwrap();
-    let graph = StepGraph::new(&recipe, B, n, 20, false, Form::Tensors);
-    let mut stepper = Stepper::new(&runtime, &recipe, &[graph], &start, &data, &[0.0; LATENT]).unwrap();
+    let graph = StepGraph::new(&recipe, B, n, false, Form::Tensors);
+    let mut stepper = Stepper::new(&runtime, &recipe, &[graph], 1, &start, &data, &[0.0; LATENT]).unwrap();
     let order = torch.randperm(n);
 
     for step in 0..20 {
         let feed = stepper.feed().row(0, 0);
+        feed.rates.copy_from_slice(&recipe.rates(step as u64, 20));
         feed.pick.copy_from_slice(&order[step * B..][..B]);
         torch.uniform(feed.z); // z for D's update, then z for G's
         assert_eq!(feed.z.len(), 2 * B * LATENT);
@@ -130,7 +131,7 @@ fn the_tuned_step_agrees_with_pytorchs_double_backward() {
     let recipe = Recipe::tuned();
     let (mut fan_in, mut made, mut tensors) = (0, [100, 200], Vec::<Vec<f32>>::new());
     let specs = state_specs(&recipe);
-    for spec in specs.iter().take(specs.len() - 1) {
+    for spec in &specs {
         if spec.shape.len() == 2 {
             fan_in = spec.shape[0];
         }
@@ -147,9 +148,10 @@ fn the_tuned_step_agrees_with_pytorchs_double_backward() {
     let images = noise(1, B * 784).iter().map(|x| ((x + 1.0) * 127.0).round_ties_even() as u8).collect();
     let data = Dataset { images, labels: (0..B as u8).collect(), ..Dataset::default() };
     let runtime = OnnxRuntime::open(Some(Device::Cpu), 1, false, &mut |_| ()).unwrap();
-    let graph = StepGraph::new(&recipe, B, B, 1000, true, Form::Tensors);
-    let mut stepper = Stepper::new(&runtime, &recipe, &[graph], &start, &data, &[0.0; LATENT]).unwrap();
+    let graph = StepGraph::new(&recipe, B, B, true, Form::Tensors);
+    let mut stepper = Stepper::new(&runtime, &recipe, &[graph], 1, &start, &data, &[0.0; LATENT]).unwrap();
     let feed = stepper.feed().row(0, 0);
+    feed.rates.copy_from_slice(&recipe.rates(0, 1000));
     feed.pick.iter_mut().zip(0..).for_each(|(pick, i)| *pick = i);
     feed.z.copy_from_slice(&noise(2, B * LATENT));
     for (row, z) in feed.z.chunks_mut(LATENT).enumerate() {

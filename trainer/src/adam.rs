@@ -4,7 +4,6 @@ use multiversion::multiversion;
 use serde::{Deserialize, Serialize};
 
 use crate::graph::{Graph, Var};
-use crate::onnx::Type;
 
 /// The step size α, which falls linearly over a run to a share of itself, and the decay rates β₁ and β₂ of the moments.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -19,43 +18,30 @@ pub struct Adam {
     pub epsilon: f64,
 }
 
-/// What one step t has in common for all parameters.
-pub struct AtStep {
+/// What one step t has in common for all parameters: two numbers, or the scalars that hold them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AtStep<T> {
     /// α √(1 − β₂ᵗ) / (1 − β₁ᵗ)
-    step_size: Var,
+    pub step_size: T,
     /// ε √(1 − β₂ᵗ)
-    epsilon: Var,
+    pub epsilon: T,
 }
 
 impl Adam {
-    /// α and the bias corrections at step `t` of a run of `steps`, an i64 scalar that counts from 1. They are computed in f64, as PyTorch
+    /// α and the bias corrections at step `t`, counted from 1, of a run of `steps`. They are computed in f64, as PyTorch
     /// does: in f32, 1 − 0.999¹ would be off by 5·10⁻⁵.
-    pub fn at_step(&self, g: &mut Graph, t: Var, steps: u64) -> AtStep {
-        let t = g.cast(t, Type::F64);
-        let one_minus_pow = |g: &mut Graph, beta: f64| {
-            let (beta, one) = (g.scalar64(beta), g.scalar64(1.0));
-            let pow = g.pow(beta, t);
-            g.sub(one, pow)
-        };
-        let (c1, c2) = (one_minus_pow(g, self.beta1), one_minus_pow(g, self.beta2));
-        let (epsilon, correction) = (g.scalar64(self.epsilon), g.sqrt(c2));
-        let mut alpha = g.scalar64(self.alpha);
-        if self.alpha_end != 1.0 {
-            // α (1 − (1 − end) (t − 1) / steps)
-            let fall = g.scalar64(self.alpha * (1.0 - self.alpha_end) / steps as f64);
-            let one = g.scalar64(1.0);
-            let before = g.sub(t, one);
-            let fallen = g.mul(fall, before);
-            alpha = g.sub(alpha, fallen);
-        }
-        let step_size = g.div(alpha, c1);
-        let (step_size, epsilon) = (g.mul(step_size, correction), g.mul(epsilon, correction));
-        AtStep { step_size: g.cast(step_size, Type::F32), epsilon: g.cast(epsilon, Type::F32) }
+    pub fn at_step(&self, t: u64, steps: u64) -> AtStep<f32> {
+        let [c1, c2] = [self.beta1, self.beta2].map(|beta| 1.0 - beta.powf(t as f64));
+        // α (1 − (1 − end) (t − 1) / steps)
+        let fall = self.alpha * (1.0 - self.alpha_end) / steps as f64;
+        let alpha = self.alpha - fall * (t as f64 - 1.0);
+        let correction = c2.sqrt();
+        AtStep { step_size: (alpha / c1 * correction) as f32, epsilon: (self.epsilon * correction) as f32 }
     }
 
     /// (θₜ, mₜ, vₜ) from θₜ₋₁, mₜ₋₁, vₜ₋₁ and the gradient gₜ at θₜ₋₁, in PyTorch's order of operations: the operator
     /// [`OPERATOR`], for which [`kernel`] may stand in.
-    pub fn update(&self, g: &mut Graph, at: &AtStep, theta: Var, m: Var, v: Var, grad: Var) -> (Var, Var, Var) {
+    pub fn update(&self, g: &mut Graph, at: AtStep<Var>, theta: Var, m: Var, v: Var, grad: Var) -> (Var, Var, Var) {
         let one_minus_beta1 = g.scalar((1.0 - self.beta1) as f32);
         let (beta2, one_minus_beta2) = (g.scalar(self.beta2 as f32), g.scalar((1.0 - self.beta2) as f32));
         let inputs = [

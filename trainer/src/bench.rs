@@ -33,22 +33,22 @@ pub struct Figures {
 pub fn bench(runtime: &OnnxRuntime, batch: usize, steps: usize) -> Result<Figures> {
     let plan = Plan { batch, ..Plan::seed_recipe() };
     let recipe = &plan.recipe;
-    let graph = StepGraph::new(recipe, batch, IMAGES, 1, false, runtime.form(batch));
+    let graph = StepGraph::new(recipe, batch, IMAGES, false, runtime.form());
     let operators = operators(&graph.model);
     let mut images = vec![0; IMAGES * PIXELS];
     random::keep_masks_into(&mut images, 0, 0, 0, 0.5);
     images.iter_mut().for_each(|pixel| *pixel *= 255);
     let data = Dataset { images, labels: vec![0; IMAGES], ..Dataset::default() };
     let state = initial_state(&plan, &data.images);
-    let mut stepper = Stepper::new(runtime, recipe, &[graph], &state, &data, &sample_latents(&plan))?;
+    let slots = runtime.slots(batch);
+    let mut stepper = Stepper::new(runtime, recipe, &[graph], slots, &state, &data, &sample_latents(&plan))?;
     let mut product = product(runtime)?;
     let pick: Vec<i64> = (0..batch).map(|i| (i * 37 % IMAGES) as i64).collect();
 
-    let slots = stepper.slots();
     let (graphs, mut drawn) = (vec![0; slots], 0);
     let mut fill = |feed: &mut Feed| {
         for slot in 0..slots {
-            draw(&mut feed.row(slot, 0), recipe, &pick, 0, drawn);
+            draw(&mut feed.row(slot, 0), recipe, &pick, 0, drawn, u64::MAX);
             drawn += 1;
         }
     };

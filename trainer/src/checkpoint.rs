@@ -45,8 +45,7 @@ pub fn read(path: &Path, plan: &Plan) -> Result<TrainState> {
     ensure!(contradictions.is_empty(), "{name}: a checkpoint of another run: {}", contradictions.join(", "));
     let mut values = body[line + 1..].chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
     let specs = state_specs(&plan.recipe);
-    let (_, tensors) = specs.split_last().expect("the step is last");
-    let tensors: Vec<Vec<f32>> = tensors.iter().map(|spec| values.by_ref().take(spec.len()).collect()).collect();
+    let tensors: Vec<Vec<f32>> = specs.iter().map(|spec| values.by_ref().take(spec.len()).collect()).collect();
     let whole = tensors.iter().zip(&specs).all(|(tensor, spec)| tensor.len() == spec.len()) && values.next().is_none();
     ensure!(whole, damaged());
     Ok(TrainState { tensors, step: head.step, sums: head.sums })

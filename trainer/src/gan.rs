@@ -3,7 +3,7 @@
 use multiversion::multiversion;
 use serde::{Deserialize, Serialize};
 
-use crate::adam::Adam;
+use crate::adam::{Adam, AtStep};
 use crate::graph::{Graph, Var};
 use crate::onnx::{self, Type};
 
@@ -97,6 +97,16 @@ impl Recipe {
         self.r1 > 0.0 && step.is_multiple_of(self.r1_every)
     }
 
+    /// What a step, counted from 0, of a run of `steps` takes from where it stands in it: Adam's step size and ε (see
+    /// [`Adam::at_step`]), and how far the moving average goes towards the parameters: 1 − `ema`, and in the first steps
+    /// more, so that it does not remember where it began.
+    pub fn rates(&self, step: u64, steps: u64) -> [f32; 3] {
+        let t = step + 1;
+        let AtStep { step_size, epsilon } = self.adam.at_step(t, steps);
+        let ramp = 9.0 / (t as f32 + 9.0); // 1 − t / (t + 9)
+        [step_size, epsilon, ramp.clamp((1.0 - self.ema) as f32, 1.0)]
+    }
+
     /// What stands before the names of those parameters of [`state_specs`] that are sampled, scored and exported.
     pub fn best(&self) -> &'static str {
         if self.ema > 0.0 { "ema." } else { "" }
@@ -139,8 +149,8 @@ pub fn params(net: &str, sizes: &[usize]) -> Vec<Spec> {
 }
 
 /// All that a training step reads and writes again, in a fixed order: both networks' parameters, Adam's first moments
-/// m and second moments v of each (`m.g.fc1.weight`), the moving average of the generator's (`ema.g.fc1.weight`) where
-/// the recipe has one, and `step`, the number of steps taken, which is last.
+/// m and second moments v of each (`m.g.fc1.weight`), and the moving average of the generator's (`ema.g.fc1.weight`)
+/// where the recipe has one.
 pub fn state_specs(recipe: &Recipe) -> Vec<Spec> {
     let (d, g) = (params("d", &recipe.d_sizes()), params("g", &G_SIZES));
     let theta = [d, g.clone()].concat();
@@ -149,53 +159,56 @@ pub fn state_specs(recipe: &Recipe) -> Vec<Spec> {
     };
     let (m, v) = (named("m", &theta), named("v", &theta));
     let ema = if recipe.ema > 0.0 { named("ema", &g) } else { vec![] };
-    [theta, m, v, ema, vec![Spec::new("step", Type::I64, &[])]].concat()
+    [theta, m, v, ema].concat()
 }
 
-/// How a step graph takes its state and its numbers.
+/// How a step graph holds its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// A tensor for each parameter, and the numbers of one step. Nothing is copied: what is fast on a CPU.
+    /// A tensor for each parameter: what is fast on a CPU, where nothing is copied.
     Tensors,
-    /// A vector for all parameters of a network, and the numbers of a round of up to `slots` steps of up to `batch` images.
-    /// Few operators, and nothing to copy or to wait for between steps: what is fast on a GPU, where each operator is a
-    /// kernel to launch.
-    Vectors { slots: usize, batch: usize },
+    /// A vector for all parameters of a network, which Adam takes in one go: what is fast on a GPU, where each operator is
+    /// a kernel to launch, and few of them matter more than few sums.
+    Vectors,
 }
 
 impl Form {
-    /// How many steps a round can have.
-    pub fn slots(self) -> usize {
-        match self {
-            Form::Tensors => 1,
-            Form::Vectors { slots, .. } => slots,
-        }
-    }
-
-    /// The tensors that hold a state where steps run, each with the number of [`state_specs`] that it holds in their order.
-    pub fn blocks(self, recipe: &Recipe) -> Vec<(Spec, usize)> {
+    /// The tensors that hold a state where steps run, each with those of [`state_specs`] that it holds, in their order.
+    pub fn blocks(self, recipe: &Recipe) -> Vec<(Spec, Vec<Spec>)> {
         let specs = state_specs(recipe);
         let network = |spec: &Spec| spec.name.split(".fc").next().unwrap_or_default().to_string();
         match self {
-            Form::Tensors => specs.into_iter().map(|spec| (spec, 1)).collect(),
-            Form::Vectors { .. } => specs
+            Form::Tensors => specs.into_iter().map(|spec| (spec.clone(), vec![spec])).collect(),
+            Form::Vectors => specs
                 .chunk_by(|a, b| network(a) == network(b))
-                .map(|part| match part {
-                    [step] => (step.clone(), 1),
-                    _ => {
-                        let len = part.iter().map(Spec::len).sum();
-                        (Spec::new(network(&part[0]), Type::F32, &[len]), part.len())
-                    }
+                .map(|parts| {
+                    let len = parts.iter().map(Spec::len).sum();
+                    (Spec::new(network(&parts[0]), Type::F32, &[len]), parts.to_vec())
                 })
                 .collect(),
         }
+    }
+
+    /// What a step of `batch` images reads beside the state and the data set, see [`StepGraph::new`]: the numbers of
+    /// [`Recipe::rates`]; `pick`; `z`; the dropout masks. Each of the four is of one type.
+    pub fn numbers(self, recipe: &Recipe, batch: usize) -> [Vec<Spec>; 4] {
+        let rates = ["step_size", "epsilon", "towards"].map(|name| Spec::new(name, Type::F32, &[]));
+        let pick = Spec::new("pick", Type::I64, &[batch]);
+        let z = Spec::new("z", Type::F32, &[recipe.z_rows(batch), LATENT]);
+        let elem = if self == Form::Tensors { Type::U8 } else { Type::Bool };
+        let of_pass = |(shapes, pass): (Vec<[usize; 2]>, &str)| -> Vec<Spec> {
+            let named = |(i, shape): (usize, &[usize; 2])| Spec::new(format!("keep.{pass}.fc{i}"), elem, shape);
+            (1..).zip(&shapes).map(named).collect()
+        };
+        let masks = masks_of(recipe, batch).into_iter().zip(PASSES).flat_map(of_pass);
+        [rates.into(), vec![pick], vec![z], masks.collect()]
     }
 
     /// The weights and biases of a network of these layer widths, out of the tensors that hold them.
     fn parameters(self, g: &mut Graph, held: &[Var], sizes: &[usize]) -> Vec<Var> {
         match self {
             Form::Tensors => held.to_vec(),
-            Form::Vectors { .. } => {
+            Form::Vectors => {
                 let shapes: Vec<Vec<usize>> = params("", sizes).into_iter().map(|spec| spec.shape).collect();
                 g.cut(held[0], &shapes)
             }
@@ -206,7 +219,7 @@ impl Form {
     fn hold(self, g: &mut Graph, parameters: Vec<Var>) -> Vec<Var> {
         match self {
             Form::Tensors => parameters,
-            Form::Vectors { .. } => vec![g.join(&parameters)],
+            Form::Vectors => vec![g.join(&parameters)],
         }
     }
 }
@@ -220,92 +233,102 @@ pub struct StepGraph {
     pub batch: usize,
     /// Whether it has the R1 penalty.
     pub penalised: bool,
-    /// How many numbers of `pick`, `z` and `keep` a step reads.
-    pub reads: [usize; 3],
-    /// The length of a row of each, of which a step reads the front.
-    pub rows: [usize; 3],
+    /// [`Form::numbers`].
+    pub numbers: [Vec<Spec>; 4],
 }
 
 impl StepGraph {
     /// The values of output `metrics`, in order.
     pub const METRICS: [&str; 4] = ["d_loss", "g_loss", "d_real", "d_fake"];
 
-    /// The step of `recipe` for batches of `batch` images out of a data set of `n`, in a run of `steps` steps; with the
-    /// R1 penalty where `penalised`.
+    /// The step of `recipe` for batches of `batch` images out of a data set of `n`; with the R1 penalty where `penalised`.
     ///
     /// Inputs beside the state: `images` (n, 784) u8, the data set; `labels` (n,) u8, its classes (conditional recipes
     /// only); `pick` (B,) i64, this batch's rows of it; `z` (2B, 100) f32, first for the discriminator's update, then for
-    /// the generator's, or (B, 100) for both; `keep` (flat) u8, the dropout masks, each layer's (B, units) after the
-    /// other: D on reals and fakes (2B), D on the generator's fakes, G for D's update, G for its own (recipes with
-    /// dropout only). The output beside the state is `metrics` (1, 4).
+    /// the generator's, or (B, 100) for both; `step_size`, `epsilon` and `towards`, see [`Recipe::rates`]; the dropout masks
+    /// (rows, units) u8 of each hidden layer (recipes with dropout only): `keep.d_on_both.fc1`, … of D on reals and fakes
+    /// (2B), then `d_on_fake` of D on the generator's fakes, `g_for_d` of G for D's update, `g_for_g` for its own. The
+    /// output beside the state is `metrics` (1, 4).
     ///
-    /// In [`Form::Vectors`] these three have a flat row for each step of a round, and `first` is the number of steps before
-    /// the round; the metrics are a row of `history` (slots, 4), which is read and written like the state.
-    pub fn new(recipe: &Recipe, batch: usize, n: usize, steps: u64, penalised: bool, form: Form) -> Self {
+    /// In [`Form::Vectors`] the networks' parameters are inputs on their own as well, as parts of the vectors `d` and `g`;
+    /// `images` are f32 in [-1, 1], and the masks bool.
+    pub fn new(recipe: &Recipe, batch: usize, n: usize, penalised: bool, form: Form) -> Self {
         let g = &mut Graph::default();
-        g.sums_by_gemm = form != Form::Tensors;
-        let blocks = form.blocks(recipe);
-        let state: Vec<Var> = blocks.iter().map(|(s, _)| g.input(&s.name, s.elem, &s.shape)).collect();
-        let (step, tensors) = state.split_last().expect("the step is last");
+        g.sums_by_gemm = form == Form::Vectors;
+        let input = |g: &mut Graph, spec: &Spec| g.input(&spec.name, spec.elem, &spec.shape);
         let d_sizes = recipe.d_sizes();
-        let held = |layers: usize| if form == Form::Tensors { 2 * layers } else { 1 };
-        let (d_held, g_held) = (held(d_sizes.len() - 1), held(G_SIZES.len() - 1));
-        let (theta, rest) = tensors.split_at(d_held + g_held);
+        let [d, gen_] = [("d", &d_sizes[..]), ("g", &G_SIZES)]
+            .map(|(net, sizes)| params(net, sizes).iter().map(|spec| input(g, spec)).collect::<Vec<Var>>());
+        let blocks = form.blocks(recipe);
+        let state: Vec<Var> = match form {
+            Form::Tensors => {
+                let theta = d.len() + gen_.len();
+                let rest = blocks[theta..].iter().map(|(spec, _)| input(g, spec));
+                d.iter().chain(&gen_).copied().chain(rest.collect::<Vec<_>>()).collect()
+            }
+            Form::Vectors => blocks.iter().map(|(spec, _)| input(g, spec)).collect(),
+        };
+        let (d_held, g_held) = if form == Form::Tensors { (d.len(), gen_.len()) } else { (1, 1) };
+        let (theta, rest) = state.split_at(d_held + g_held);
         let (m, rest) = rest.split_at(theta.len());
         let (v, ema) = rest.split_at(theta.len());
         let (d_theta, g_theta) = theta.split_at(d_held);
 
-        let images = g.input("images", Type::U8, &[n, PIXELS]);
-        let reads = numbers_read(recipe, batch);
-        let (rows, round) = match form {
-            Form::Tensors => (reads, None),
-            Form::Vectors { slots, batch } => {
-                g.scope("round/");
-                let first = g.input("first", Type::I64, &[]);
-                let slot = g.sub(*step, first);
-                (numbers_read(recipe, batch), Some((slots, g.reshape(slot, &[1]))))
-            }
-        };
-        let pick = numbers(g, round, "pick", Type::I64, &[batch], rows[0]);
-        let z = numbers(g, round, "z", Type::F32, &[recipe.z_rows(batch), LATENT], rows[1]);
-        let masks = Masks::new(g, round, recipe, batch, rows[2]);
-        let d = &form.parameters(g, d_theta, &d_sizes)[..];
-        let gen_ = &form.parameters(g, g_theta, &G_SIZES)[..];
+        let numbers = form.numbers(recipe, batch);
+        let [rates, pick, z, keep] =
+            numbers.each_ref().map(|specs| specs.iter().map(|s| input(g, s)).collect::<Vec<_>>());
+        let (at, towards) = (AtStep { step_size: rates[0], epsilon: rates[1] }, rates[2]);
+        let (pick, z) = (pick[0], z[0]);
+        let masks = Masks::new(&keep, recipe, batch);
 
         g.scope("real/");
-        let real = g.gather(images, pick);
-        let real = g.cast(real, Type::F32);
-        let real = g.div_by(real, 127.5);
-        let one = g.scalar(1.0);
-        let real = g.sub(real, one); // (B, 784) in [-1, 1]
+        let images = g.input("images", if form == Form::Tensors { Type::U8 } else { Type::F32 }, &[n, PIXELS]);
+        let mut real = g.gather(images, pick); // (B, 784)
+        if form == Form::Tensors {
+            real = unit(g, real);
+        }
 
-        g.scope("step/");
-        let (one, t) = (g.scalar_int(1), *step);
-        let t = g.add(t, one);
-        let at = recipe.adam.at_step(g, t, steps);
+        // G's two batches of fakes, one for each update; or one z serves both. On a GPU the two are one pass, whose other
+        // half has no gradient, for its kernels are the same.
+        g.scope("fakes/");
+        let (fake_d, fake_g) = match form {
+            _ if recipe.one_z => {
+                let fake = generate(g, &gen_, z, masks.of(G_FOR_D));
+                (fake, fake)
+            }
+            Form::Tensors => {
+                let (z_d, z_g) = (g.rows(z, 0, batch), g.rows(z, batch, 2 * batch));
+                (generate(g, &gen_, z_d, masks.of(G_FOR_D)), generate(g, &gen_, z_g, masks.of(G_FOR_G)))
+            }
+            Form::Vectors => {
+                let (for_d, p_drop) = masks.of(G_FOR_D);
+                let keep: Vec<Var> =
+                    (for_d.iter().zip(masks.of(G_FOR_G).0)).map(|(&a, &b)| g.concat_rows(a, b)).collect();
+                let both = generate(g, &gen_, z, (&keep, p_drop));
+                (g.rows(both, 0, batch), g.rows(both, batch, 2 * batch))
+            }
+        };
 
         // D: reals have the target 1, or a little less, fakes 0.
         g.scope("d_update/");
-        let z_d = if recipe.one_z { z } else { g.rows(z, 0, batch) };
-        let fake_d = mlp(g, gen_, z_d, masks.of(G_FOR_D));
-        let fake_d = g.tanh(fake_d); // (B, 784)
         let fake = g.detach(fake_d); // this update is D's alone
         let class = recipe.conditional.then(|| {
             let labels = g.input("labels", Type::U8, &[n]);
+            let z_d = if recipe.one_z { z } else { g.rows(z, 0, batch) };
             [one_hot(g, labels, pick), g.columns(z_d, 0, CLASSES)] // (B, 10) each
         });
         let (class_real, class_fake) = (class.map(|c| c[0]), class.map(|c| c[1]));
         let mut penalty = None;
         let logits = if penalised {
             // R1 wants ∂D(x)/∂x of the reals alone.
-            let on_real = discriminate(g, d, real, class_real, None);
-            let on_fake = discriminate(g, d, fake, class_fake, None);
+            let on_real = discriminate(g, &d, real, class_real, None);
+            let on_fake = discriminate(g, &d, fake, class_fake, None);
             penalty = Some(r1(g, on_real, real));
             g.concat_rows(on_real, on_fake)
         } else {
             let both = g.concat_rows(real, fake);
             let class = class.map(|[real, fake]| g.concat_rows(real, fake));
-            discriminate(g, d, both, class, masks.of(D_ON_BOTH)) // (2B, 1)
+            discriminate(g, &d, both, class, Some(masks.of(D_ON_BOTH))) // (2B, 1)
         };
         let target: Vec<f32> =
             (0..2 * batch).map(|r| if r < batch { recipe.real_target as f32 } else { 0.0 }).collect();
@@ -320,89 +343,48 @@ impl StepGraph {
             }
             None => d_loss,
         };
-        let d_grad = g.grad(objective, d);
+        let d_grad = g.grad(objective, &d);
         g.scope("d_adam/");
         let d_grad = form.hold(g, d_grad);
         let d_next: Vec<_> =
-            (0..d_held).map(|i| recipe.adam.update(g, &at, d_theta[i], m[i], v[i], d_grad[i])).collect();
+            (0..d_held).map(|i| recipe.adam.update(g, at, d_theta[i], m[i], v[i], d_grad[i])).collect();
 
-        // G: fakes, fresh ones unless one z serves both, have the target 1 (the flipped label) in the eyes of the new D.
+        // G: its fakes have the target 1 (the flipped label) in the eyes of the new D.
         g.scope("g_update/");
-        let (z_g, fake) = if recipe.one_z {
-            (z, fake_d)
-        } else {
-            let z_g = g.rows(z, batch, 2 * batch);
-            let fake = mlp(g, gen_, z_g, masks.of(G_FOR_G));
-            (z_g, g.tanh(fake))
-        };
-        let class_fake = recipe.conditional.then(|| g.columns(z_g, 0, CLASSES));
+        let class_fake = recipe.conditional.then(|| {
+            let z_g = if recipe.one_z { z } else { g.rows(z, batch, 2 * batch) };
+            g.columns(z_g, 0, CLASSES)
+        });
         let d_new: Vec<Var> = d_next.iter().map(|n| n.0).collect();
         let d_new = form.parameters(g, &d_new, &d_sizes);
-        let judged = discriminate(g, &d_new, fake, class_fake, masks.of(D_ON_FAKE)); // (B, 1)
+        let judged = discriminate(g, &d_new, fake_g, class_fake, Some(masks.of(D_ON_FAKE))); // (B, 1)
         let one = g.scalar(1.0);
         let g_loss = bce_sum(g, judged, one);
         let g_loss = g.div_by(g_loss, batch as f32);
-        let g_grad = g.grad(g_loss, gen_);
+        let g_grad = g.grad(g_loss, &gen_);
         g.scope("g_adam/");
         let g_grad = form.hold(g, g_grad);
         let (m, v) = (&m[d_held..], &v[d_held..]);
         let g_next: Vec<_> =
-            (0..g_held).map(|i| recipe.adam.update(g, &at, g_theta[i], m[i], v[i], g_grad[i])).collect();
+            (0..g_held).map(|i| recipe.adam.update(g, at, g_theta[i], m[i], v[i], g_grad[i])).collect();
         g.scope("ema/");
-        let ema_next: Vec<Var> = match ema {
-            [] => vec![],
-            ema => {
-                let towards = ema_towards(g, t, recipe.ema);
-                ema.iter().zip(&g_next).map(|(&old, &(new, ..))| lerp(g, old, new, towards)).collect()
-            }
-        };
+        let ema_next: Vec<Var> = ema.iter().zip(&g_next).map(|(&old, &(new, ..))| lerp(g, old, new, towards)).collect();
 
         g.scope("metrics/");
         let probability = g.sigmoid(logits);
-        let halves = [g.rows(probability, 0, batch), g.rows(probability, batch, 2 * batch)];
-        let [d_real, d_fake] = halves.map(|half| g.mean(half));
-        let metrics = g.stack(&[d_loss, g_loss, d_real, d_fake]);
+        let of_half = |i: usize| if i / batch % 2 == i / (2 * batch) { 1.0 / batch as f32 } else { 0.0 };
+        let halves = g.constant("halves", &[2, 2 * batch], &(0..4 * batch).map(of_half).collect::<Vec<_>>());
+        let means = g.gemm(halves, probability, None, false, false); // (2, 1), of reals and of fakes
+        let metrics = g.row(&[d_loss, g_loss, means]);
 
         let next = d_next.iter().chain(&g_next);
-        let next: Vec<Var> =
-            next.clone().map(|n| n.0).chain(next.clone().map(|n| n.1)).chain(next.map(|n| n.2)).collect();
-        let mut outputs: Vec<(Var, String)> = next
-            .into_iter()
-            .chain(ema_next)
-            .chain([t])
-            .zip(&blocks)
-            .map(|(v, (s, _))| (v, format!("next.{}", s.name)))
-            .collect();
-        match round {
-            None => outputs.push((metrics, "metrics".into())),
-            Some((slots, slot)) => {
-                let history = g.input("history", Type::F32, &[slots, Self::METRICS.len()]);
-                let all = g.counting("slots", &[slots, 1]);
-                let this = g.equal(all, slot); // (slots, 1)
-                outputs.push((g.r#where(this, metrics, history), "next.history".into()));
-            }
-        }
+        let next = next.clone().map(|n| n.0).chain(next.clone().map(|n| n.1)).chain(next.map(|n| n.2)).chain(ema_next);
+        let mut outputs: Vec<(Var, String)> =
+            next.zip(&blocks).map(|(v, (spec, _))| (v, format!("next.{}", spec.name))).collect();
+        outputs.push((metrics, "metrics".into()));
         let model = g.to_model(&format!("{}_step", recipe.name), &outputs, None);
-        Self { model, form, batch, penalised, reads, rows }
+        Self { model, form, batch, penalised, numbers }
     }
-}
-
-/// How many numbers of `pick`, `z` and `keep` a step of `batch` images reads.
-fn numbers_read(recipe: &Recipe, batch: usize) -> [usize; 3] {
-    let masks = masks_of(recipe, batch).concat();
-    [batch, recipe.z_rows(batch) * LATENT, masks.iter().map(|shape| shape[0] * shape[1]).sum()]
-}
-
-/// The input `name`, of this shape; in a round, out of `slots` rows of `row` numbers, the front of the one of this step.
-fn numbers(g: &mut Graph, round: Option<(usize, Var)>, name: &str, elem: Type, shape: &[usize], row: usize) -> Var {
-    let Some((slots, slot)) = round else { return g.input(name, elem, shape) };
-    let all = g.input(name, elem, &[slots, row]);
-    let mut own = g.gather(all, slot); // (1, row)
-    let len = shape.iter().product();
-    if len < row {
-        own = g.columns(own, 0, len);
-    }
-    g.reshape(own, shape)
 }
 
 /// The generator in evaluation mode: `z` (N, 100) → `image` (N, 784) in [-1, 1], its parameters stored in the file.
@@ -417,18 +399,28 @@ pub fn generator(weights: &[&[f32]]) -> onnx::Model {
     g.to_model("generator", &[(image, "image".into())], Some("N"))
 }
 
-/// The generator in evaluation mode with its parameters as inputs: `z` (n, 100), `g.fc1.weight`, … or, in vectors, `g` →
-/// `image` (n, 784).
-pub fn sampler(n: usize, form: Form) -> onnx::Model {
+/// The generator in evaluation mode with its parameters as inputs: `z` (n, 100), `g.fc1.weight`, … → `image` (n, 784).
+pub fn sampler(n: usize) -> onnx::Model {
     let g = &mut Graph::default();
     let z = g.input("z", Type::F32, &[n, LATENT]);
-    let blocks = form.blocks(&Recipe::seed());
-    let of_g = blocks.iter().map(|(spec, _)| spec).filter(|spec| spec.name == "g" || spec.name.starts_with("g."));
-    let held: Vec<Var> = of_g.map(|s| g.input(&s.name, s.elem, &s.shape)).collect();
-    let theta = form.parameters(g, &held, &G_SIZES);
+    let theta: Vec<Var> = params("g", &G_SIZES).iter().map(|s| g.input(&s.name, s.elem, &s.shape)).collect();
     let last = mlp(g, &theta, z, None);
     let image = g.tanh(last);
     g.to_model("sampler", &[(image, "image".into())], None)
+}
+
+/// Grey levels (B, 784), 0 to 255, as the networks see them: -1 to 1.
+fn unit(g: &mut Graph, images: Var) -> Var {
+    let images = g.cast(images, Type::F32);
+    let images = g.div_by(images, 127.5);
+    let one = g.scalar(1.0);
+    g.sub(images, one)
+}
+
+/// Images (B, 784) of z (B, 100), in training.
+fn generate(g: &mut Graph, theta: &[Var], z: Var, dropout: (&[Var], f32)) -> Var {
+    let last = mlp(g, theta, z, Some(dropout));
+    g.tanh(last)
 }
 
 /// The logit (B, 1) that images (B, 784) are real; with `class` (B, 10) as one-hot, the one of the ten that it picks.
@@ -460,16 +452,6 @@ fn one_hot(g: &mut Graph, labels: Var, pick: Var) -> Var {
     let labels = g.gather(labels, pick);
     let labels = g.cast(labels, Type::I64);
     g.gather(eye, labels)
-}
-
-/// How far the moving average goes towards the parameters at step t: 1 − `decay`, and in the first steps more, so that
-/// it does not remember where it began.
-fn ema_towards(g: &mut Graph, t: Var, decay: f64) -> Var {
-    let (nine, t) = (g.scalar(9.0), g.cast(t, Type::F32));
-    let later = g.add(t, nine);
-    let ramp = g.div(nine, later); // 1 − t / (t + 9)
-    let (least, one) = (g.scalar((1.0 - decay) as f32), g.scalar(1.0));
-    g.clip(ramp, least, one)
 }
 
 /// a + (b − a) · towards
@@ -508,7 +490,7 @@ fn bce_sum(g: &mut Graph, logit: Var, target: Var) -> Var {
 /// y = x · s.   dx = dy · s
 ///
 /// LeakyReLU and dropout in one product, so that the backward pass is another: s is the operator [`SLOPES`]; its operations
-/// alone for masks of f32, which are a GPU's; or, where `keep`, the mask of zeros and ones, is missing because p is 0, [`slope`].
+/// alone for masks of bools, which are a GPU's; or, where `keep`, the mask of zeros and ones, is missing because p is 0, [`slope`].
 /// Its factor is 10³⁸ x, clamped: half the time of a comparison and ONNX Runtime's `Where`, and the same number for all but
 /// subnormal x.
 fn leaky_relu_dropout(g: &mut Graph, x: Var, keep: Option<Var>, p_drop: f32) -> Var {
@@ -516,9 +498,9 @@ fn leaky_relu_dropout(g: &mut Graph, x: Var, keep: Option<Var>, p_drop: f32) -> 
     let (low, high) = (g.scalar(low), g.scalar(high));
     let s = match keep {
         None => slope(g, x, low, high),
-        Some(keep) if g.elem(keep) == Type::F32 => {
-            let factor = slope(g, x, low, high);
-            g.mul(factor, keep)
+        Some(keep) if g.elem(keep) == Type::Bool => {
+            let (factor, zero) = (slope(g, x, low, high), g.scalar(0.0));
+            g.r#where(keep, factor, zero)
         }
         Some(keep) => {
             let inputs = [("x", x), ("keep", keep), ("low", low), ("high", high)];
@@ -553,51 +535,45 @@ pub fn slopes(x: &[f32], keep: &[u8], low: f32, high: f32, s: &mut [f32]) {
     }
 }
 
-/// The dropout masks of one step, cut from the input `keep`: for each pass through a network, one (rows, units) mask
-/// of zeros and ones for each hidden layer.
-struct Masks {
-    passes: [Vec<Var>; 4],
+/// The dropout masks of one step: for each pass through a network, one (rows, units) mask for each hidden layer.
+struct Masks<'a> {
+    passes: [&'a [Var]; 4],
     p_drop: f32,
 }
 
 /// The passes of [`Masks`].
+const PASSES: [&str; 4] = ["d_on_both", "d_on_fake", "g_for_d", "g_for_g"];
 const D_ON_BOTH: usize = 0;
 const D_ON_FAKE: usize = 1;
 const G_FOR_D: usize = 2;
 const G_FOR_G: usize = 3;
 
 /// The shapes of [`Masks`].
-fn masks_of(recipe: &Recipe, batch: usize) -> [Vec<Vec<usize>>; 4] {
+fn masks_of(recipe: &Recipe, batch: usize) -> [Vec<[usize; 2]>; 4] {
     if recipe.p_drop == 0.0 {
         return Default::default();
     }
-    let hidden = |sizes: &[usize], rows: usize| -> Vec<Vec<usize>> {
-        sizes[1..sizes.len() - 1].iter().map(|&units| vec![rows, units]).collect()
+    let hidden = |sizes: &[usize], rows: usize| -> Vec<[usize; 2]> {
+        sizes[1..sizes.len() - 1].iter().map(|&units| [rows, units]).collect()
     };
     let (d, g_for_g) = (recipe.d_sizes(), if recipe.one_z { vec![] } else { hidden(&G_SIZES, batch) });
     [hidden(&d, 2 * batch), hidden(&d, batch), hidden(&G_SIZES, batch), g_for_g]
 }
 
-impl Masks {
-    fn new(g: &mut Graph, round: Option<(usize, Var)>, recipe: &Recipe, batch: usize, row: usize) -> Self {
-        let p_drop = recipe.p_drop as f32;
-        let passes = masks_of(recipe, batch);
-        if row == 0 {
-            return Self { passes: Default::default(), p_drop };
-        }
-        g.scope("dropout/");
-        let shapes = passes.concat();
-        let len = shapes.iter().map(|shape| shape[0] * shape[1]).sum();
-        let mut keep = numbers(g, round, "keep", Type::U8, &[len], row);
-        if round.is_some() {
-            keep = g.cast(keep, Type::F32); // once, for it is a kernel for each mask otherwise
-        }
-        let mut masks = g.cut(keep, &shapes).into_iter();
-        Self { passes: passes.map(|pass| masks.by_ref().take(pass.len()).collect()), p_drop }
+impl<'a> Masks<'a> {
+    /// `keep`: one pass's after the other.
+    fn new(keep: &'a [Var], recipe: &Recipe, batch: usize) -> Self {
+        let mut rest = keep;
+        let passes = masks_of(recipe, batch).map(|shapes| {
+            let (pass, others) = rest.split_at(shapes.len());
+            rest = others;
+            pass
+        });
+        Self { passes, p_drop: recipe.p_drop as f32 }
     }
 
     /// What [`mlp`] wants to know of a pass.
-    fn of(&self, pass: usize) -> Option<(&[Var], f32)> {
-        Some((&self.passes[pass], self.p_drop))
+    fn of(&self, pass: usize) -> (&'a [Var], f32) {
+        (self.passes[pass], self.p_drop)
     }
 }

@@ -126,22 +126,6 @@ impl Graph {
         v
     }
 
-    /// The f64 scalar x.
-    pub fn scalar64(&mut self, x: f64) -> Var {
-        self.value(format!("{x:?}_f64"), Type::F64, &[], Origin::Constant(x.to_le_bytes().into()))
-    }
-
-    /// The i64 scalar x.
-    pub fn scalar_int(&mut self, x: i64) -> Var {
-        self.value(format!("{x}_i64"), Type::I64, &[], Origin::Constant(x.to_le_bytes().into()))
-    }
-
-    /// The i64 numbers 0, 1, … in this shape.
-    pub fn counting(&mut self, name: &str, shape: &[usize]) -> Var {
-        let bytes = (0..shape.iter().product::<usize>() as i64).flat_map(i64::to_le_bytes).collect();
-        self.value(name.into(), Type::I64, shape, Origin::Constant(bytes))
-    }
-
     fn ints(&mut self, name: &str, data: &[i64]) -> Var {
         let bytes = data.iter().flat_map(|x| x.to_le_bytes()).collect();
         self.value(name.into(), Type::I64, &[data.len()], Origin::Constant(bytes))
@@ -345,6 +329,10 @@ impl Graph {
     /// y = Σ x over `axes`, which stay as ones where `keep` says so.   dx = dy, spread over them
     pub fn sum(&mut self, x: Var, axes: &[usize], keep: bool) -> Var {
         let shape = self.shape(x).to_vec();
+        if self.sums_by_gemm && matches!(shape[..], [_, 1]) && axes == [0, 1] && !keep {
+            let total = self.sum_rows(x);
+            return self.reshape(total, &[]);
+        }
         let kept: Vec<usize> = (0..shape.len()).map(|i| if axes.contains(&i) { 1 } else { shape[i] }).collect();
         let bare = (0..shape.len()).filter(|i| !axes.contains(i)).map(|i| shape[i]).collect();
         let list = self.ints("axes", &axes.iter().map(|&a| a as i64).collect::<Vec<_>>());
@@ -406,10 +394,10 @@ impl Graph {
 
     /// y = the rows of a, then the rows of b.   da and db = those rows of dy
     pub fn concat_rows(&mut self, a: Var, b: Var) -> Var {
-        let (m, n) = (self.shape(a)[0], self.shape(b)[0]);
+        let (m, n, elem) = (self.shape(a)[0], self.shape(b)[0], self.elem(a));
         let mut shape = self.shape(a).to_vec();
         shape[0] = m + n;
-        self.node("Concat", vec![Attribute::int("axis", 0)], vec![a, b], Type::F32, &shape, move |g, _, dy| {
+        self.node("Concat", vec![Attribute::int("axis", 0)], vec![a, b], elem, &shape, move |g, _, dy| {
             vec![Some(g.rows(dy, 0, m)), Some(g.rows(dy, m, m + n))]
         })
     }
@@ -462,12 +450,6 @@ impl Graph {
         self.leaf_node("Greater", vec![], vec![a, b], Type::Bool, &[&shape])[0]
     }
 
-    /// a = b, as a condition.
-    pub fn equal(&mut self, a: Var, b: Var) -> Var {
-        let shape = broadcast(self.shape(a), self.shape(b));
-        self.leaf_node("Equal", vec![], vec![a, b], Type::Bool, &[&shape])[0]
-    }
-
     /// x, at least `min` and at most `max`, two scalars.
     pub fn clip(&mut self, x: Var, min: Var, max: Var) -> Var {
         let shape = self.shape(x).to_vec();
@@ -495,16 +477,11 @@ impl Graph {
         self.leaf_node("Cast", vec![Attribute::int("to", to as i64)], vec![x], to, &[&shape])[0]
     }
 
-    /// aˣ, for numbers that no loss depends on.
-    pub fn pow(&mut self, a: Var, x: Var) -> Var {
-        let (elem, shape) = (self.values[a.0].elem, self.shape(a).to_vec());
-        self.leaf_node("Pow", vec![], vec![a, x], elem, &[&shape])[0]
-    }
-
-    /// Scalars, as a (1, n) tensor.
-    pub fn stack(&mut self, scalars: &[Var]) -> Var {
-        let columns: Vec<Var> = scalars.iter().map(|&x| self.reshape(x, &[1, 1])).collect();
-        self.leaf_node("Concat", vec![Attribute::int("axis", 1)], columns, Type::F32, &[&[1, scalars.len()]])[0]
+    /// The elements of all, as a (1, n) tensor.
+    pub fn row(&mut self, tensors: &[Var]) -> Var {
+        let all = self.join(tensors);
+        let n = self.shape(all)[0];
+        self.reshape(all, &[1, n])
     }
 
     /// A vector cut into consecutive tensors of these shapes: by a Slice each, which is one kernel on a GPU, where a Split

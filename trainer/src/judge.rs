@@ -5,7 +5,7 @@
 use anyhow::{Context, Result, ensure};
 use prost::Message;
 
-use crate::adam::Adam;
+use crate::adam::{Adam, AtStep};
 use crate::gan::{CLASSES, PIXELS, Spec};
 use crate::graph::{Graph, Var};
 use crate::mnist::Dataset;
@@ -18,7 +18,7 @@ pub const FEATURES: usize = 84;
 const BATCH: usize = 100;
 const EPOCHS: u64 = 10;
 /// Adam's step size at the start; it falls linearly to 0.
-const ALPHA: f64 = 1e-3;
+const ADAM: Adam = Adam { alpha: 1e-3, alpha_end: 0.0, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
 /// Training images are moved by up to so many pixels each way.
 const MOVE: f32 = 1.0;
 
@@ -126,9 +126,10 @@ pub fn train(
     state.extend(moments);
 
     let (mut order, mut moves) = (vec![0; data.len()], vec![0.0; 2 * data.len()]);
-    let (model, names) = step_graph(EPOCHS * (data.len() / BATCH) as u64);
+    let steps = EPOCHS * (data.len() / BATCH) as u64;
+    let (model, names) = step_graph();
     let mut session = runtime.load(&model.encode_to_vec())?;
-    let (mut step, mut model, mut accuracy) = (0f32, None, 0.0);
+    let (mut step, mut model, mut accuracy) = (0, None, 0.0);
     for epoch in 0..EPOCHS {
         random::order_into(&mut order, seed, epoch);
         random::uniform_into(&mut moves, seed, epoch, stream::JUDGE_MOVES);
@@ -141,11 +142,13 @@ pub fn train(
                 shift(image, by, &mut images[b * PIXELS..][..PIXELS]);
                 target[b * CLASSES + data.labels[i as usize] as usize] = 1.0;
             }
-            step += 1.0;
-            let batch: [(&str, &[usize], &[f32]); 3] = [
+            step += 1;
+            let AtStep { step_size, epsilon } = ADAM.at_step(step, steps);
+            let batch: [(&str, &[usize], &[f32]); 4] = [
                 ("image", &[BATCH, PIXELS], &images),
                 ("target", &[BATCH, CLASSES], &target),
-                ("step", &[], std::slice::from_ref(&step)),
+                ("step_size", &[], &[step_size]),
+                ("epsilon", &[], &[epsilon]),
             ];
             let kept = names.iter().zip(&state).map(|((name, shape), x)| (name.as_str(), shape.as_slice(), &x[..]));
             state = session.run(&batch.into_iter().chain(kept).collect::<Vec<_>>())?;
@@ -160,11 +163,9 @@ pub fn train(
     Ok((model.context("no epochs")?, accuracy))
 }
 
-/// One step of softmax cross-entropy and Adam in a run of `steps`, with the names and shapes of its state; the last output
-/// is the loss.
-fn step_graph(steps: u64) -> (onnx::Model, Vec<(String, Vec<usize>)>) {
+/// One step of softmax cross-entropy and Adam, with the names and shapes of its state; the last output is the loss.
+fn step_graph() -> (onnx::Model, Vec<(String, Vec<usize>)>) {
     let g = &mut Graph::default();
-    let adam = Adam { alpha: ALPHA, alpha_end: 0.0, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
     let specs = params();
     let names: Vec<(String, Vec<usize>)> = (["", "m.", "v."].iter())
         .flat_map(|kind| specs.iter().map(move |spec| (format!("{kind}{}", spec.name), spec.shape.clone())))
@@ -174,15 +175,15 @@ fn step_graph(steps: u64) -> (onnx::Model, Vec<(String, Vec<usize>)>) {
     let (m, v) = moments.split_at(specs.len());
     let image = g.input("image", Type::F32, &[BATCH, PIXELS]);
     let target = g.input("target", Type::F32, &[BATCH, CLASSES]);
-    let t = g.input("step", Type::F32, &[]);
+    let [step_size, epsilon] = ["step_size", "epsilon"].map(|name| g.input(name, Type::F32, &[]));
+    let at = AtStep { step_size, epsilon };
     let (_, logits) = network(g, theta, image);
     let log_probability = g.log_softmax(logits);
     let hit = g.mul(log_probability, target);
     let sum = g.sum(hit, &[0, 1], false);
     let loss = g.div_by(sum, -(BATCH as f32));
     let grad = g.grad(loss, theta);
-    let at = adam.at_step(g, t, steps);
-    let next: Vec<_> = (0..theta.len()).map(|i| adam.update(g, &at, theta[i], m[i], v[i], grad[i])).collect();
+    let next: Vec<_> = (0..theta.len()).map(|i| ADAM.update(g, at, theta[i], m[i], v[i], grad[i])).collect();
     let all = next.iter().map(|n| n.0).chain(next.iter().map(|n| n.1)).chain(next.iter().map(|n| n.2));
     let mut outputs: Vec<(Var, String)> = all.zip(&names).map(|(v, (name, _))| (v, format!("next.{name}"))).collect();
     outputs.push((loss, "loss".into()));

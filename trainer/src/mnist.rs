@@ -112,6 +112,11 @@ impl Dataset {
     }
 }
 
+/// Grey levels, 0 to 255, as the networks see them: -1 to 1.
+pub fn unit_images(images: &[u8]) -> Vec<f32> {
+    images.iter().map(|&pixel| pixel as f32 / 127.5 - 1.0).collect()
+}
+
 /// What `--data` may name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {

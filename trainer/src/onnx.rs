@@ -19,7 +19,17 @@ pub enum Type {
     U8 = 2,
     I64 = 7,
     Bool = 9,
-    F64 = 11,
+}
+
+impl Type {
+    /// Bytes of an element.
+    pub fn size(self) -> usize {
+        match self {
+            Type::U8 | Type::Bool => 1,
+            Type::F32 => 4,
+            Type::I64 => 8,
+        }
+    }
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -1,11 +1,14 @@
 //! ONNX Runtime. The only file that says `ort`.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::ptr::{self, NonNull};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use ort::AsPointer;
 use ort::environment::Environment;
 use ort::ep;
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
@@ -13,14 +16,16 @@ use ort::operator::{ComputeContext, Kernel, KernelContext, Operator, OperatorDom
 use ort::session::builder::SessionBuilder;
 use ort::session::{IoBinding, RunOptions, Session};
 use ort::util::preload_dylib;
-use ort::value::{DynTensor, PrimitiveTensorElementType, Tensor, TensorElementType};
+use ort::value::{
+    DefiniteTensorValueTypeMarker, DynTensor, PrimitiveTensorElementType, Tensor, TensorElementType, Value,
+};
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
 use crate::adam;
-use crate::gan::{self, Form, LATENT, PIXELS, Recipe, StepGraph, sampler};
+use crate::gan::{self, Form, LATENT, PIXELS, Recipe, Spec, StepGraph, sampler};
 use crate::graph::Graph;
-use crate::mnist::Dataset;
+use crate::mnist::{Dataset, unit_images};
 use crate::onnx;
 use crate::onnxruntime::{self, Candidate};
 
@@ -106,12 +111,20 @@ impl OnnxRuntime {
         Ok(runtime)
     }
 
-    /// The form of step graphs, for batches of up to `batch`, that is fast here.
-    pub fn form(&self, batch: usize) -> Form {
+    /// The form of step graphs that is fast here.
+    pub fn form(&self) -> Form {
         match self.device {
             Device::Cpu => Form::Tensors,
-            // Of large batches fewer, which are long enough, and whose numbers fill the memory.
-            Device::Cuda => Form::Vectors { slots: (4096 / batch.max(1)).clamp(1, 64), batch },
+            Device::Cuda => Form::Vectors,
+        }
+    }
+
+    /// How many steps of `batch` images a round is to have here: on CUDA so many that the host's part in it does not count,
+    /// though each is a CUDA graph to capture; of large batches fewer, which are long enough, and whose numbers fill memory.
+    pub fn slots(&self, batch: usize) -> usize {
+        match self.device {
+            Device::Cpu => 1,
+            Device::Cuda => (2048 / batch.max(1)).clamp(1, 32),
         }
     }
 
@@ -447,46 +460,46 @@ pub struct TrainState {
 pub type Metrics = [f32; StepGraph::METRICS.len()];
 
 /// A training loop's hold on ONNX Runtime: the data set and two sets of state tensors on the device, and for each step
-/// graph a session with its two bindings, from the first set to the second and back. No parameter is copied.
+/// graph a session with its bindings, from the first set to the second and back. No parameter is copied.
 ///
 /// Steps are taken in rounds: of one in [`Form::Tensors`]; in [`Form::Vectors`] of many, between which alone the host and
 /// the device have to do with each other.
 pub struct Stepper {
     runtime: OnnxRuntime,
-    form: Form,
     programs: Vec<Program>,
     sampler: Sampler,
-    /// The lengths of those of [`gan::state_specs`] that each tensor of a set holds.
-    held: Vec<Vec<usize>>,
+    /// [`Form::blocks`].
+    blocks: Vec<(Spec, Vec<Spec>)>,
     state: [Vec<DynTensor>; 2],
     /// The set that holds the newest state.
     live: usize,
     /// Steps taken in the whole run.
     step: u64,
+    slots: usize,
+    /// What the next round reads.
     feed: Feed,
     round: Option<Round>,
+    /// The metrics of a round (slots, 4), where its steps leave them.
+    history: DynTensor,
     metrics: Vec<Metrics>,
 }
 
-/// A step graph's session.
+/// A step graph's session, and for each slot of a round two bindings, one after the other: from the first set of the state,
+/// and from the second.
 struct Program {
     session: Session,
-    bindings: [IoBinding; 2],
-    /// In [`Form::Tensors`].
-    metrics: Option<Tensor<f32>>,
+    bindings: Vec<IoBinding>,
 }
 
-/// What [`Form::Vectors`] has beside: its numbers on the device, at addresses that never change.
+/// What [`Form::Vectors`] has beside.
 struct Round {
-    /// The host's buffers for the round after the one that is being taken.
+    /// What the round after the one that is being taken will read.
     ahead: Feed,
-    numbers: Buffers,
-    first: Tensor<i64>,
-    /// With the two sets of the state; the metrics of a round.
-    history: [DynTensor; 2],
-    /// The options of runs whose result nobody waits for, and of those with a result that is awaited; each for the two
-    /// bindings: on CUDA they name the graph that was captured in a binding's first run.
-    options: [[RunOptions; 2]; 2],
+    /// A feed's bytes on the device, at an address that never changes.
+    bytes: Tensor<u8>,
+    /// For each binding of a program the options of runs whose result nobody waits for, and of those with a result that is
+    /// awaited: on CUDA they name the graph that was captured in the binding's first run.
+    options: Vec<[RunOptions; 2]>,
 }
 
 /// The generator in evaluation mode on a fixed z, reading the parameters where the step graphs leave them.
@@ -496,122 +509,150 @@ struct Sampler {
     image: Tensor<f32>,
 }
 
-/// The host's buffers that the steps of a round read, see [`StepGraph::new`].
+/// The host's numbers that the steps of a round read, packed: a slot for each step, in it the parts of [`Form::numbers`].
 pub struct Feed {
-    /// In [`Form::Tensors`] for each graph those that it is bound to; else one, with a row for each step.
-    buffers: Vec<Buffers>,
-    /// [`StepGraph::reads`] and [`StepGraph::rows`] of each graph.
-    lens: Vec<([usize; 3], [usize; 3])>,
+    bytes: Tensor<u8>,
+    layout: Layout,
 }
 
-struct Buffers {
-    pick: Tensor<i64>,
-    z: Tensor<f32>,
-    keep: Tensor<u8>,
+#[derive(Clone)]
+struct Layout {
+    /// Bytes of a slot.
+    slot: usize,
+    /// Where in a slot each part begins.
+    parts: [usize; 4],
+    /// How many numbers of each part a step by each graph reads.
+    lens: Vec<[usize; 4]>,
 }
 
 /// What one step reads.
 pub struct Row<'a> {
+    /// [`Recipe::rates`]
+    pub rates: &'a mut [f32],
     pub pick: &'a mut [i64],
     pub z: &'a mut [f32],
+    /// The dropout masks, one after the other.
     pub keep: &'a mut [u8],
 }
 
-impl Feed {
-    fn new(graphs: &[StepGraph]) -> Result<Self> {
-        let host = Allocator::default();
-        let whole = graphs.iter().take(if graphs[0].form == Form::Tensors { graphs.len() } else { 1 });
-        let buffers = whole.map(|graph| {
-            let [pick, z, keep] = graph.rows;
-            Ok(match graph.form {
-                Form::Tensors => Buffers {
-                    pick: Tensor::new(&host, [pick])?,
-                    z: Tensor::new(&host, [z / LATENT, LATENT])?,
-                    keep: Tensor::new(&host, [keep])?,
-                },
-                Form::Vectors { slots, .. } => Buffers {
-                    pick: Tensor::new(&host, [slots, pick])?,
-                    z: Tensor::new(&host, [slots, z])?,
-                    keep: Tensor::new(&host, [slots, keep])?,
-                },
-            })
+impl Layout {
+    /// For graphs of which the first has the largest batch.
+    fn new(graphs: &[StepGraph]) -> Self {
+        let mut slot = 0;
+        let parts = graphs[0].numbers.each_ref().map(|specs| {
+            let from = slot;
+            slot += specs.iter().map(|spec| spec.len() * spec.elem.size()).sum::<usize>();
+            slot = slot.next_multiple_of(256); // what CUDA's libraries like
+            from
         });
-        Ok(Self { buffers: buffers.collect::<Result<_>>()?, lens: graphs.iter().map(|g| (g.reads, g.rows)).collect() })
+        let lens = |graph: &StepGraph| graph.numbers.each_ref().map(|specs| specs.iter().map(Spec::len).sum());
+        Self { slot, parts, lens: graphs.iter().map(lens).collect() }
+    }
+}
+
+impl Feed {
+    fn new(layout: &Layout, slots: usize) -> Result<Self> {
+        let mut bytes = Tensor::<u8>::new(&Allocator::default(), [slots * layout.slot])?;
+        bytes.extract_tensor_mut().1.fill(0);
+        Ok(Self { bytes, layout: layout.clone() })
     }
 
     /// What the step in `slot` of the round reads, if it is by `graph`.
     pub fn row(&mut self, slot: usize, graph: usize) -> Row<'_> {
-        let (reads, rows) = self.lens[graph];
-        let last = self.buffers.len() - 1;
-        let Buffers { pick, z, keep } = &mut self.buffers[graph.min(last)];
-        let [pick_at, z_at, keep_at] = [0, 1, 2].map(|i| slot * rows[i]..slot * rows[i] + reads[i]);
+        let Layout { slot: size, parts, lens } = &self.layout;
+        let (lens, bytes) = (lens[graph], &mut self.bytes.extract_tensor_mut().1[slot * size..][..*size]);
+        let (rates, bytes) = bytes.split_at_mut(parts[1]);
+        let (pick, bytes) = bytes.split_at_mut(parts[2] - parts[1]);
+        let (z, keep) = bytes.split_at_mut(parts[3] - parts[2]);
         Row {
-            pick: &mut pick.extract_tensor_mut().1[pick_at],
-            z: &mut z.extract_tensor_mut().1[z_at],
-            keep: &mut keep.extract_tensor_mut().1[keep_at],
+            rates: &mut bytemuck::cast_slice_mut(rates)[..lens[0]],
+            pick: &mut bytemuck::cast_slice_mut(pick)[..lens[1]],
+            z: &mut bytemuck::cast_slice_mut(z)[..lens[2]],
+            keep: &mut keep[..lens[3]],
         }
     }
 }
 
 impl Stepper {
     /// Sessions for `graphs` of one recipe and form, which share the state and the data set, and one that draws `z` (n, 100)
-    /// with the generator as it stands.
+    /// with the generator as it stands. The first graph has the largest batch. A round has up to `slots` steps, in
+    /// [`Form::Tensors`] one.
     pub fn new(
         runtime: &OnnxRuntime,
         recipe: &Recipe,
         graphs: &[StepGraph],
+        slots: usize,
         state: &TrainState,
         data: &Dataset,
         z: &[f32],
     ) -> Result<Self> {
         let form = graphs[0].form;
-        let images = runtime.upload(&[data.len(), PIXELS], &data.images)?.upcast();
-        let labels = recipe.conditional.then(|| runtime.upload(&[data.len()], &data.labels)).transpose()?;
         let blocks = form.blocks(recipe);
-        let mut sets = [Vec::new(), Vec::new()];
-        let mut held = vec![];
         let mut tensors = &state.tensors[..];
-        for (spec, n) in &blocks[..blocks.len() - 1] {
-            let (these, rest) = tensors.split_at(*n);
+        let mut sets = [vec![], vec![]];
+        for (spec, parts) in &blocks {
+            let (these, rest) = tensors.split_at(parts.len());
             for set in &mut sets {
                 set.push(runtime.upload(&spec.shape, &these.concat())?.upcast());
             }
-            held.push(these.iter().map(Vec::len).collect());
             tensors = rest;
         }
-        for set in &mut sets {
-            set.push(runtime.upload(&[], &[state.step as i64])?.upcast());
-        }
-        let feed = Feed::new(graphs)?;
-        let mut round = match form {
+        let (layout, metrics) = (Layout::new(graphs), StepGraph::METRICS.len());
+        let feed = Feed::new(&layout, slots)?;
+        let round = match form {
             Form::Tensors => None,
-            Form::Vectors { slots, .. } => Some(Round::new(runtime, graphs, slots)?),
+            Form::Vectors => Some(Round::new(runtime, &layout, slots)?),
         };
+        let read = round.as_ref().map_or(&feed.bytes, |round| &round.bytes);
+        let history = runtime.upload(&[slots, metrics], &vec![0f32; slots * metrics])?.upcast();
+        let images = match form {
+            Form::Tensors => runtime.upload(&[data.len(), PIXELS], &data.images)?.upcast(),
+            Form::Vectors => runtime.upload(&[data.len(), PIXELS], &unit_images(&data.images))?.upcast(),
+        };
+        let labels = recipe.conditional.then(|| runtime.upload(&[data.len()], &data.labels)).transpose()?;
         let mut programs = vec![];
-        for (i, graph) in graphs.iter().enumerate() {
-            let mut program = Program::new(runtime, graph)?;
-            for (binding, from) in program.bindings.iter_mut().zip([0, 1]) {
-                binding.bind_input("images", &images)?;
-                labels.as_ref().map_or(Ok(()), |labels| binding.bind_input("labels", labels))?;
-                for ((spec, _), j) in blocks.iter().zip(0..) {
-                    binding.bind_input(&spec.name, &sets[from][j])?;
-                    binding.bind_output(format!("next.{}", spec.name), &mut sets[1 - from][j])?;
+        for graph in graphs {
+            let session = runtime.session_of(&graph.model.encode_to_vec(), form == Form::Vectors)?;
+            let mut bind = |slot: usize, from: usize| -> Result<IoBinding> {
+                let mut binding = Binding::new(&session)?;
+                binding.input("images", &images)?;
+                labels.as_ref().map_or(Ok(()), |labels| binding.input("labels", labels))?;
+                for (specs, part) in graph.numbers.iter().zip(layout.parts) {
+                    binding.parts(read, slot * layout.slot + part, specs, "")?;
                 }
-            }
-            match &mut round {
-                None => program.bind_tensors(&feed.buffers[i], graph)?,
-                Some(round) => program.bind_round(round, graph)?,
-            }
-            programs.push(program);
+                let (old, new) = if from == 0 { (0, 1) } else { (1, 0) };
+                binding.state(&blocks, &sets[old], "")?;
+                for ((spec, _), tensor) in blocks.iter().zip(&mut sets[new]) {
+                    binding.0.bind_output(format!("next.{}", spec.name), tensor)?;
+                }
+                let row = Spec { name: "metrics".into(), elem: onnx::Type::F32, shape: vec![1, metrics] };
+                binding.0.bind_output(&row.name, &mut part_of(&history, slot * row.len() * 4, &row)?)?;
+                Ok(binding.0)
+            };
+            let bindings = (0..2 * slots).map(|i| bind(i / 2, i % 2)).collect::<Result<_>>()?;
+            programs.push(Program { session, bindings });
         }
-        let sampler = Sampler::new(runtime, z, recipe, form, &sets)?;
-        let (runtime, step) = (runtime.clone(), state.step);
-        Ok(Self { runtime, form, programs, sampler, held, state: sets, live: 0, step, feed, round, metrics: vec![] })
+        let sampler = Sampler::new(runtime, z, recipe, &blocks, &sets)?;
+        let (runtime, step, live) = (runtime.clone(), state.step, 0);
+        Ok(Self {
+            runtime,
+            programs,
+            sampler,
+            blocks,
+            state: sets,
+            live,
+            step,
+            slots,
+            feed,
+            round,
+            history,
+            metrics: vec![],
+        })
     }
 
     /// How many steps a round can have.
     pub fn slots(&self) -> usize {
-        self.form.slots()
+        self.slots
     }
 
     /// What the next [`Self::round`] will read.
@@ -620,42 +661,43 @@ impl Stepper {
     }
 
     /// Takes a round of steps, each by one of the graphs, and returns their metrics. `ahead` fills the feed of the round
-    /// after it: while the steps run where these do not need the same buffers, else when they are done.
+    /// after it: while the steps run where these do not read the same bytes, else when they are done.
     pub fn round(&mut self, graphs: &[usize], ahead: impl FnOnce(&mut Feed) + Send) -> Result<&[Metrics]> {
-        self.metrics.clear();
+        let Self { programs, live, feed, .. } = self;
         match &mut self.round {
             None => {
-                for &graph in graphs {
-                    let Program { session, bindings, metrics, .. } = &mut self.programs[graph];
-                    session.run_binding(&bindings[self.live])?;
-                    self.live = 1 - self.live;
-                    self.metrics.extend(metrics.iter().map(|metrics| row_of_metrics(metrics.extract_tensor().1)));
+                for (slot, &graph) in graphs.iter().enumerate() {
+                    let Program { session, bindings } = &mut programs[graph];
+                    session.run_binding(&bindings[2 * slot + *live])?;
+                    *live = 1 - *live;
                 }
-                ahead(&mut self.feed);
+                ahead(feed);
             }
             Some(round) => {
-                round.load(&self.feed, self.step)?;
+                feed.bytes.copy_into(&mut round.bytes)?;
                 std::thread::scope(|scope| {
                     // A thread for each round, which takes much longer than to start one.
                     scope.spawn(|| ahead(&mut round.ahead));
-                    graphs.iter().enumerate().try_for_each(|(i, &graph)| {
+                    graphs.iter().enumerate().try_for_each(|(slot, &graph)| {
                         // What follows on another session's stream, or on the host, must find the result.
-                        let awaited = graphs.get(i + 1) != Some(&graph);
-                        let options = &round.options[usize::from(awaited)][self.live];
-                        let Program { session, bindings, .. } = &mut self.programs[graph];
-                        session.run_binding_with_options(&bindings[self.live], options)?;
-                        self.live = 1 - self.live;
+                        let awaited = graphs.get(slot + 1) != Some(&graph);
+                        let (i, Program { session, bindings }) = (2 * slot + *live, &mut programs[graph]);
+                        session.run_binding_with_options(&bindings[i], &round.options[i][usize::from(awaited)])?;
+                        *live = 1 - *live;
                         anyhow::Ok(())
                     })
                 })?;
-                let history = download::<f32>(&self.runtime, &round.history[self.live])?;
-                let rows = history.chunks(StepGraph::METRICS.len()).take(graphs.len());
-                self.metrics.extend(rows.map(row_of_metrics));
-                std::mem::swap(&mut self.feed, &mut round.ahead);
+                std::mem::swap(feed, &mut round.ahead);
             }
         }
         self.step += graphs.len() as u64;
-        Ok(&self.metrics)
+        self.metrics.clear();
+        let Self { runtime, history, metrics, .. } = self;
+        on_host(runtime, history, |history: &[f32]| {
+            let rows = history.chunks(StepGraph::METRICS.len()).take(graphs.len());
+            metrics.extend(rows.map(|row| Metrics::try_from(row).expect("the shape that was bound")));
+        })?;
+        Ok(metrics)
     }
 
     /// The images (n, 784), in [-1, 1], of the z given to [`Self::new`].
@@ -666,131 +708,135 @@ impl Stepper {
 
     /// The newest state, copied to the host; `sums` are the caller's.
     pub fn state(&self, sums: [f64; StepGraph::METRICS.len()]) -> Result<TrainState> {
-        let (step, blocks) = self.state[self.live].split_last().expect("the step is last");
         let mut tensors = vec![];
-        for (block, lens) in blocks.iter().zip(&self.held) {
-            let numbers = download::<f32>(&self.runtime, block)?;
-            let mut numbers = numbers.into_iter();
-            tensors.extend(lens.iter().map(|&len| numbers.by_ref().take(len).collect()));
+        for (block, (_, parts)) in self.state[self.live].iter().zip(&self.blocks) {
+            on_host(&self.runtime, block, |mut numbers: &[f32]| {
+                tensors.extend(parts.iter().map(|part| {
+                    let (these, rest) = numbers.split_at(part.len());
+                    numbers = rest;
+                    these.to_vec()
+                }));
+            })?;
         }
-        Ok(TrainState { tensors, step: download::<i64>(&self.runtime, step)?[0] as u64, sums })
+        Ok(TrainState { tensors, step: self.step, sums })
     }
 }
 
-fn row_of_metrics(row: &[f32]) -> Metrics {
-    row.try_into().expect("the shape that was bound")
+/// Shows the numbers of a tensor, copied to the host where it is not there.
+fn on_host(runtime: &OnnxRuntime, tensor: &DynTensor, look: impl FnOnce(&[f32])) -> Result<()> {
+    match runtime.device {
+        Device::Cpu => look(tensor.try_extract_tensor()?.1),
+        Device::Cuda => look(tensor.to(AllocationDevice::CPU, 0)?.try_extract_tensor()?.1),
+    }
+    Ok(())
 }
 
-fn download<T: PrimitiveTensorElementType + Copy>(runtime: &OnnxRuntime, tensor: &DynTensor) -> Result<Vec<T>> {
-    Ok(match runtime.device {
-        Device::Cpu => tensor.try_extract_tensor::<T>()?.1.to_vec(),
-        Device::Cuda => tensor.to(AllocationDevice::CPU, 0)?.try_extract_tensor::<T>()?.1.to_vec(),
-    })
-}
-
-impl Program {
-    fn new(runtime: &OnnxRuntime, graph: &StepGraph) -> Result<Self> {
-        let captured = runtime.device == Device::Cuda && graph.form != Form::Tensors;
-        let session = runtime.session_of(&graph.model.encode_to_vec(), captured)?;
-        Ok(Self { bindings: [session.create_binding()?, session.create_binding()?], session, metrics: None })
-    }
-
-    /// The host's buffers of one step.
-    fn bind_tensors(&mut self, buffers: &Buffers, graph: &StepGraph) -> Result<()> {
-        self.bind_numbers(buffers, graph)?;
-        let mut metrics = Tensor::<f32>::new(&Allocator::default(), [1, StepGraph::METRICS.len()])?;
-        for binding in &mut self.bindings {
-            binding.bind_output("metrics", &mut metrics)?;
-        }
-        self.metrics = Some(metrics);
-        Ok(())
-    }
-
-    fn bind_round(&mut self, round: &mut Round, graph: &StepGraph) -> Result<()> {
-        self.bind_numbers(&round.numbers, graph)?;
-        for (binding, from) in self.bindings.iter_mut().zip([0, 1]) {
-            binding.bind_input("first", &round.first)?;
-            binding.bind_input("history", &round.history[from])?;
-            binding.bind_output("next.history", &mut round.history[1 - from])?;
-        }
-        Ok(())
-    }
-
-    fn bind_numbers(&mut self, numbers: &Buffers, graph: &StepGraph) -> Result<()> {
-        for binding in &mut self.bindings {
-            binding.bind_input("z", &numbers.z)?;
-            binding.bind_input("pick", &numbers.pick)?;
-            if graph.reads[2] > 0 {
-                binding.bind_input("keep", &numbers.keep)?;
-            }
-        }
-        Ok(())
+/// The tensor of `spec` in the memory of another one, `at` bytes into it: nothing is copied. It is for bindings, and must not
+/// be read when `whole` is gone.
+fn part_of<T: DefiniteTensorValueTypeMarker + ?Sized>(whole: &Value<T>, at: usize, spec: &Spec) -> Result<DynTensor> {
+    let elem = match spec.elem {
+        onnx::Type::F32 => TensorElementType::Float32,
+        onnx::Type::I64 => TensorElementType::Int64,
+        onnx::Type::U8 => TensorElementType::Uint8,
+        onnx::Type::Bool => TensorElementType::Bool,
+    };
+    let bytes = spec.len() * spec.elem.size();
+    let room = whole.data_type().byte_size(whole.shape().num_elements()).expect("a tensor of numbers");
+    assert!(at + bytes <= room, "{}: {bytes} bytes at {at} of {room}", spec.name);
+    let shape: Vec<i64> = spec.shape.iter().map(|&n| n as i64).collect();
+    let memory = whole.data_ptr().cast_mut().wrapping_byte_add(at);
+    let mut part = ptr::null_mut();
+    // SAFETY: the memory is of this kind and, as asserted, long enough; such a value does not free it, and the value and its
+    // shape are ours to give. ort has no safe call for a part of a tensor that a binding does not copy.
+    unsafe {
+        let make = ort::api().CreateTensorWithDataAsOrtValue;
+        let info = whole.memory_info().ptr();
+        let status = make(info, memory, bytes, shape.as_ptr(), shape.len(), elem.into(), &mut part);
+        ort::Error::<()>::result_from_status(status)?;
+        Ok(DynTensor::from_ptr(NonNull::new(part).context("a tensor")?, Some(&Allocator::default())))
     }
 }
 
 impl Round {
-    fn new(runtime: &OnnxRuntime, graphs: &[StepGraph], slots: usize) -> Result<Self> {
-        let [pick, z, keep] = graphs[0].rows;
-        let history = || -> Result<DynTensor> {
-            let shape = [slots, StepGraph::METRICS.len()];
-            Ok(runtime.upload(&shape, &vec![0f32; shape[0] * shape[1]])?.upcast())
-        };
-        let options = |id: &str, awaited: bool| -> Result<RunOptions> {
+    fn new(runtime: &OnnxRuntime, layout: &Layout, slots: usize) -> Result<Self> {
+        let options = |id: usize, awaited: bool| -> Result<RunOptions> {
             let mut options = RunOptions::new()?;
-            options.set("gpu_graph_id", id)?;
+            options.set("gpu_graph_id", id.to_string())?;
             if !awaited {
                 options.disable_device_sync()?;
             }
             Ok(options)
         };
         Ok(Self {
-            ahead: Feed::new(graphs)?,
-            numbers: Buffers {
-                pick: runtime.upload(&[slots, pick], &vec![0; slots * pick])?,
-                z: runtime.upload(&[slots, z], &vec![0.0; slots * z])?,
-                keep: runtime.upload(&[slots, keep.max(1)], &vec![0; slots * keep.max(1)])?,
-            },
-            first: runtime.upload(&[], &[0])?,
-            history: [history()?, history()?],
-            options: [[options("1", false)?, options("2", false)?], [options("1", true)?, options("2", true)?]],
+            ahead: Feed::new(layout, slots)?,
+            bytes: runtime.upload(&[slots * layout.slot], &vec![0u8; slots * layout.slot])?,
+            // From 1, for 0 is the id of a run that names none.
+            options: (1..=2 * slots).map(|id| Ok([options(id, false)?, options(id, true)?])).collect::<Result<_>>()?,
         })
-    }
-
-    /// Copies a round's numbers to where its steps read them; before it, `step` steps have been taken.
-    fn load(&mut self, feed: &Feed, step: u64) -> Result<()> {
-        let [Buffers { pick, z, keep }] = &feed.buffers[..] else { unreachable!("one set of buffers") };
-        let mut first = Tensor::<i64>::new(&Allocator::default(), [0usize; 0])?;
-        first.extract_tensor_mut().1[0] = step as i64;
-        first.copy_into(&mut self.first)?;
-        pick.copy_into(&mut self.numbers.pick)?;
-        z.copy_into(&mut self.numbers.z)?;
-        if !keep.extract_tensor().1.is_empty() {
-            keep.copy_into(&mut self.numbers.keep)?;
-        }
-        Ok(())
     }
 }
 
 impl Sampler {
-    fn new(runtime: &OnnxRuntime, z: &[f32], recipe: &Recipe, form: Form, sets: &[Vec<DynTensor>; 2]) -> Result<Self> {
+    fn new(
+        runtime: &OnnxRuntime,
+        z: &[f32],
+        recipe: &Recipe,
+        blocks: &[(Spec, Vec<Spec>)],
+        sets: &[Vec<DynTensor>; 2],
+    ) -> Result<Self> {
         let n = z.len() / LATENT;
-        let session = runtime.session(&sampler(n, form))?;
+        let session = runtime.session(&sampler(n))?;
         let latents = runtime.upload(&[n, LATENT], z)?;
         let mut image = Tensor::<f32>::new(&Allocator::default(), [n, PIXELS])?;
         let mut bind = |set: &[DynTensor]| -> Result<IoBinding> {
-            let mut binding = session.create_binding()?;
-            binding.bind_input("z", &latents)?;
-            binding.bind_output("image", &mut image)?;
-            for ((spec, _), tensor) in form.blocks(recipe).iter().zip(set) {
-                match spec.name.strip_prefix(recipe.best()) {
-                    Some(name) if name == "g" || name.starts_with("g.") => binding.bind_input(name, tensor)?,
-                    _ => {}
-                }
-            }
-            Ok(binding)
+            let mut binding = Binding::new(&session)?;
+            binding.input("z", &latents)?;
+            binding.state(blocks, set, recipe.best())?;
+            binding.0.bind_output("image", &mut image)?;
+            Ok(binding.0)
         };
         let bindings = [bind(&sets[0])?, bind(&sets[1])?];
         Ok(Self { session, bindings, image })
+    }
+}
+
+/// A binding in the making, and the names of the model's inputs.
+struct Binding(IoBinding, HashSet<String>);
+
+impl Binding {
+    fn new(session: &Session) -> Result<Self> {
+        Ok(Self(session.create_binding()?, session.inputs().iter().map(|input| input.name().to_string()).collect()))
+    }
+
+    fn input<T: DefiniteTensorValueTypeMarker + ?Sized>(&mut self, name: &str, tensor: &Value<T>) -> Result<()> {
+        Ok(self.0.bind_input(name, tensor)?)
+    }
+
+    /// Of the tensors of `specs`, which stand one after the other from `at` bytes into `whole`, those that the model wants
+    /// by the names that are left without `prefix`.
+    fn parts<T: DefiniteTensorValueTypeMarker + ?Sized>(
+        &mut self,
+        whole: &Value<T>,
+        mut at: usize,
+        specs: &[Spec],
+        prefix: &str,
+    ) -> Result<()> {
+        for spec in specs {
+            if let Some(name) = spec.name.strip_prefix(prefix).filter(|name| self.1.contains(*name)) {
+                self.input(name, &part_of(whole, at, spec)?)?;
+            }
+            at += spec.len() * spec.elem.size();
+        }
+        Ok(())
+    }
+
+    /// A state, of which the model may want the blocks, or their parts, by the names that are left without `prefix`.
+    fn state(&mut self, blocks: &[(Spec, Vec<Spec>)], set: &[DynTensor], prefix: &str) -> Result<()> {
+        for ((spec, parts), tensor) in blocks.iter().zip(set) {
+            self.parts(tensor, 0, std::slice::from_ref(spec), prefix)?;
+            self.parts(tensor, 0, parts, prefix)?;
+        }
+        Ok(())
     }
 }
 
@@ -811,10 +857,10 @@ mod tests {
         let data = Dataset { images, labels, ..Dataset::default() };
         for plan in [Plan::seed_recipe(), Plan::tuned_recipe()] {
             let plan = Plan { batch: 16, epochs: 2, ..plan };
-            let vectors = Form::Vectors { slots: 3, batch: 16 };
             // Both epochs from a state, or until a step and what is left of its round.
             let train = |form: Form, from: TrainState, until: u64| {
-                let mut training = Training::with_form(&plan, &data, &runtime, from, form).unwrap();
+                let slots = if form == Form::Tensors { 1 } else { 3 };
+                let mut training = Training::with_form(&plan, &data, &runtime, from, form, slots).unwrap();
                 let mut metrics = vec![];
                 let mut flow = ControlFlow::Continue(());
                 while flow.is_continue() {
@@ -829,7 +875,7 @@ mod tests {
             let start = initial_state(&plan, &data.images);
             let (metrics, state) = train(Form::Tensors, start.clone(), 14);
             assert_eq!(metrics.len(), 14, "six whole batches and a smaller one, twice");
-            let (metrics_of_vectors, state_of_vectors) = train(vectors, start.clone(), 14);
+            let (metrics_of_vectors, state_of_vectors) = train(Form::Vectors, start.clone(), 14);
             let near = |a: f32, b: f32| (a - b).abs() <= 2e-5 * (1.0 + a.abs());
             for (a, b) in metrics.concat().iter().zip(metrics_of_vectors.concat()) {
                 assert!(near(*a, b), "{}: {a} and {b}", plan.recipe.name);
@@ -840,9 +886,9 @@ mod tests {
                 assert!(a.len() == b.len() && apart <= 2e-4, "{}: {}: {apart} apart", plan.recipe.name, spec.name);
             }
             // A run that goes on after a round is the same to the bit.
-            let (_, stopped) = train(vectors, start, 8);
+            let (_, stopped) = train(Form::Vectors, start, 8);
             assert_eq!(stopped.step, 10, "the second epoch's first round");
-            assert!(train(vectors, stopped, 14).1 == state_of_vectors);
+            assert!(train(Form::Vectors, stopped, 14).1 == state_of_vectors);
         }
     }
 
@@ -908,12 +954,12 @@ mod tests {
                     let pixels: Vec<u8> = noise.iter().map(|x| (x * 255.0 + 128.0) as u8).collect();
                     runtime.upload(&shape, &pixels)?.upcast()
                 }
-                "keep" => {
+                "pick" => runtime.upload(&shape, &(0..n as i64).collect::<Vec<_>>())?.upcast(),
+                "step_size" | "epsilon" => runtime.upload(&shape, &[1e-3f32])?.upcast(),
+                _ if name.starts_with("keep.") => {
                     let keep: Vec<u8> = noise.iter().map(|&x| u8::from(x > -0.3)).collect();
                     runtime.upload(&shape, &keep)?.upcast()
                 }
-                "pick" => runtime.upload(&shape, &(0..n as i64).collect::<Vec<_>>())?.upcast(),
-                "step" => runtime.upload(&shape, &[41i64])?.upcast(),
                 _ if name.starts_with("v.") => {
                     runtime.upload(&shape, &noise.iter().map(|x| x * x).collect::<Vec<_>>())?.upcast()
                 }
@@ -926,16 +972,14 @@ mod tests {
         let host = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::CPUOutput)?;
         names.iter().try_for_each(|name| binding.bind_output_to_device(name, &host))?;
         let outputs = session.run_binding(&binding)?;
-        (names.iter().filter(|name| *name != "next.step"))
-            .map(|name| Ok(outputs[name.as_str()].try_extract_tensor::<f32>()?.1.to_vec()))
-            .collect()
+        names.iter().map(|name| Ok(outputs[name.as_str()].try_extract_tensor::<f32>()?.1.to_vec())).collect()
     }
 
     #[test]
     fn our_kernels_give_the_bits_of_the_functions_that_the_file_carries() {
         let runtime = OnnxRuntime::open(Some(Device::Cpu), 1, false, &mut |_| ()).unwrap();
         let bare = OnnxRuntime { kernels: false, ..runtime.clone() };
-        let graph = StepGraph::new(&Recipe::seed(), 64, 100, 1, false, Form::Tensors);
+        let graph = StepGraph::new(&Recipe::seed(), 64, 100, false, Form::Tensors);
         let whole = graph.model.encode_to_vec();
         // Without its functions the file can only be run by the kernels.
         let mut without = graph.model.clone();

@@ -11,8 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint;
 use crate::gan::{CLASSES, Form, LATENT, PIXELS, Recipe, StepGraph, state_specs};
 use crate::judge::Judge;
-use crate::mnist::{Dataset, Source};
-use crate::onnx::Type;
+use crate::mnist::{Dataset, Source, unit_images};
 use crate::random::{self, stream};
 use crate::run::{Run, RunConfig};
 use crate::score::{self, Scorer};
@@ -268,7 +267,7 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
         data.name
     );
     if let Some(path) = &config.step_graph {
-        let graphs = step_graphs(plan, data.len(), runtime.form(plan.batch.min(data.len())))?;
+        let graphs = step_graphs(plan, data.len(), runtime.form());
         checkpoint::write_model(path, &graphs[0].model).context("--write-step-graph")?;
     }
     let (mut run, state) = Run::open(config, &data, &runtime, &mut |line| observer.say(line))?;
@@ -378,6 +377,8 @@ pub struct Training<'a> {
     /// The step graphs: each one's batch, and whether it has the R1 penalty.
     kinds: Vec<(usize, bool)>,
     per_epoch: u64,
+    /// Of the whole run.
+    steps: u64,
     order: Vec<i64>,
     stepper: Stepper,
     step: u64,
@@ -387,22 +388,25 @@ pub struct Training<'a> {
 impl<'a> Training<'a> {
     /// Stands at `state` (see [`initial_state`]).
     pub fn new(plan: &'a Plan, data: &Dataset, runtime: &OnnxRuntime, state: TrainState) -> Result<Self> {
-        Self::with_form(plan, data, runtime, state, runtime.form(plan.batch.min(data.len())))
+        let slots = runtime.slots(plan.batch.min(data.len()));
+        Self::with_form(plan, data, runtime, state, runtime.form(), slots)
     }
 
-    /// The same with step graphs of another form than is fast here.
+    /// The same with step graphs and rounds of another form than is fast here.
     pub(crate) fn with_form(
         plan: &'a Plan,
         data: &Dataset,
         runtime: &OnnxRuntime,
         state: TrainState,
         form: Form,
+        slots: usize,
     ) -> Result<Self> {
-        let graphs = step_graphs(plan, data.len(), form)?;
+        let graphs = step_graphs(plan, data.len(), form);
         let kinds = graphs.iter().map(|graph| (graph.batch, graph.penalised)).collect();
-        let stepper = Stepper::new(runtime, &plan.recipe, &graphs, &state, data, &sample_latents(plan))?;
-        let (n, per_epoch) = (data.len(), steps_per_epoch(data.len(), plan.batch));
-        Ok(Self { plan, kinds, per_epoch, order: vec![0; n], stepper, step: state.step, sums: state.sums })
+        let stepper = Stepper::new(runtime, &plan.recipe, &graphs, slots, &state, data, &sample_latents(plan))?;
+        let (order, per_epoch, steps) =
+            (vec![0; data.len()], steps_per_epoch(data.len(), plan.batch), plan.steps(data.len())?);
+        Ok(Self { plan, kinds, per_epoch, steps, order, stepper, step: state.step, sums: state.sums })
     }
 
     /// How many steps are told of at once.
@@ -426,7 +430,7 @@ impl<'a> Training<'a> {
         };
         let draw_round = |feed: &mut Feed, steps: Range<u64>| {
             for (slot, step) in steps.enumerate() {
-                draw(&mut feed.row(slot, graph(step)), recipe, picks(step), *seed, step);
+                draw(&mut feed.row(slot, graph(step)), recipe, picks(step), *seed, step, self.steps);
             }
         };
         let slots = self.stepper.slots() as u64;
@@ -505,7 +509,7 @@ fn diverged(plan: &Plan, step: u64, how: &str) -> anyhow::Error {
 
 /// The graphs that a plan's steps over `n` images need: for whole batches and a smaller last one, each with the R1 penalty
 /// and without as the recipe asks for.
-pub fn step_graphs(plan: &Plan, n: usize, form: Form) -> Result<Vec<StepGraph>> {
+pub fn step_graphs(plan: &Plan, n: usize, form: Form) -> Vec<StepGraph> {
     let Plan { recipe, batch, .. } = plan;
     let mut sizes = vec![*batch.min(&n), n % batch];
     sizes.retain(|&size| size > 0);
@@ -515,13 +519,13 @@ pub fn step_graphs(plan: &Plan, n: usize, form: Form) -> Result<Vec<StepGraph>> 
         (true, 1) => &[true],
         (true, _) => &[true, false],
     };
-    let steps = plan.steps(n)?;
     let kinds = penalties.iter().flat_map(|&penalised| sizes.iter().map(move |&size| (size, penalised)));
-    Ok(kinds.map(|(size, penalised)| StepGraph::new(recipe, size, n, steps, penalised, form)).collect())
+    kinds.map(|(size, penalised)| StepGraph::new(recipe, size, n, penalised, form)).collect()
 }
 
-/// Fills what a step reads: the picked images, and the z and dropout masks of (seed, step).
-pub fn draw(row: &mut Row, recipe: &Recipe, pick: &[i64], seed: u64, step: u64) {
+/// Fills what a step of a run of `steps` reads: the picked images, and the z and dropout masks of (seed, step).
+pub fn draw(row: &mut Row, recipe: &Recipe, pick: &[i64], seed: u64, step: u64, steps: u64) {
+    row.rates.copy_from_slice(&recipe.rates(step, steps));
     row.pick.copy_from_slice(pick);
     random::uniform_into(row.z, seed, step, stream::Z);
     if recipe.conditional {
@@ -550,7 +554,7 @@ pub fn name_digits(z: &mut [f32]) -> impl Iterator<Item = u8> {
 pub fn initial_state(plan: &Plan, images: &[u8]) -> TrainState {
     let specs = state_specs(&plan.recipe);
     let (mut fan_in, mut tensors) = (0, Vec::<Vec<f32>>::new());
-    for (i, spec) in specs.iter().filter(|s| s.elem == Type::F32).enumerate() {
+    for (i, spec) in specs.iter().enumerate() {
         let mut tensor = vec![0.0; spec.len()];
         if let Some(name) = spec.name.strip_prefix("ema.") {
             let of = specs.iter().position(|s| s.name == name).expect("what is averaged");
@@ -600,11 +604,6 @@ pub fn variety(images: &[f32]) -> f32 {
 /// discriminator that fakes never fool.
 fn collapse(variety: f32, best_variety: f32, d_fake: f32) -> bool {
     (best_variety > 0.3 && variety < 0.5 * best_variety) || d_fake < 0.02
-}
-
-/// Grey levels, 0 to 255, as the networks see them: -1 to 1.
-fn unit_images(images: &[u8]) -> Vec<f32> {
-    images.iter().map(|&pixel| pixel as f32 / 127.5 - 1.0).collect()
 }
 
 #[cfg(test)]
