@@ -145,6 +145,7 @@ impl Graph {
 
     /// y = a · b.   da = dy · b, db = dy · a
     pub fn mul(&mut self, a: Var, b: Var) -> Var {
+        let (a, b) = (self.as_it_was(a, b), self.as_it_was(b, a));
         self.binary("Mul", a, b, |g, a, b, _, dy| (g.mul(dy, b), g.mul(dy, a)))
     }
 
@@ -353,14 +354,6 @@ impl Graph {
         let ones = self.constant("ones", &[1, rows], &vec![1.0; rows]);
         let sum = self.gemm(ones, x, None, false, false);
         self.reshape(sum, &[columns])
-    }
-
-    /// The mean of all of x, a scalar.
-    pub fn mean(&mut self, x: Var) -> Var {
-        let shape = self.shape(x);
-        let (axes, n): (Vec<usize>, usize) = ((0..shape.len()).collect(), shape.iter().product());
-        let sum = self.sum(x, &axes, false);
-        self.div_by(sum, n as f32)
     }
 
     // ---- shape
@@ -704,6 +697,14 @@ impl Graph {
         })
     }
 
+    /// What [`Self::expand`] made `x` of, where `other` stretches it as far by itself.
+    fn as_it_was(&self, x: Var, other: Var) -> Var {
+        let Origin::Node(n) = self.values[x.0].origin else { return x };
+        let Node { op_type, inputs, .. } = &self.nodes[n];
+        let stretches = || broadcast(self.shape(inputs[0]), self.shape(other)) == self.shape(x);
+        if *op_type == "Expand" && stretches() { inputs[0] } else { x }
+    }
+
     /// Sums a gradient over the axes along which its tensor, of this shape, had been repeated.
     fn unbroadcast(&mut self, dy: Var, shape: &[usize]) -> Var {
         let from = self.shape(dy).to_vec();
@@ -765,7 +766,6 @@ mod tests {
         ("max_pool2",          |g, x| { let x = g.reshape(x, &[1, 3, 2, 2]); g.max_pool2(x) }),
         ("transpose",          |g, x| g.transpose(x)),
         ("sum",                |g, x| g.sum(x, &[0], false)),
-        ("mean",               |g, x| g.mean(x)),
         ("reshape",            |g, x| g.reshape(x, &[2, 6])),
         ("expand",             |g, x| { let c = g.reshape(x, &[3, 1, 4]); g.expand(c, &[3, 2, 4]) }),
         ("concat_rows",        |g, x| { let b = g.tanh(x); g.concat_rows(x, b) }),
@@ -822,7 +822,7 @@ mod tests {
         let square = g.mul(x, x);
         let square = g.detach(square);
         let y = g.mul(square, x);
-        let loss = g.mean(y);
+        let loss = g.sum(y, &[0, 1], false);
         let dx = g.grad(loss, &[x])[0];
         let model = g.to_model("detached", &[(dx, "dx".into())], None);
         assert_eq!(runtime.run(&model, &[("x", &[1, 1], &[3.0])]).unwrap(), [[9.0]]);
