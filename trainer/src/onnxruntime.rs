@@ -1,6 +1,7 @@
 //! Where ONNX Runtime's shared library is: on this machine already, or fetched with pip.
 
 use std::fs;
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -54,8 +55,9 @@ pub struct Build {
     /// What is said where it is not to be had.
     absent: &'static str,
     folder: &'static str,
-    package: &'static str,
-    /// The hashes of its wheels.
+    /// What pip would install for the same.
+    packages: &'static str,
+    /// The hashes of their wheels.
     lock: &'static str,
     size: &'static str,
 }
@@ -64,7 +66,7 @@ pub const CPU: Build = Build {
     name: "ONNX Runtime 1.31.1",
     absent: "no usable ONNX Runtime found on this machine",
     folder: "onnxruntime-1.31.1",
-    package: "onnxruntime==1.31.1",
+    packages: "onnxruntime==1.31.1",
     lock: include_str!("../onnxruntime.lock"),
     size: "24 MB",
 };
@@ -74,7 +76,8 @@ pub const CUDA: Build = Build {
     name: "ONNX Runtime 1.31.1 with CUDA",
     absent: "no ONNX Runtime with CUDA found in the cache",
     folder: "onnxruntime-1.31.1-cuda",
-    package: "onnxruntime-gpu[cuda,cudnn]==1.31.1",
+    // Its own extra `cuda` forgets cuBLAS.
+    packages: "onnxruntime-gpu==1.31.1 nvidia-cuda-runtime==13.0.96 nvidia-cublas==13.1.0.3 nvidia-curand==10.4.0.35",
     lock: include_str!("../onnxruntime-cuda.lock"),
     size: "740 MB, 1 GB unpacked",
 };
@@ -182,9 +185,9 @@ impl Build {
     /// Downloads the pinned wheels with pip and unpacks their libraries into the cache. It is pip that checks the wheels'
     /// hashes.
     pub fn fetch(&self, offline: bool, say: &mut dyn FnMut(&str)) -> Result<Candidate> {
-        let Self { name, absent, package, size, .. } = self;
+        let Self { name, absent, packages, size, .. } = self;
         let ways_out = format!(
-            "set ORT_DYLIB_PATH to its library, install it with `pip install {package}`, or run once without --offline \
+            "set ORT_DYLIB_PATH to its library, install it with `pip install {packages}`, or run once without --offline \
              where pip reaches a package index"
         );
         ensure!(!offline, "{absent}, and --offline forbids fetching it; {ways_out}");
@@ -215,11 +218,17 @@ impl Build {
         let (name, mut pip) =
             pip().context("neither `python3 -m pip` nor `python -m pip`, `pip3` or `pip` works here")?;
         // The wheel of one Python serves whatever Python is here, for only the libraries in it are used.
-        let options = "download --quiet --disable-pip-version-check --no-input --no-deps --only-binary=:all: \
+        let options = "download --disable-pip-version-check --no-input --no-deps --only-binary=:all: \
             --python-version 3.12 --implementation cp --abi cp312 --require-hashes";
         pip.args(options.split_whitespace()).arg("-d").arg(work.path()).arg("-r").arg(&lock);
         platforms.split(' ').for_each(|platform| _ = pip.args(["--platform", platform]));
-        let output = pip.stdin(Stdio::null()).output()?;
+        // pip has a bar of its own, for those who see it.
+        if *self == CUDA && std::io::stderr().is_terminal() {
+            pip.stdout(std::io::stderr());
+        } else {
+            pip.arg("--quiet");
+        }
+        let output = pip.stdin(Stdio::null()).stderr(Stdio::piped()).spawn()?.wait_with_output()?;
         ensure!(output.status.success(), "{name}: {}", last_error(&String::from_utf8_lossy(&output.stderr)));
         unpack(work.path(), cache)
     }
@@ -282,11 +291,12 @@ mod tests {
 
     #[test]
     fn the_versions_are_the_locks() {
-        for Build { name, folder, package, lock, .. } in [CPU, CUDA] {
-            let (package, version) = package.split_once("==").unwrap();
-            let package = package.split('[').next().unwrap();
-            assert!(lock.contains(&format!("\n{package}=={version} ")), "{package}");
-            assert!(name.contains(version) && folder.contains(version), "{package}");
+        for Build { name, folder, packages, lock, .. } in [CPU, CUDA] {
+            let pins = lock.lines().filter(|line| line.contains("=="));
+            let pinned: Vec<&str> = pins.filter_map(|line| line.split(' ').next()).collect();
+            assert_eq!(pinned, packages.split(' ').collect::<Vec<_>>());
+            let version = pinned[0].split_once("==").unwrap().1;
+            assert!(name.contains(version) && folder.contains(version), "{name}");
         }
     }
 
