@@ -41,12 +41,17 @@ pub fn run(command: &mut Command) -> (Output, String) {
 /// Writes a data set of `n` digits of the shipped generator, labelled 0, for tests of all but learning.
 pub fn digits(folder: &Path, n: usize) {
     for (prefix, n) in [("train", n), ("t10k", 10)] {
-        let count = (n as u32).to_be_bytes();
-        let mut images = [&[0, 0, 8, 3][..], &count, &[0, 0, 0, 28, 0, 0, 0, 28]].concat();
-        (0..n as u64).for_each(|seed| images.extend(runtime::generate(seed).0));
-        let labels = [&[0, 0, 8, 1][..], &count, &vec![0; n]].concat();
-        for (kind, bytes) in [("images-idx3", images), ("labels-idx1", labels)] {
-            std::fs::write(folder.join(format!("{prefix}-{kind}-ubyte")), bytes).expect("a folder that can be written");
-        }
+        let images: Vec<u8> = (0..n as u64).flat_map(|seed| runtime::generate(seed).0).collect();
+        data_set(folder, prefix, &images, &vec![0; n]);
+    }
+}
+
+/// Writes images (n, 784) and labels (n,) as IDX files.
+pub fn data_set(folder: &Path, prefix: &str, images: &[u8], labels: &[u8]) {
+    let count = (labels.len() as u32).to_be_bytes();
+    let images = [&[0, 0, 8, 3][..], &count, &[0, 0, 0, 28, 0, 0, 0, 28], images].concat();
+    let labels = [&[0, 0, 8, 1][..], &count, labels].concat();
+    for (kind, bytes) in [("images-idx3", images), ("labels-idx1", labels)] {
+        std::fs::write(folder.join(format!("{prefix}-{kind}-ubyte")), bytes).expect("a folder that can be written");
     }
 }

@@ -32,8 +32,9 @@ fn the_first_steps_agree_with_pytorch() {
     let order = torch.randperm(n);
 
     for step in 0..20 {
-        let feed = stepper.feed().row(0, 0);
-        feed.rates.copy_from_slice(&recipe.rates(step as u64, 20));
+        let mut feed = stepper.feed();
+        let feed = feed.row(0, 0);
+        *feed.rates = recipe.rates(step as u64, 20);
         feed.pick.copy_from_slice(&order[step * B..][..B]);
         torch.uniform(feed.z); // z for D's update, then z for G's
         assert_eq!(feed.z.len(), 2 * B * LATENT);
@@ -150,8 +151,9 @@ fn the_tuned_step_agrees_with_pytorchs_double_backward() {
     let runtime = OnnxRuntime::open(Some(Device::Cpu), 1, false, &mut |_| ()).unwrap();
     let graph = StepGraph::new(&recipe, B, B, true, Form::Tensors);
     let mut stepper = Stepper::new(&runtime, &recipe, &[graph], 1, &start, &data, &[0.0; LATENT]).unwrap();
-    let feed = stepper.feed().row(0, 0);
-    feed.rates.copy_from_slice(&recipe.rates(0, 1000));
+    let mut feed = stepper.feed();
+    let feed = feed.row(0, 0);
+    *feed.rates = recipe.rates(0, 1000);
     feed.pick.iter_mut().zip(0..).for_each(|(pick, i)| *pick = i);
     feed.z.copy_from_slice(&noise(2, B * LATENT));
     for (row, z) in feed.z.chunks_mut(LATENT).enumerate() {

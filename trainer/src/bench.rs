@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use crate::gan::{G_SIZES, PIXELS, Recipe, StepGraph, state_specs};
+use crate::gan::{Form, G_SIZES, PIXELS, Recipe, StepGraph, state_specs};
 use crate::graph::Graph;
 use crate::mnist::Dataset;
 use crate::onnx::{self, Type};
@@ -26,7 +26,7 @@ pub struct Figures {
     pub peak_gflops: f64,
     /// Floating-point operations of one step's matrix products.
     pub step_flop: f64,
-    /// What a step would launch on a GPU: a kernel for each operator, functions written out, and two for a Gemm with bias.
+    /// What a step launches on a GPU: a kernel for each operator, functions written out, and two for a Gemm with bias.
     pub kernels: usize,
 }
 
@@ -35,7 +35,7 @@ pub fn bench(runtime: &OnnxRuntime, batch: usize, steps: usize) -> Result<Figure
     let plan = Plan { batch, ..Plan::seed_recipe() };
     let recipe = &plan.recipe;
     let graph = StepGraph::new(recipe, batch, IMAGES, false, runtime.form());
-    let kernels = kernels(&graph.model);
+    let kernels = kernels(&StepGraph::new(recipe, batch, IMAGES, false, Form::Vectors).model);
     let mut images = vec![0; IMAGES * PIXELS];
     random::keep_masks_into(&mut images, 0, 0, 0, 0.5);
     images.iter_mut().for_each(|pixel| *pixel *= 255);
@@ -47,7 +47,7 @@ pub fn bench(runtime: &OnnxRuntime, batch: usize, steps: usize) -> Result<Figure
     let pick: Vec<i64> = (0..batch).map(|i| (i * 37 % IMAGES) as i64).collect();
 
     let (graphs, mut drawn) = (vec![0; slots], 0);
-    let mut fill = |feed: &mut Feed| {
+    let mut fill = |mut feed: Feed| {
         for slot in 0..slots {
             draw(&mut feed.row(slot, 0), recipe, &pick, 0, drawn, u64::MAX);
             drawn += 1;
@@ -207,12 +207,11 @@ fn median(values: &mut [f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gan::Form;
 
     #[test]
     fn a_step_of_the_seed_recipe_is_few_kernels() {
         let graph = StepGraph::new(&Recipe::seed(), 64, 100, false, Form::Vectors);
-        assert!((100..=160).contains(&kernels(&graph.model)), "{}", kernels(&graph.model));
+        assert_eq!(kernels(&graph.model), 159, "of which ONNX Runtime finds one twice");
     }
 
     #[test]

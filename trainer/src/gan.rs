@@ -97,9 +97,8 @@ impl Recipe {
         self.r1 > 0.0 && step.is_multiple_of(self.r1_every)
     }
 
-    /// What a step, counted from 0, of a run of `steps` takes from where it stands in it: Adam's step size and ε (see
-    /// [`Adam::at_step`]), and how far the moving average goes towards the parameters: 1 − `ema`, and in the first steps
-    /// more, so that it does not remember where it began.
+    /// Adam's step size and ε (see [`Adam::at_step`]) in a step, counted from 0, of a run of `steps`, and how far the moving
+    /// average goes towards the parameters: 1 − `ema`, and more in the first steps, so that it forgets where it began.
     pub fn rates(&self, step: u64, steps: u64) -> [f32; 3] {
         let t = step + 1;
         let AtStep { step_size, epsilon } = self.adam.at_step(t, steps);
@@ -113,7 +112,7 @@ impl Recipe {
     }
 }
 
-/// A named tensor that the step graph reads.
+/// A named tensor that a step graph reads or writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
     pub name: String,
@@ -122,8 +121,12 @@ pub struct Spec {
 }
 
 impl Spec {
-    fn new(name: impl Into<String>, elem: Type, shape: &[usize]) -> Self {
+    pub fn new(name: impl Into<String>, elem: Type, shape: &[usize]) -> Self {
         Self { name: name.into(), elem, shape: shape.into() }
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.len() * self.elem.size()
     }
 
     pub fn len(&self) -> usize {
@@ -162,36 +165,42 @@ pub fn state_specs(recipe: &Recipe) -> Vec<Spec> {
     [theta, m, v, ema].concat()
 }
 
-/// How a step graph holds its state.
+/// What a step graph is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// A tensor for each parameter: what is fast on a CPU, where nothing is copied.
+    /// A CPU, where arithmetic and copies take the time: the state is a tensor for each parameter.
     Tensors,
-    /// A vector for all parameters of a network, which Adam takes in one go: what is fast on a GPU, where each operator is
-    /// a kernel to launch, and few of them matter more than few sums.
+    /// A GPU, where each operator is a kernel to launch, and the launches take the time: the state is a vector for all
+    /// parameters of a network, which Adam takes in one go, and some sums are made for nothing if that saves operators.
     Vectors,
 }
 
+/// A tensor of a state where steps run.
+#[derive(Clone, Debug)]
+pub struct Block {
+    pub whole: Spec,
+    /// Those of [`state_specs`] that it holds, in their order.
+    pub parts: Vec<Spec>,
+}
+
 impl Form {
-    /// The tensors that hold a state where steps run, each with those of [`state_specs`] that it holds, in their order.
-    pub fn blocks(self, recipe: &Recipe) -> Vec<(Spec, Vec<Spec>)> {
+    /// The tensors that hold a state, in the order of [`state_specs`].
+    pub fn blocks(self, recipe: &Recipe) -> Vec<Block> {
         let specs = state_specs(recipe);
         let network = |spec: &Spec| spec.name.split(".fc").next().unwrap_or_default().to_string();
+        let vector = |parts: &[Spec]| {
+            let len = parts.iter().map(Spec::len).sum();
+            Block { whole: Spec::new(network(&parts[0]), Type::F32, &[len]), parts: parts.to_vec() }
+        };
         match self {
-            Form::Tensors => specs.into_iter().map(|spec| (spec.clone(), vec![spec])).collect(),
-            Form::Vectors => specs
-                .chunk_by(|a, b| network(a) == network(b))
-                .map(|parts| {
-                    let len = parts.iter().map(Spec::len).sum();
-                    (Spec::new(network(&parts[0]), Type::F32, &[len]), parts.to_vec())
-                })
-                .collect(),
+            Form::Tensors => specs.into_iter().map(|spec| Block { whole: spec.clone(), parts: vec![spec] }).collect(),
+            Form::Vectors => specs.chunk_by(|a, b| network(a) == network(b)).map(vector).collect(),
         }
     }
 
-    /// What a step of `batch` images reads beside the state and the data set, see [`StepGraph::new`]: the numbers of
+    /// What a step of `batch` images is fed beside the state and the data set, see [`StepGraph::new`]: the numbers of
     /// [`Recipe::rates`]; `pick`; `z`; the dropout masks. Each of the four is of one type.
-    pub fn numbers(self, recipe: &Recipe, batch: usize) -> [Vec<Spec>; 4] {
+    pub fn feed(self, recipe: &Recipe, batch: usize) -> [Vec<Spec>; 4] {
         let rates = ["step_size", "epsilon", "towards"].map(|name| Spec::new(name, Type::F32, &[]));
         let pick = Spec::new("pick", Type::I64, &[batch]);
         let z = Spec::new("z", Type::F32, &[recipe.z_rows(batch), LATENT]);
@@ -233,8 +242,8 @@ pub struct StepGraph {
     pub batch: usize,
     /// Whether it has the R1 penalty.
     pub penalised: bool,
-    /// [`Form::numbers`].
-    pub numbers: [Vec<Spec>; 4],
+    /// [`Form::feed`].
+    pub feed: [Vec<Spec>; 4],
 }
 
 impl StepGraph {
@@ -248,35 +257,31 @@ impl StepGraph {
     /// the generator's, or (B, 100) for both; `step_size`, `epsilon` and `towards`, see [`Recipe::rates`]; the dropout masks
     /// (rows, units) u8 of each hidden layer (recipes with dropout only): `keep.d_on_both.fc1`, … of D on reals and fakes
     /// (2B), then `d_on_fake` of D on the generator's fakes, `g_for_d` of G for D's update, `g_for_g` for its own. The
-    /// output beside the state is `metrics` (1, 4).
+    /// output beside the state is `metrics` (4,).
     ///
     /// In [`Form::Vectors`] the networks' parameters are inputs on their own as well, as parts of the vectors `d` and `g`;
     /// `images` are f32 in [-1, 1], and the masks bool.
     pub fn new(recipe: &Recipe, batch: usize, n: usize, penalised: bool, form: Form) -> Self {
         let g = &mut Graph::default();
         g.sums_by_gemm = form == Form::Vectors;
-        let input = |g: &mut Graph, spec: &Spec| g.input(&spec.name, spec.elem, &spec.shape);
-        let d_sizes = recipe.d_sizes();
-        let [d, gen_] = [("d", &d_sizes[..]), ("g", &G_SIZES)]
-            .map(|(net, sizes)| params(net, sizes).iter().map(|spec| input(g, spec)).collect::<Vec<Var>>());
-        let blocks = form.blocks(recipe);
-        let state: Vec<Var> = match form {
-            Form::Tensors => {
-                let theta = d.len() + gen_.len();
-                let rest = blocks[theta..].iter().map(|(spec, _)| input(g, spec));
-                d.iter().chain(&gen_).copied().chain(rest.collect::<Vec<_>>()).collect()
-            }
-            Form::Vectors => blocks.iter().map(|(spec, _)| input(g, spec)).collect(),
+        let inputs = |g: &mut Graph, specs: &[Spec]| -> Vec<Var> {
+            specs.iter().map(|spec| g.input(&spec.name, spec.elem, &spec.shape)).collect()
         };
-        let (d_held, g_held) = if form == Form::Tensors { (d.len(), gen_.len()) } else { (1, 1) };
+        let (d_sizes, blocks) = (recipe.d_sizes(), form.blocks(recipe));
+        let state: Vec<Var> = blocks.iter().flat_map(|block| inputs(g, std::slice::from_ref(&block.whole))).collect();
+        let held = |sizes: &[usize]| if form == Form::Tensors { 2 * (sizes.len() - 1) } else { 1 };
+        let (d_held, g_held) = (held(&d_sizes), held(&G_SIZES));
         let (theta, rest) = state.split_at(d_held + g_held);
         let (m, rest) = rest.split_at(theta.len());
         let (v, ema) = rest.split_at(theta.len());
         let (d_theta, g_theta) = theta.split_at(d_held);
+        let [d, gen_] = match form {
+            Form::Tensors => [d_theta.to_vec(), g_theta.to_vec()],
+            Form::Vectors => [params("d", &d_sizes), params("g", &G_SIZES)].map(|specs| inputs(g, &specs)),
+        };
 
-        let numbers = form.numbers(recipe, batch);
-        let [rates, pick, z, keep] =
-            numbers.each_ref().map(|specs| specs.iter().map(|s| input(g, s)).collect::<Vec<_>>());
+        let feed = form.feed(recipe, batch);
+        let [rates, pick, z, keep] = feed.each_ref().map(|specs| inputs(g, specs));
         let (at, towards) = (AtStep { step_size: rates[0], epsilon: rates[1] }, rates[2]);
         let (pick, z) = (pick[0], z[0]);
         let masks = Masks::new(&keep, recipe, batch);
@@ -288,25 +293,20 @@ impl StepGraph {
             real = unit(g, real);
         }
 
-        // G's two batches of fakes, one for each update; or one z serves both. On a GPU the two are one pass, whose other
-        // half has no gradient, for its kernels are the same.
+        // G's two batches of fakes, one for each update; or one z serves both.
         g.scope("fakes/");
-        let (fake_d, fake_g) = match form {
-            _ if recipe.one_z => {
-                let fake = generate(g, &gen_, z, masks.of(G_FOR_D));
-                (fake, fake)
-            }
-            Form::Tensors => {
-                let (z_d, z_g) = (g.rows(z, 0, batch), g.rows(z, batch, 2 * batch));
-                (generate(g, &gen_, z_d, masks.of(G_FOR_D)), generate(g, &gen_, z_g, masks.of(G_FOR_G)))
-            }
-            Form::Vectors => {
-                let (for_d, p_drop) = masks.of(G_FOR_D);
-                let keep: Vec<Var> =
-                    (for_d.iter().zip(masks.of(G_FOR_G).0)).map(|(&a, &b)| g.concat_rows(a, b)).collect();
-                let both = generate(g, &gen_, z, (&keep, p_drop));
-                (g.rows(both, 0, batch), g.rows(both, batch, 2 * batch))
-            }
+        let (fake_d, fake_g) = if recipe.one_z {
+            let fake = generate(g, &gen_, z, masks.of(G_FOR_D));
+            (fake, fake)
+        } else if form == Form::Tensors {
+            let (z_d, z_g) = (g.rows(z, 0, batch), g.rows(z, batch, 2 * batch));
+            (generate(g, &gen_, z_d, masks.of(G_FOR_D)), generate(g, &gen_, z_g, masks.of(G_FOR_G)))
+        } else {
+            // One pass for both: its kernels are half as many, though half the sums of its backward pass are of zeros.
+            let ((for_d, p_drop), (for_g, _)) = (masks.of(G_FOR_D), masks.of(G_FOR_G));
+            let keep: Vec<Var> = for_d.iter().zip(for_g).map(|(&a, &b)| g.concat_rows(a, b)).collect();
+            let both = generate(g, &gen_, z, (&keep, p_drop));
+            (g.rows(both, 0, batch), g.rows(both, batch, 2 * batch))
         };
 
         // D: reals have the target 1, or a little less, fakes 0.
@@ -375,15 +375,15 @@ impl StepGraph {
         let of_half = |i: usize| if i / batch % 2 == i / (2 * batch) { 1.0 / batch as f32 } else { 0.0 };
         let halves = g.constant("halves", &[2, 2 * batch], &(0..4 * batch).map(of_half).collect::<Vec<_>>());
         let means = g.gemm(halves, probability, None, false, false); // (2, 1), of reals and of fakes
-        let metrics = g.row(&[d_loss, g_loss, means]);
+        let metrics = g.join(&[d_loss, g_loss, means]);
 
         let next = d_next.iter().chain(&g_next);
         let next = next.clone().map(|n| n.0).chain(next.clone().map(|n| n.1)).chain(next.map(|n| n.2)).chain(ema_next);
         let mut outputs: Vec<(Var, String)> =
-            next.zip(&blocks).map(|(v, (spec, _))| (v, format!("next.{}", spec.name))).collect();
+            next.zip(&blocks).map(|(v, block)| (v, format!("next.{}", block.whole.name))).collect();
         outputs.push((metrics, "metrics".into()));
         let model = g.to_model(&format!("{}_step", recipe.name), &outputs, None);
-        Self { model, form, batch, penalised, numbers }
+        Self { model, form, batch, penalised, feed }
     }
 }
 

@@ -88,12 +88,6 @@ impl Graph {
         self.scope = scope.into();
     }
 
-    /// Renames `x`, for readers of the file.
-    pub fn name(&mut self, x: Var, name: &str) -> Var {
-        self.values[x.0].name = name.into();
-        x
-    }
-
     pub fn shape(&self, x: Var) -> &[usize] {
         &self.values[x.0].shape
     }
@@ -145,7 +139,14 @@ impl Graph {
 
     /// y = a · b.   da = dy · b, db = dy · a
     pub fn mul(&mut self, a: Var, b: Var) -> Var {
-        let (a, b) = (self.as_it_was(a, b), self.as_it_was(b, a));
+        // A product stretches its sides by itself, and has no use for a one.
+        let a = self.unexpanded(a, b);
+        let b = self.unexpanded(b, a);
+        match self.scalars.get(&1f32.to_bits()) {
+            Some(&one) if one == b => return a,
+            Some(&one) if one == a => return b,
+            _ => {}
+        }
         self.binary("Mul", a, b, |g, a, b, _, dy| (g.mul(dy, b), g.mul(dy, a)))
     }
 
@@ -470,13 +471,6 @@ impl Graph {
         self.leaf_node("Cast", vec![Attribute::int("to", to as i64)], vec![x], to, &[&shape])[0]
     }
 
-    /// The elements of all, as a (1, n) tensor.
-    pub fn row(&mut self, tensors: &[Var]) -> Var {
-        let all = self.join(tensors);
-        let n = self.shape(all)[0];
-        self.reshape(all, &[1, n])
-    }
-
     /// A vector cut into consecutive tensors of these shapes: by a Slice each, which is one kernel on a GPU, where a Split
     /// into uneven pieces is a kernel and four copies from the host.
     pub fn cut(&mut self, x: Var, shapes: &[Vec<usize>]) -> Vec<Var> {
@@ -698,7 +692,7 @@ impl Graph {
     }
 
     /// What [`Self::expand`] made `x` of, where `other` stretches it as far by itself.
-    fn as_it_was(&self, x: Var, other: Var) -> Var {
+    fn unexpanded(&self, x: Var, other: Var) -> Var {
         let Origin::Node(n) = self.values[x.0].origin else { return x };
         let Node { op_type, inputs, .. } = &self.nodes[n];
         let stretches = || broadcast(self.shape(inputs[0]), self.shape(other)) == self.shape(x);
@@ -812,6 +806,19 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_product_of_two_stretched_tensors_is_as_large_as_they_are() {
+        let runtime = OnnxRuntime::open(Some(Device::Cpu), 1, false, &mut |_| ()).unwrap();
+        let g = &mut Graph::default();
+        let x = g.input("x", Type::F32, &[1, 1]);
+        let wide = g.expand(x, &[3, 2]);
+        let square = g.mul(wide, wide);
+        assert_eq!(g.shape(square), [3, 2]);
+        let sum = g.sum(square, &[0, 1], false);
+        let model = g.to_model("stretched", &[(sum, "sum".into())], None);
+        assert_eq!(runtime.run(&model, &[("x", &[1, 1], &[2.0])]).unwrap(), [[24.0]]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use prost::Message;
 use crate::adam::{Adam, AtStep};
 use crate::gan::{CLASSES, PIXELS, Spec};
 use crate::graph::{Graph, Var};
-use crate::mnist::Dataset;
+use crate::mnist::{Dataset, unit};
 use crate::onnx::{self, Type};
 use crate::random::{self, stream};
 use crate::session::{Loaded, OnnxRuntime};
@@ -17,7 +17,7 @@ use crate::session::{Loaded, OnnxRuntime};
 pub const FEATURES: usize = 84;
 const BATCH: usize = 100;
 const EPOCHS: u64 = 10;
-/// Adam's step size at the start; it falls linearly to 0.
+/// Its step size falls linearly to 0.
 const ADAM: Adam = Adam { alpha: 1e-3, alpha_end: 0.0, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
 /// Training images are moved by up to so many pixels each way.
 const MOVE: f32 = 1.0;
@@ -78,8 +78,8 @@ impl Judge {
     pub fn look(&mut self, images: &[u8]) -> Result<Seen> {
         let mut seen = Seen { features: vec![], class: vec![], confidence: vec![] };
         for part in images.chunks(1000 * PIXELS) {
-            let unit: Vec<f32> = part.iter().map(|&pixel| pixel as f32 / 127.5 - 1.0).collect();
-            let mut outputs = self.0.run(&[("image", &[part.len() / PIXELS, PIXELS], &unit)])?.into_iter();
+            let images: Vec<f32> = part.iter().map(|&pixel| unit(pixel)).collect();
+            let mut outputs = self.0.run(&[("image", &[part.len() / PIXELS, PIXELS], &images)])?.into_iter();
             let (features, probability) = (outputs.next().unwrap_or_default(), outputs.next().unwrap_or_default());
             seen.features.extend(features);
             for row in probability.chunks(CLASSES) {
@@ -207,7 +207,7 @@ fn shift(image: &[u8], [down, right]: [isize; 2], out: &mut [f32]) {
         for x in 0..28isize {
             let (from_y, from_x) = (y - down, x - right);
             if (0..28).contains(&from_y) && (0..28).contains(&from_x) {
-                out[(y * 28 + x) as usize] = image[(from_y * 28 + from_x) as usize] as f32 / 127.5 - 1.0;
+                out[(y * 28 + x) as usize] = unit(image[(from_y * 28 + from_x) as usize]);
             }
         }
     }

@@ -12,6 +12,8 @@
 //! # anyhow::Ok(())
 //! ```
 
+#![deny(unsafe_code)]
+
 pub mod adam;
 pub mod bench;
 pub mod checkpoint;

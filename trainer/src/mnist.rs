@@ -112,9 +112,9 @@ impl Dataset {
     }
 }
 
-/// Grey levels, 0 to 255, as the networks see them: -1 to 1.
-pub fn unit_images(images: &[u8]) -> Vec<f32> {
-    images.iter().map(|&pixel| pixel as f32 / 127.5 - 1.0).collect()
+/// A grey level, 0 to 255, as the networks see it: -1 to 1.
+pub fn unit(pixel: u8) -> f32 {
+    pixel as f32 / 127.5 - 1.0
 }
 
 /// What `--data` may name.

@@ -226,7 +226,7 @@ impl Build {
         if *self == CUDA && std::io::stderr().is_terminal() {
             pip.stdout(std::io::stderr());
         } else {
-            pip.arg("--quiet");
+            pip.arg("--quiet").stdout(Stdio::null());
         }
         let output = pip.stdin(Stdio::null()).stderr(Stdio::piped()).spawn()?.wait_with_output()?;
         ensure!(output.status.success(), "{name}: {}", last_error(&String::from_utf8_lossy(&output.stderr)));

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint;
 use crate::gan::{CLASSES, Form, LATENT, PIXELS, Recipe, StepGraph, state_specs};
 use crate::judge::Judge;
-use crate::mnist::{Dataset, Source, unit_images};
+use crate::mnist::{Dataset, Source, unit};
 use crate::random::{self, stream};
 use crate::run::{Run, RunConfig};
 use crate::score::{self, Scorer};
@@ -76,7 +76,7 @@ impl Plan {
     /// When there are more than can be counted.
     pub fn steps(&self, n: usize) -> Result<u64> {
         let per_epoch = steps_per_epoch(n, self.batch);
-        let most = i64::MAX as u64 / per_epoch.max(1); // the step graph counts in i64
+        let most = i64::MAX as u64 / per_epoch.max(1); // event files count in i64
         ensure!(self.epochs <= most, "--epochs: at most {most} expected, {} found", self.epochs);
         Ok(self.epochs * per_epoch)
     }
@@ -309,7 +309,8 @@ fn epochs(
 ) -> Result<bool> {
     let plan = &config.plan;
     let steps = plan.steps(data.len())?;
-    let real_variety = variety(&unit_images(&data.images[..(16 * PIXELS).min(data.images.len())])).max(1e-3);
+    let real: Vec<f32> = data.images.iter().take(16 * PIXELS).map(|&pixel| unit(pixel)).collect();
+    let real_variety = variety(&real).max(1e-3);
     let mut scorer = None;
     while training.step < steps {
         let start = (Instant::now(), training.step);
@@ -388,7 +389,8 @@ pub struct Training<'a> {
 impl<'a> Training<'a> {
     /// Stands at `state` (see [`initial_state`]).
     pub fn new(plan: &'a Plan, data: &Dataset, runtime: &OnnxRuntime, state: TrainState) -> Result<Self> {
-        let slots = runtime.slots(plan.batch.min(data.len()));
+        let per_epoch = steps_per_epoch(data.len(), plan.batch) as usize;
+        let slots = runtime.slots(plan.batch.min(data.len())).min(per_epoch);
         Self::with_form(plan, data, runtime, state, runtime.form(), slots)
     }
 
@@ -428,7 +430,7 @@ impl<'a> Training<'a> {
             let kind = (picks(step).len(), recipe.penalises(step));
             self.kinds.iter().position(|&k| k == kind).expect("a graph for each kind of step")
         };
-        let draw_round = |feed: &mut Feed, steps: Range<u64>| {
+        let draw_round = |mut feed: Feed, steps: Range<u64>| {
             for (slot, step) in steps.enumerate() {
                 draw(&mut feed.row(slot, graph(step)), recipe, picks(step), *seed, step, self.steps);
             }
@@ -525,7 +527,7 @@ pub fn step_graphs(plan: &Plan, n: usize, form: Form) -> Vec<StepGraph> {
 
 /// Fills what a step of a run of `steps` reads: the picked images, and the z and dropout masks of (seed, step).
 pub fn draw(row: &mut Row, recipe: &Recipe, pick: &[i64], seed: u64, step: u64, steps: u64) {
-    row.rates.copy_from_slice(&recipe.rates(step, steps));
+    *row.rates = recipe.rates(step, steps);
     row.pick.copy_from_slice(pick);
     random::uniform_into(row.z, seed, step, stream::Z);
     if recipe.conditional {
