@@ -496,18 +496,6 @@ pub extern "C" fn __cudaLaunchKernel(
     launch(function, args, stream)
 }
 
-#[unsafe(no_mangle)]
-pub extern "C" fn cudaLaunchKernel(
-    function: usize,
-    _: Dim3,
-    _: Dim3,
-    args: *const *const c_void,
-    _: usize,
-    stream: usize,
-) -> c_int {
-    launch(function, args, stream)
-}
-
 // ---- memory
 
 const ALIGNED: usize = 512;
@@ -846,9 +834,9 @@ macro_rules! never {
 }
 
 never! {
-    cuTensorMapEncodeTiled cublasDgeam cublasDgemmBatched cublasDgemmStridedBatched cublasDgemm_v2
+    cudaLaunchKernel cuTensorMapEncodeTiled cublasDgeam cublasDgemmBatched cublasDgemmStridedBatched cublasDgemm_v2
     cublasDgetrfBatched cublasDgetriBatched cublasGemmBatchedEx cublasGemmEx cublasGemmStridedBatchedEx
-     cublasGetStatusName cublasGetStatusString cublasLtMatmul cublasLtMatmulAlgoConfigSetAttribute
+    cublasGetStatusName cublasGetStatusString cublasLtMatmul cublasLtMatmulAlgoConfigSetAttribute
     cublasLtMatmulAlgoGetHeuristic cublasLtMatmulAlgoInit cublasLtMatmulDescCreate cublasLtMatmulDescDestroy
     cublasLtMatmulDescSetAttribute cublasLtMatmulPreferenceCreate cublasLtMatmulPreferenceDestroy
     cublasLtMatmulPreferenceSetAttribute cublasLtMatrixLayoutCreate cublasLtMatrixLayoutDestroy

@@ -111,7 +111,8 @@ fn the_checks_for_a_gpu_pass_on_an_emulated_one() {
     let Some(machine) = Machine::new(33 * 64) else { return };
     let bin = machine.folder.path().join("bin");
     fs::create_dir(&bin).unwrap();
-    script(&bin.join("nvidia-smi"), "echo 'an emulated GPU, no driver, no memory'");
+    fs::write(bin.join("nvidia-smi"), "#!/bin/sh\necho an emulated GPU\n").unwrap();
+    run(Command::new("chmod").arg("+x").arg(bin.join("nvidia-smi")));
     let mut gpu = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("gpu"));
     machine.give(&mut gpu);
     gpu.env("PATH", format!("{}:{}", bin.display(), std::env::var("PATH").unwrap()));
@@ -173,10 +174,4 @@ fn what_goes_wrong_with_a_gpu_is_told_in_a_sentence_and_checkpoints_stay() {
         .current_dir(machine.folder.path())
         .args(["--resume", "run-6", "--device", "cpu", "--quiet"]));
     assert!(output.status.success(), "it goes on elsewhere: {stderr}");
-}
-
-fn script(path: &Path, text: &str) {
-    use std::os::unix::fs::PermissionsExt;
-    fs::write(path, format!("#!/bin/sh\n{text}\n")).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
