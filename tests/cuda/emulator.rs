@@ -8,10 +8,11 @@
 //! CUDA forbids in a capture.
 //!
 //! Faults, by environment variables: EMULATED_FAULT=CALL:CODE:N lets the Nth call of cudaGetDeviceCount, cudaSetDevice,
-//! cudaMalloc or cudaGraphLaunch, and all after it, return an error. EMULATED_REPORT names a file for a line of counts, which
-//! is written when the process ends.
+//! cudaMalloc or cudaGraphLaunch, or the Nth of the `waits`, return an error, and all after it; after 700 and more every call
+//! fails that can, as CUDA does when a kernel crashed or the GPU is gone. EMULATED_REPORT names a file for a line of counts,
+//! which is written when the process ends.
 
-use std::alloc::{Layout, alloc, dealloc};
+use std::alloc::{Layout, alloc};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
@@ -29,15 +30,17 @@ struct Device {
     /// Kernels by the address of what the host calls.
     names: HashMap<usize, String>,
     memory: BTreeMap<usize, usize>,
-    /// The host's that copies read and write late.
+    /// Pinned memory of the host, which copies read and write late.
     pinned: BTreeMap<usize, usize>,
     streams: HashMap<usize, Stream>,
     /// The stream that each event was recorded in, and after how many of its items.
     events: HashMap<usize, (usize, usize)>,
     /// The streams of cuBLAS's handles.
     handles: HashMap<usize, usize>,
-    /// How many streams, events and handles there are.
+    /// How many streams, events and handles were made.
     made: usize,
+    /// What every call returns from now on.
+    broken: c_int,
     /// A stream, and what was recorded of it.
     capture: Option<(usize, Vec<Work>)>,
     graphs: Vec<Arc<Vec<Work>>>,
@@ -69,6 +72,9 @@ impl Device {
                 _ => stop("a graph or an event in a capture"),
             }
             return;
+        }
+        if self.capture.is_some() && matches!(item, Item::Graph(_)) {
+            stop("a graph launched during a capture");
         }
         // The default stream and those that are not made to be apart from it take turns.
         let others = self.streams.iter().filter(|(other, of)| match stream {
@@ -103,18 +109,19 @@ impl Device {
         streams.into_iter().for_each(|stream| self.wait(stream, usize::MAX));
     }
 
+    /// CUDA's own streams have the first numbers.
     fn make(&mut self) -> usize {
         self.made += 1;
-        self.made
+        15 + self.made
     }
 }
 
-fn holds(memory: &BTreeMap<usize, usize>, address: usize) -> bool {
-    memory.range(..=address).next_back().is_some_and(|(from, len)| address < from + len)
+fn holds(memory: &BTreeMap<usize, usize>, address: usize, size: usize) -> bool {
+    memory.range(..=address).next_back().is_some_and(|(from, len)| address + size <= from + len)
 }
 
-fn is_device(address: usize) -> bool {
-    holds(&device().memory, address)
+fn is_device(address: usize, size: usize) -> bool {
+    holds(&device().memory, address, size)
 }
 
 static DEVICE: LazyLock<Mutex<Device>> = LazyLock::new(|| {
@@ -144,8 +151,13 @@ fn called(name: &'static str) -> c_int {
     let mut device = device();
     let count = device.calls.entry(name).or_default();
     *count += 1;
+    let count = *count;
     match &*FAULT {
-        Some((call, code, from)) if call == name && *count >= *from => *code,
+        _ if device.broken != 0 => device.broken,
+        Some((call, code, from)) if call == name && count >= *from => {
+            device.broken = if *code >= 700 { *code } else { 0 };
+            *code
+        }
         _ => 0,
     }
 }
@@ -167,8 +179,13 @@ impl Args {
         unsafe { self.0.add(i).read().cast::<T>().read_unaligned() }
     }
 
+    /// Null where it is optional and absent.
     fn tensor<T: Copy>(&self, i: usize) -> Tensor<T> {
-        self.get(i)
+        let tensor: Tensor<T> = self.get(i);
+        if !tensor.0.is_null() && !is_device(tensor.0 as usize, 1) {
+            stop(&format!("a kernel reads the host's memory, argument {i}"));
+        }
+        tensor
     }
 }
 
@@ -260,12 +277,12 @@ fn kernel(name: &str, a: Args) -> Option<Work> {
                 x.get(if spread { index } else { i })
             }
         };
-        let (l, r) = (side(1, 2, is("EELb1ELb")), side(3, 4, is("Lb1ELi256") || is("Lb0ELb1ELi256")));
+        let (l, r) = (side(1, 2, is("EELb1ELb")), side(3, 4, is("Lb1ELi256")));
         elementwise(count(8), a.tensor(6), move |i| l(i) * r(i))
     } else if is("5_ClipIfE") {
         let (x, limits, default) = (a.tensor::<f32>(0), [a.tensor::<f32>(2), a.tensor(3)], [a.get::<f32>(4), a.get(5)]);
         let limit = move |i: usize| if limits[i].0.is_null() { default[i] } else { limits[i].get(0) };
-        elementwise(a.get::<usize>(6), a.tensor(1), move |i| x.get(i).max(limit(0)).min(limit(1)))
+        elementwise(a.get::<usize>(6), a.tensor(1), move |i| x.get(i).clamp(limit(0), limit(1)))
     } else if is("_TenaryElementWiseSimpleIfLNS0_18BroadcastIndexTypeE0ELS2_0ELS2_1E") {
         let (condition, x, y) = (a.tensor::<u8>(0), a.tensor::<f32>(1), a.tensor::<f32>(2));
         elementwise(count(4), a.tensor(3), move |i| if condition.get(i) != 0 { x.get(i) } else { y.get(0) })
@@ -312,12 +329,11 @@ fn kernel(name: &str, a: Args) -> Option<Work> {
 
 /// An operation on tensors of one shape, or on one and a scalar.
 fn binary(name: &str, a: &Args, f: impl Fn(f32, f32) -> f32 + Send + Sync + 'static) -> Work {
-    let (l, r, out, n) = (a.tensor::<f32>(0), a.tensor::<f32>(1), a.tensor(2), a.get::<i32>(4) as usize);
-    match (name.contains("SimpleILb1E"), name.contains("SimpleILb1ELb0") || name.contains("SimpleILb0ELb0")) {
-        (true, false) => elementwise(n, out, move |i| f(l.get(i), r.get(i))),
-        (true, true) => elementwise(n, out, move |i| f(l.get(i), r.get(0))),
-        (false, _) => elementwise(n, out, move |i| f(l.get(0), r.get(i))),
-    }
+    let (l, r) = (a.tensor::<f32>(0), a.tensor::<f32>(1));
+    let (all_l, all_r) =
+        (name.contains("SimpleILb1E"), name.contains("SimpleILb1ELb1") || name.contains("SimpleILb0ELb1"));
+    let at = |all: bool, i: usize| if all { i } else { 0 };
+    elementwise(a.get::<i32>(4) as usize, a.tensor(2), move |i| f(l.get(at(all_l, i)), r.get(at(all_r, i))))
 }
 
 fn gather<T: Copy + 'static>(a: &Args) -> Work {
@@ -349,8 +365,11 @@ fn concat_equal<T: Copy + 'static>(a: &Args) -> Work {
     })
 }
 
-fn launch(function: usize, args: *const *const c_void, stream: usize) -> c_int {
+fn launch(function: usize, grid: Dim3, args: *const *const c_void, stream: usize) -> c_int {
     let name = device().names.get(&function).cloned().unwrap_or_default();
+    if grid.0 * grid.1 * grid.2 == 0 {
+        stop(&format!("no blocks of {name}"));
+    }
     let work = kernel(&name, Args(args)).unwrap_or_else(|| stop(&format!("no kernel {name}")));
     device().queue(stream, Item::Work(work));
     0
@@ -487,13 +506,13 @@ pub unsafe extern "C" fn __cudaGetKernel(kernel: *mut usize, function: usize) ->
 #[unsafe(no_mangle)]
 pub extern "C" fn __cudaLaunchKernel(
     function: usize,
-    _: Dim3,
+    grid: Dim3,
     _: Dim3,
     args: *const *const c_void,
     _: usize,
     stream: usize,
 ) -> c_int {
-    launch(function, args, stream)
+    launch(function, grid, args, stream)
 }
 
 // ---- memory
@@ -517,14 +536,18 @@ pub unsafe extern "C" fn cudaMalloc(pointer: *mut usize, size: usize) -> c_int {
     error
 }
 
+/// The memory is spoilt and kept, so that whoever reads it later finds out.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cudaFree(pointer: usize) -> c_int {
     not_in_a_capture("cudaFree");
-    device().wait_for_all();
-    if let Some(size) = device().memory.remove(&pointer) {
-        unsafe { dealloc(pointer as *mut u8, Layout::from_size_align(size, ALIGNED).expect("a size")) };
+    let mut device = device();
+    device.wait_for_all();
+    match device.memory.remove(&pointer) {
+        Some(size) => unsafe { (pointer as *mut u8).write_bytes(0xff, size) },
+        None if pointer == 0 => {}
+        None => stop("cudaFree of what was not allocated"),
     }
-    0
+    device.broken
 }
 
 /// Pinned memory of the host, which is little and never given back.
@@ -539,8 +562,8 @@ pub unsafe extern "C" fn cudaHostAlloc(pointer: *mut usize, size: usize, _: u32)
 
 /// Queues a copy; returns whether the host has to wait for it.
 fn copy(to: usize, from: usize, size: usize, stream: usize) -> bool {
-    let (from_device, to_device) = (is_device(from), is_device(to));
-    let is_pinned = |address: usize| holds(&device().pinned, address);
+    let (from_device, to_device) = (is_device(from, size), is_device(to, size));
+    let is_pinned = |address: usize| holds(&device().pinned, address, size);
     let copied = move |from: *const u8| unsafe { std::ptr::copy(from, to as *mut u8, size) };
     let work: Work = match (from_device, to_device) {
         (false, true) if !is_pinned(from) => {
@@ -562,23 +585,23 @@ fn copy(to: usize, from: usize, size: usize, stream: usize) -> bool {
 #[unsafe(no_mangle)]
 pub extern "C" fn cudaMemcpy(to: usize, from: usize, size: usize, _: c_int) -> c_int {
     not_in_a_capture("cudaMemcpy");
-    let on_device = is_device(to) && is_device(from);
-    copy(to, from, size, 0);
-    if !on_device {
+    // From other memory than pinned it may be on its way still.
+    let pinned = holds(&device().pinned, from, size);
+    if copy(to, from, size, 0) || pinned {
         device().wait(0, usize::MAX);
     }
-    0
+    device().broken
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn cudaMemcpyAsync(to: usize, from: usize, size: usize, _: c_int, stream: usize) -> c_int {
-    if !(is_device(to) && is_device(from)) {
+    if !(is_device(to, size) && is_device(from, size)) {
         not_in_a_capture("a copy from or to the host");
     }
     if copy(to, from, size, stream) {
         device().wait(stream, usize::MAX);
     }
-    0
+    device().broken
 }
 
 #[unsafe(no_mangle)]
@@ -727,6 +750,9 @@ pub extern "C" fn cudaDeviceSynchronize() -> c_int {
 #[unsafe(no_mangle)]
 pub extern "C" fn cudaEventRecord(event: usize, stream: usize) -> c_int {
     let mut device = device();
+    if device.capture.as_ref().is_some_and(|(captured, _)| *captured == stream) {
+        stop("an event in a capture");
+    }
     let of = device.streams.entry(stream).or_default();
     let after = of.done + of.items.len();
     device.events.insert(event, (stream, after));
@@ -754,7 +780,10 @@ pub extern "C" fn cudaEventSynchronize(event: usize) -> c_int {
 
 #[unsafe(no_mangle)]
 pub extern "C" fn cudaStreamBeginCapture(stream: usize, _: c_int) -> c_int {
-    device().capture = Some((stream, vec![]));
+    let before = device().capture.replace((stream, vec![]));
+    if before.is_some() || stream == 0 {
+        stop("a capture in a capture, or of the default stream");
+    }
     0
 }
 
@@ -766,9 +795,10 @@ pub unsafe extern "C" fn cudaStreamIsCapturing(stream: usize, status: *mut c_int
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cudaStreamEndCapture(_: Ptr, graph: *mut usize) -> c_int {
+pub unsafe extern "C" fn cudaStreamEndCapture(stream: usize, graph: *mut usize) -> c_int {
     let mut device = device();
-    let (_, nodes) = device.capture.take().unwrap_or_else(|| stop("the end of a capture that was not begun"));
+    let capture = device.capture.take().filter(|(captured, _)| *captured == stream);
+    let (_, nodes) = capture.unwrap_or_else(|| stop("the end of a capture that was not begun"));
     device.graphs.push(Arc::new(nodes));
     unsafe { graph.write(device.graphs.len()) };
     0
@@ -795,19 +825,20 @@ pub extern "C" fn cudaGraphLaunch(graph: usize, stream: usize) -> c_int {
 // ---- what there is nothing to do for
 
 macro_rules! done {
-    ($($name:ident)*) => {$(
+    ($status:expr => $($name:ident)*) => {$(
         #[unsafe(no_mangle)]
         pub extern "C" fn $name() -> c_int {
-            0
+            $status
         }
     )*};
 }
 
+done! { 0 => __cudaRegisterFatBinaryEnd __cudaUnregisterFatBinary __cudaRegisterVar cublasDestroy_v2 cublasLtDestroy }
+
 done! {
-    __cudaRegisterFatBinaryEnd __cudaUnregisterFatBinary __cudaRegisterVar
+    device().broken =>
     cudaGetLastError cudaPeekAtLastError cudaFuncSetAttribute cudaFreeHost
     cudaStreamDestroy cudaEventDestroy cudaGraphDestroy cudaGraphExecDestroy
-    cublasDestroy_v2 cublasLtDestroy
 }
 
 macro_rules! handles {

@@ -1,10 +1,10 @@
-//! What can be said of CUDA without a GPU. With one, tests/gpu says the rest.
+//! What of CUDA is tested without a GPU; on one, tests/gpu tests the rest.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use tests::{data_set, mnist, peers_python, program, run};
+use tests::{data_set, digits, mnist, peers_python, program, run};
 use trainer::checkpoint::write_model;
 use trainer::gan::{Form, PIXELS, sampler};
 use trainer::mnist::Dataset;
@@ -78,24 +78,21 @@ fn emulated() -> Option<PathBuf> {
 /// A machine with an emulated GPU.
 struct Machine {
     onnxruntime: PathBuf,
+    /// With a data set in `data`.
     folder: tempfile::TempDir,
 }
 
 impl Machine {
-    /// With a data set of MNIST's first `n` images.
-    fn new(n: usize) -> Option<Self> {
-        let (onnxruntime, mnist, folder) =
-            (emulated()?, Dataset::open(&mnist()?).unwrap(), tempfile::tempdir().unwrap());
-        let data = folder.path().join("data");
-        fs::create_dir(&data).unwrap();
-        data_set(&data, "train", &mnist.images[..n * PIXELS], &mnist.labels[..n]);
-        data_set(&data, "t10k", &mnist.test_images[..100 * PIXELS], &mnist.test_labels[..100]);
+    fn new(write_data: impl FnOnce(&Path)) -> Option<Self> {
+        let (onnxruntime, folder) = (emulated()?, tempfile::tempdir().unwrap());
+        fs::create_dir(folder.path().join("data")).unwrap();
+        write_data(&folder.path().join("data"));
         Some(Self { onnxruntime, folder })
     }
 
     fn give(&self, command: &mut Command) {
         command.current_dir(self.folder.path()).env("LD_LIBRARY_PATH", &self.onnxruntime);
-        command.env("ORT_DYLIB_PATH", self.onnxruntime.join("libonnxruntime.so.1.31.1"));
+        command.env("ORT_DYLIB_PATH", self.onnxruntime.join("libonnxruntime.so"));
     }
 
     fn trainer(&self, options: &str) -> Command {
@@ -108,20 +105,24 @@ impl Machine {
 
 #[test]
 fn the_checks_for_a_gpu_pass_on_an_emulated_one() {
-    let Some(machine) = Machine::new(33 * 64) else { return };
+    let Some(mnist) = mnist() else { return };
+    let first_images = |folder: &Path| {
+        let (mnist, n) = (Dataset::open(&mnist).unwrap(), 33 * 64);
+        data_set(folder, "train", &mnist.images[..n * PIXELS], &mnist.labels[..n]);
+        data_set(folder, "t10k", &mnist.test_images[..100 * PIXELS], &mnist.test_labels[..100]);
+    };
+    let Some(machine) = Machine::new(first_images) else { return };
     let bin = machine.folder.path().join("bin");
     fs::create_dir(&bin).unwrap();
-    fs::write(bin.join("nvidia-smi"), "#!/bin/sh\necho an emulated GPU\n").unwrap();
-    run(Command::new("chmod").arg("+x").arg(bin.join("nvidia-smi")));
+    let smi = "#!/bin/sh\ncase \"$1\" in *compute_cap) echo 9.0;; *) echo an emulated GPU;; esac\n";
+    fs::write(bin.join("nvidia-smi"), smi).unwrap();
+    assert!(run(Command::new("chmod").arg("+x").arg(bin.join("nvidia-smi"))).0.status.success());
     let mut gpu = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("gpu"));
     machine.give(&mut gpu);
     gpu.env("PATH", format!("{}:{}", bin.display(), std::env::var("PATH").unwrap()));
-    gpu.arg(program("trainer").get_program()).arg(&machine.onnxruntime).arg("data").args(["--only"]);
-    gpu.args(
-        "every_node_runs_on_cuda losses_are_the_cpus a_seed_names_its_bytes \
-        tf32_is_off_until_asked_for a_stopped_run_goes_on_in_mid_epoch scores_drive_the_best"
-            .split_whitespace(),
-    );
+    gpu.arg(program("trainer").get_program()).arg(&machine.onnxruntime).arg("data");
+    // What takes PyTorch on the GPU, and what takes a GPU's time.
+    gpu.args(["--except", "a_full_gpu_is_a_clear_error", "benchmark"]);
     let (output, stderr) = run(&mut gpu);
     let table = String::from_utf8_lossy(&output.stdout);
     println!("{table}");
@@ -130,8 +131,8 @@ fn the_checks_for_a_gpu_pass_on_an_emulated_one() {
 
 #[test]
 fn a_step_is_one_cuda_graph_and_a_round_is_one_copy_each_way() {
-    // Twice 40 steps, in rounds of 32 and 8.
-    let Some(machine) = Machine::new(40 * 64) else { return };
+    // Epochs of 40 steps, in rounds of 32 and 8.
+    let Some(machine) = Machine::new(|folder| digits(folder, 40 * 64)) else { return };
     let of_epochs = |epochs: usize| -> serde_json::Value {
         let options = format!("--epochs {epochs} --score-every 0 --run-dir run-{epochs} --out g.onnx");
         let (output, stderr) = run(machine.trainer(&options).env("EMULATED_REPORT", "report.json"));
@@ -147,11 +148,12 @@ fn a_step_is_one_cuda_graph_and_a_round_is_one_copy_each_way() {
     assert_eq!(more("to_device"), 2);
     // The metrics of two rounds; the state's six vectors; the samples, twice.
     assert_eq!(more("to_host"), 2 + 6 + 2);
+    assert!(more("waits") < 40, "a wait a step: {}", more("waits"));
 }
 
 #[test]
 fn what_goes_wrong_with_a_gpu_is_told_in_a_sentence_and_checkpoints_stay() {
-    let Some(machine) = Machine::new(40 * 64) else { return };
+    let Some(machine) = Machine::new(|folder| digits(folder, 40 * 64)) else { return };
     let cases = [
         ("cudaGetDeviceCount:35:1", "NVIDIA's driver is too old; CUDA 13 needs NVIDIA's driver 580 or newer"),
         ("cudaGetDeviceCount:100:1", "no GPU found; `nvidia-smi` tells which the driver sees"),
@@ -164,14 +166,31 @@ fn what_goes_wrong_with_a_gpu_is_told_in_a_sentence_and_checkpoints_stay() {
             "step-000000080.ckpt: the GPU failed or went away (719: unspecified launch failure)",
         ),
     ];
-    for (i, (fault, words)) in cases.into_iter().enumerate() {
-        let options = format!("--epochs 3 --score-every 0 --run-dir run-{i} --out g.onnx");
+    for (fault, words) in cases {
+        let options = format!("--epochs 3 --score-every 0 --run-dir {fault} --out g.onnx");
         let (output, stderr) = run(machine.trainer(&options).env("EMULATED_FAULT", fault));
         assert!(output.status.code() == Some(1) && stderr.contains(words), "{fault}: {stderr}");
         assert_eq!(stderr.lines().count(), 1, "{fault}: {stderr}");
     }
-    let (output, stderr) = run(program("trainer")
-        .current_dir(machine.folder.path())
-        .args(["--resume", "run-6", "--device", "cpu", "--quiet"]));
+    let mut elsewhere = program("trainer");
+    elsewhere.current_dir(machine.folder.path()).args([
+        "--resume",
+        "cudaGraphLaunch:719:100",
+        "--device",
+        "cpu",
+        "--quiet",
+    ]);
+    let (output, stderr) = run(&mut elsewhere);
     assert!(output.status.success(), "it goes on elsewhere: {stderr}");
+    for options in ["bench", "--dry-run --data data"] {
+        let mut trainer = program("trainer");
+        machine.give(&mut trainer);
+        trainer
+            .args(options.split_whitespace())
+            .args(["--device", "cuda"])
+            .env("EMULATED_FAULT", "cudaGraphLaunch:719:1");
+        let (output, stderr) = run(&mut trainer);
+        let told = stderr.contains("error: the GPU failed or went away (719: unspecified launch failure)");
+        assert!(output.status.code() == Some(1) && told, "{options}: {stderr}");
+    }
 }

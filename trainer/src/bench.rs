@@ -11,7 +11,7 @@ use crate::graph::Graph;
 use crate::mnist::Dataset;
 use crate::onnx::{self, Type};
 use crate::random;
-use crate::session::{Feed, OnnxRuntime, Stepper, Timed};
+use crate::session::{Feed, OnnxRuntime, Stepper, Timed, explain};
 use crate::train::{Plan, Training, draw, initial_state, sample_latents};
 
 /// Medians over the steps of one run; the peak was measured in turns with them.
@@ -32,6 +32,10 @@ pub struct Figures {
 
 /// Measures on a data set of noise, which costs what MNIST costs.
 pub fn bench(runtime: &OnnxRuntime, batch: usize, steps: usize) -> Result<Figures> {
+    measure(runtime, batch, steps).map_err(explain)
+}
+
+fn measure(runtime: &OnnxRuntime, batch: usize, steps: usize) -> Result<Figures> {
     let plan = Plan { batch, ..Plan::seed_recipe() };
     let recipe = &plan.recipe;
     let graph = StepGraph::new(recipe, batch, IMAGES, false, runtime.form());
@@ -125,14 +129,15 @@ pub struct Estimate {
 
 /// Sets a run up of which `done` steps lie behind, and takes a few.
 pub fn estimate(plan: &Plan, data: &Dataset, runtime: &OnnxRuntime, done: u64) -> Result<Estimate> {
-    let mut training = Training::new(plan, data, runtime, initial_state(plan, &data.images))?;
+    let mut training = Training::new(plan, data, runtime, initial_state(plan, &data.images)).map_err(explain)?;
     // The steps of a round are told of at once, and CUDA captures its graphs in the first.
     let slots = training.slots();
     let mut told = vec![Instant::now()];
-    let _ = training.epoch(&mut |_| {
+    let flow = training.epoch(&mut |_| {
         told.push(Instant::now());
         if told.len() < 200.max(5 * slots) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    })?;
+    });
+    let _ = flow.map_err(explain)?;
     let round = slots.min(told.len() - 1);
     let rounds = told.windows(round + 1).skip(if told.len() > 3 * slots { slots } else { 0 });
     let mut times: Vec<f64> = rounds.map(|w| (w[round] - w[0]).as_secs_f64() / round as f64).collect();
@@ -211,7 +216,7 @@ mod tests {
     #[test]
     fn a_step_of_the_seed_recipe_is_few_kernels() {
         let graph = StepGraph::new(&Recipe::seed(), 64, 100, false, Form::Vectors);
-        assert_eq!(kernels(&graph.model), 159, "of which ONNX Runtime finds one twice");
+        assert_eq!(kernels(&graph.model), 159, "one more than it launches: it merges two equal ones");
     }
 
     #[test]

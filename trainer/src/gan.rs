@@ -175,7 +175,7 @@ pub enum Form {
     Vectors,
 }
 
-/// A tensor of a state where steps run.
+/// A tensor that holds a part of the state on the device that takes the steps.
 #[derive(Clone, Debug)]
 pub struct Block {
     pub whole: Spec,

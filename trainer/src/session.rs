@@ -91,7 +91,7 @@ impl OnnxRuntime {
                 version >= 31 || !onnxruntime::has_cuda(&found.path),
                 "ONNX Runtime 1.31 or newer expected, 1.{version} found; run `trainer setup --cuda`"
             );
-            // A library that is not found is only then a problem: the provider has a search path of its own.
+            // A library not found here matters only if the probe fails too: the provider searches on its own.
             let preloaded = preload(&found.path);
             runtime.probe().map_err(|why| preloaded.err().unwrap_or_else(|| explain(why)))
         };
@@ -311,7 +311,7 @@ impl Operator for FusedSlopes {
 
 impl Kernel for FusedSlopes {
     fn compute(&mut self, ctx: &ComputeContext) -> ort::Result<()> {
-        let absent = || ort::Error::new("LeakyReluDropoutSlope: a tensor is missing");
+        let absent = || ort::Error::new(format!("{}: a tensor is missing", gan::SLOPES));
         let input = |i| ctx.input(i)?.ok_or_else(absent);
         let (x, keep, low, high) = (input(0)?, input(1)?, input(2)?, input(3)?);
         let (shape, x) = x.try_extract_tensor()?;
@@ -714,6 +714,16 @@ impl Stepper {
             })?;
         }
         Ok(TrainState { tensors, step: self.step, sums })
+    }
+}
+
+impl Drop for Stepper {
+    /// Where the GPU has failed, the destructors of what was captured on it would meet its error again, and end the process
+    /// before the error is told.
+    fn drop(&mut self) {
+        if on_host(&self.history, |_| ()).is_err() {
+            std::mem::forget(std::mem::take(&mut self.programs));
+        }
     }
 }
 

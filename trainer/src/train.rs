@@ -288,7 +288,7 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
     let finished = epochs(config, &data, &runtime, &mut training, &mut run, observer)
         .map_err(explain)
         .with_context(|| run.broke_down())?;
-    let state = training.state()?;
+    let state = training.state().map_err(explain)?;
     if finished {
         let kept = run.finish(&state, config.out.as_deref())?;
         if kept != plan.epochs {
