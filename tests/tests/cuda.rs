@@ -161,6 +161,7 @@ fn what_goes_wrong_with_a_gpu_is_told_in_a_sentence_and_checkpoints_stay() {
         ("cudaMalloc:2:1", "out of memory; a smaller --batch needs less"),
         ("cudaMalloc:2:8", "out of memory; a smaller --batch needs less"),
         ("cudaGraphLaunch:719:1", "the run broke down before its first checkpoint: the GPU failed or went away (719"),
+        ("waits:719:150", "step-000000040.ckpt: the GPU failed or went away (719: unspecified launch failure)"),
         (
             "cudaGraphLaunch:719:100",
             "step-000000080.ckpt: the GPU failed or went away (719: unspecified launch failure)",
@@ -173,22 +174,15 @@ fn what_goes_wrong_with_a_gpu_is_told_in_a_sentence_and_checkpoints_stay() {
         assert_eq!(stderr.lines().count(), 1, "{fault}: {stderr}");
     }
     let mut elsewhere = program("trainer");
-    elsewhere.current_dir(machine.folder.path()).args([
-        "--resume",
-        "cudaGraphLaunch:719:100",
-        "--device",
-        "cpu",
-        "--quiet",
-    ]);
+    elsewhere.current_dir(machine.folder.path()).args(["--resume", "cudaGraphLaunch:719:100"]);
+    elsewhere.args(["--device", "cpu", "--quiet"]);
     let (output, stderr) = run(&mut elsewhere);
     assert!(output.status.success(), "it goes on elsewhere: {stderr}");
     for options in ["bench", "--dry-run --data data"] {
         let mut trainer = program("trainer");
         machine.give(&mut trainer);
-        trainer
-            .args(options.split_whitespace())
-            .args(["--device", "cuda"])
-            .env("EMULATED_FAULT", "cudaGraphLaunch:719:1");
+        trainer.args(options.split_whitespace()).args(["--device", "cuda"]);
+        trainer.env("EMULATED_FAULT", "cudaGraphLaunch:719:1");
         let (output, stderr) = run(&mut trainer);
         let told = stderr.contains("error: the GPU failed or went away (719: unspecified launch failure)");
         assert!(output.status.code() == Some(1) && told, "{options}: {stderr}");
