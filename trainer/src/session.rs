@@ -506,8 +506,6 @@ struct Program {
 struct OnDevice {
     /// What is fed to the round that is being taken, at an address that never changes.
     bytes: Tensor<u8>,
-    /// On the host, what the round after it will be fed.
-    ahead: Tensor<u8>,
     /// For each binding of a program the options of runs whose result nobody waits for, and of those with a result that is
     /// awaited: on CUDA they name the graph that was captured in the binding's first run.
     options: Vec<[RunOptions; 2]>,
@@ -602,7 +600,8 @@ impl Stepper {
             }
             tensors = rest;
         }
-        let bytes = feed_bytes(&layout, slots)?;
+        let mut bytes = Tensor::<u8>::new(&Allocator::default(), [slots * layout.slot])?;
+        bytes.extract_tensor_mut().1.fill(0);
         let device = match form {
             Form::Tensors => None,
             Form::Vectors => Some(OnDevice::new(runtime, &layout, slots)?),
@@ -656,7 +655,7 @@ impl Stepper {
     }
 
     /// Takes a round of steps, each by one of the graphs, and returns their metrics. `ahead` fills the feed of the round
-    /// after it: while the steps run where these do not read the same bytes, else when they are done.
+    /// after it: while the steps run, where these read a copy on the device, else when they are done.
     pub fn round(&mut self, graphs: &[usize], ahead: impl FnOnce(Feed) + Send) -> Result<&[Metrics]> {
         let Self { programs, live, layout, bytes, .. } = self;
         match &mut self.device {
@@ -669,10 +668,10 @@ impl Stepper {
                 ahead(Feed { bytes: bytes.extract_tensor_mut().1, layout });
             }
             Some(device) => {
-                bytes.copy_into(&mut device.bytes)?;
+                bytes.copy_into(&mut device.bytes)?; // which waits for it
                 std::thread::scope(|scope| {
                     // A thread for each round, which takes much longer than to start one.
-                    scope.spawn(|| ahead(Feed { bytes: device.ahead.extract_tensor_mut().1, layout }));
+                    scope.spawn(|| ahead(Feed { bytes: bytes.extract_tensor_mut().1, layout }));
                     graphs.iter().enumerate().try_for_each(|(slot, &graph)| {
                         // What follows on another session's stream, or on the host, must find the result.
                         let awaited = graphs.get(slot + 1) != Some(&graph);
@@ -682,7 +681,6 @@ impl Stepper {
                         anyhow::Ok(())
                     })
                 })?;
-                std::mem::swap(bytes, &mut device.ahead);
             }
         }
         self.step += graphs.len() as u64;
@@ -737,13 +735,6 @@ fn on_host(tensor: &DynTensor, look: impl FnOnce(&[f32])) -> Result<()> {
     Ok(())
 }
 
-/// Zeros, on the host, for a [`Feed`] of so many slots.
-fn feed_bytes(layout: &Layout, slots: usize) -> Result<Tensor<u8>> {
-    let mut bytes = Tensor::<u8>::new(&Allocator::default(), [slots * layout.slot])?;
-    bytes.extract_tensor_mut().1.fill(0);
-    Ok(bytes)
-}
-
 impl OnDevice {
     fn new(runtime: &OnnxRuntime, layout: &Layout, slots: usize) -> Result<Self> {
         let options = |id: usize, awaited: bool| -> Result<RunOptions> {
@@ -756,7 +747,6 @@ impl OnDevice {
         };
         Ok(Self {
             bytes: runtime.upload_filled(&[slots * layout.slot], |bytes| bytes.fill(0))?,
-            ahead: feed_bytes(layout, slots)?,
             // From 1, for 0 is the id of a run that names none.
             options: (1..=2 * slots).map(|id| Ok([options(id, false)?, options(id, true)?])).collect::<Result<_>>()?,
         })
