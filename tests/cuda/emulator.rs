@@ -260,6 +260,7 @@ fn kernel(name: &str, a: Args) -> Option<Work> {
             _ if is("OP_Sub") => binary(name, &a, |l, r| l - r),
             _ if is("OP_Mul") => binary(name, &a, |l, r| l * r),
             _ if is("OP_Div") => binary(name, &a, |l, r| l / r),
+            _ if is("OP_GreaterIbff") => binary(name, &a, |l, r| u8::from(l > r)),
             _ => return None,
         }
     } else if is("_BinaryElementWiseIfffNS0_6OP_Mul") {
@@ -283,9 +284,14 @@ fn kernel(name: &str, a: Args) -> Option<Work> {
         let (x, limits, default) = (a.tensor::<f32>(0), [a.tensor::<f32>(2), a.tensor(3)], [a.get::<f32>(4), a.get(5)]);
         let limit = move |i: usize| if limits[i].0.is_null() { default[i] } else { limits[i].get(0) };
         elementwise(a.get::<usize>(6), a.tensor(1), move |i| x.get(i).clamp(limit(0), limit(1)))
-    } else if is("_TenaryElementWiseSimpleIfLNS0_18BroadcastIndexTypeE0ELS2_0ELS2_1E") {
+    } else if is("_TenaryElementWiseSimpleIfLNS0_18BroadcastIndexTypeE0E") {
+        let all = |broadcast: &str| !is(broadcast);
+        let (all_x, all_y) = (all("E0ELS2_1E"), all("E0ELS2_0ELS2_1E") && all("E0ELS2_1ELS2_1E"));
         let (condition, x, y) = (a.tensor::<u8>(0), a.tensor::<f32>(1), a.tensor::<f32>(2));
-        elementwise(count(4), a.tensor(3), move |i| if condition.get(i) != 0 { x.get(i) } else { y.get(0) })
+        elementwise(count(4), a.tensor(3), move |i| match condition.get(i) != 0 {
+            true => x.get(if all_x { i } else { 0 }),
+            false => y.get(if all_y { i } else { 0 }),
+        })
     } else if is("BroadcastBiasKernelIfiLb0E") {
         let (bias, columns, strides) = (a.tensor::<f32>(0), a.get::<DivMod>(3), [count(4), count(5)]);
         elementwise(a.get::<i64>(2) as usize, a.tensor(1), move |i| {
@@ -301,24 +307,24 @@ fn kernel(name: &str, a: Args) -> Option<Work> {
     } else if is("_ConcatKernelSameConcatDimIa") {
         concat_equal::<u8>(&a)
     } else if is("_ConcatKernelOutputMajorIi") {
-        let (whole, inside, ends) = (a.get::<DivMod>(0), a.get::<DivMod>(1), a.get::<Array<i64, 32>>(2));
-        let inputs = a.get::<Array<Tensor<i32>, 32>>(4);
-        elementwise(count(5), a.tensor(3), move |i| {
-            let (outer, rest) = whole.divmod(i);
-            let (block, offset) = inside.divmod(rest);
-            let k = (0..32).find(|&k| ends.1[k] as usize > block).expect("one of the inputs");
-            let from = if k == 0 { 0 } else { ends.1[k - 1] as usize };
-            let size = ends.1[k] as usize - from;
-            inputs.1[k].get((outer * size + block - from) * inside.0 as usize + offset)
+        concat::<i32>(&a)
+    } else if is("_ConcatKernelInputMajorIa") {
+        let inputs = a.get::<Array<Tensor<u8>, 32>>(0);
+        let (offsets, widths) = (a.get::<Array<i32, 32>>(2), a.get::<Array<DivMod, 32>>(3));
+        let (outer, pitch, out) = (count(4), count(5), a.tensor::<u8>(6));
+        Box::new(move || {
+            for k in 0..inputs.0 as usize {
+                let (offset, width) = (offsets.1[k] as usize, widths.1[k].0 as usize);
+                for row in 0..outer {
+                    let x = inputs.1[k].slice(row * width, width);
+                    out.slice_mut(row * pitch + offset, width).copy_from_slice(x);
+                }
+            }
         })
     } else if is("_SliceKernelILb0ELi2EiE") {
-        let [starts, steps, strides] = [0, 1, 2].map(|i| a.get::<Array<i64, 8>>(i));
-        let (row, x) = (a.get::<Array<DivMod, 8>>(3).1[0], a.tensor::<i32>(4));
-        elementwise(count(6), a.tensor(5), move |i| {
-            let (r, c) = row.divmod(i);
-            let at = |d: usize, i: usize| starts.1[d] + i as i64 * steps.1[d];
-            x.get((at(0, r) * strides.1[0] + at(1, c)) as usize)
-        })
+        slice::<i32>(&a)
+    } else if is("_SliceKernelILb0ELi2EaE") {
+        slice::<u8>(&a)
     } else if is("reduce_matrix_columns_kernelIfffNS0_8IdentityES3_") {
         let (rows, columns, x) = (count(0), count(1), a.tensor::<f32>(2));
         elementwise(rows, a.tensor::<f32>(3), move |row| x.slice(row * columns, columns).iter().sum())
@@ -328,7 +334,7 @@ fn kernel(name: &str, a: Args) -> Option<Work> {
 }
 
 /// An operation on tensors of one shape, or on one and a scalar.
-fn binary(name: &str, a: &Args, f: impl Fn(f32, f32) -> f32 + Send + Sync + 'static) -> Work {
+fn binary<T: Copy + 'static>(name: &str, a: &Args, f: impl Fn(f32, f32) -> T + Send + Sync + 'static) -> Work {
     let (l, r) = (a.tensor::<f32>(0), a.tensor::<f32>(1));
     let (all_l, all_r) =
         (name.contains("SimpleILb1E"), name.contains("SimpleILb1ELb1") || name.contains("SimpleILb0ELb1"));
@@ -362,6 +368,29 @@ fn concat_equal<T: Copy + 'static>(a: &Args) -> Work {
         let (block, offset) = inside.divmod(rest);
         let (k, block) = each.divmod(block);
         inputs.1[k].get((outer * each.0 as usize + block) * inside.0 as usize + offset)
+    })
+}
+
+fn concat<T: Copy + 'static>(a: &Args) -> Work {
+    let (whole, inside, ends) = (a.get::<DivMod>(0), a.get::<DivMod>(1), a.get::<Array<i64, 32>>(2));
+    let inputs = a.get::<Array<Tensor<T>, 32>>(4);
+    elementwise(a.get::<i32>(5) as usize, a.tensor(3), move |i| {
+        let (outer, rest) = whole.divmod(i);
+        let (block, offset) = inside.divmod(rest);
+        let k = (0..32).find(|&k| ends.1[k] as usize > block).expect("one of the inputs");
+        let from = if k == 0 { 0 } else { ends.1[k - 1] as usize };
+        let size = ends.1[k] as usize - from;
+        inputs.1[k].get((outer * size + block - from) * inside.0 as usize + offset)
+    })
+}
+
+fn slice<T: Copy + 'static>(a: &Args) -> Work {
+    let [starts, steps, strides] = [0, 1, 2].map(|i| a.get::<Array<i64, 8>>(i));
+    let (row, x) = (a.get::<Array<DivMod, 8>>(3).1[0], a.tensor::<T>(4));
+    elementwise(a.get::<i32>(6) as usize, a.tensor(5), move |i| {
+        let (r, c) = row.divmod(i);
+        let at = |d: usize, i: usize| starts.1[d] + i as i64 * steps.1[d];
+        x.get((at(0, r) * strides.1[0] + at(1, c)) as usize)
     })
 }
 

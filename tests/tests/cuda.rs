@@ -6,7 +6,7 @@ use std::process::Command;
 
 use tests::{data_set, digits, mnist, peers_python, program, run};
 use trainer::checkpoint::write_model;
-use trainer::gan::{Form, PIXELS, sampler};
+use trainer::gan::{Form, PIXELS, metrics, prepare, sampler};
 use trainer::mnist::Dataset;
 use trainer::train::{Plan, step_graphs};
 
@@ -26,9 +26,11 @@ fn every_operator_that_a_gpu_is_asked_for_has_a_cuda_kernel() {
         for (graph, i) in step_graphs(&plan, 100, Form::Vectors).into_iter().zip(0..) {
             add(format!("{}-{i}.onnx", plan.recipe.name), graph.model);
         }
+        add(format!("{}-prepare.onnx", plan.recipe.name), prepare(&plan.recipe, plan.batch, 100, 32));
+        add(format!("{}-metrics.onnx", plan.recipe.name), metrics(&plan.recipe, plan.batch, 32));
     }
     add("sampler.onnx".into(), sampler(16));
-    assert_eq!(models.len(), 2 + 4 + 1);
+    assert_eq!(models.len(), 4 + 6 + 1);
 
     // ONNX Runtime makes Splits of slices side by side, which are slow on a GPU, unless told not to, as CUDA's sessions are.
     let splits = "import onnx, onnxruntime as ort, sys\n\
@@ -142,7 +144,7 @@ fn a_step_is_one_cuda_graph_and_a_round_is_one_copy_each_way() {
     let (once, twice) = (of_epochs(1), of_epochs(2));
     let number = |of: &serde_json::Value, what: &str| of[what].as_u64().unwrap();
     let more = |what: &str| number(&twice, what) - number(&once, what);
-    assert_eq!(number(&once, "nodes"), 158, "README says so");
+    assert_eq!(number(&once, "nodes"), 132, "README says so");
     assert_eq!((number(&once, "captures"), number(&once, "replays")), (32, 40));
     assert_eq!((more("captures"), more("replays")), (0, 40), "the same slots, from the same of two sets of the state");
     assert_eq!(more("to_device"), 2);

@@ -199,7 +199,8 @@ impl Form {
     }
 
     /// What a step of `batch` images is fed beside the state and the data set, see [`StepGraph::new`]: the numbers of
-    /// [`Recipe::rates`]; `pick`; `z`; the dropout masks. Each of the four is of one type.
+    /// [`Recipe::rates`]; `pick`; `z`; the dropout masks. Each of the four is of one type. In [`Form::Vectors`] it is
+    /// [`prepare`] that reads `pick` and the masks, those of all steps of a round.
     pub fn feed(self, recipe: &Recipe, batch: usize) -> [Vec<Spec>; 4] {
         let rates = ["step_size", "epsilon", "towards"].map(|name| Spec::new(name, Type::F32, &[]));
         let pick = Spec::new("pick", Type::I64, &[batch]);
@@ -259,8 +260,9 @@ impl StepGraph {
     /// (2B), then `d_on_fake` of D on the generator's fakes, `g_for_d` of G for D's update, `g_for_g` for its own. The
     /// output beside the state is `metrics` (4,).
     ///
-    /// In [`Form::Vectors`] the networks' parameters are inputs on their own as well, as parts of the vectors `d` and `g`;
-    /// `images` are f32 in [-1, 1], and the masks bool.
+    /// In [`Form::Vectors`] the networks' parameters are inputs on their own as well, as parts of the vectors `d` and `g`.
+    /// What [`prepare`] made of `images`, `labels`, `pick` and the masks stands in their place, and instead of `metrics` the
+    /// outputs are the logits that [`metrics`] makes them of: see [`prepared`] and [`judged`].
     pub fn new(recipe: &Recipe, batch: usize, n: usize, penalised: bool, form: Form) -> Self {
         let g = &mut Graph::default();
         g.sums_by_gemm = form == Form::Vectors;
@@ -283,57 +285,66 @@ impl StepGraph {
         let feed = form.feed(recipe, batch);
         let [rates, pick, z, keep] = feed.each_ref().map(|specs| inputs(g, specs));
         let (at, towards) = (AtStep { step_size: rates[0], epsilon: rates[1] }, rates[2]);
-        let (pick, z) = (pick[0], z[0]);
-        let masks = Masks::new(&keep, recipe, batch);
-
+        let z = z[0];
+        // The images and their classes, and each pass's dropout.
         g.scope("real/");
-        let images = g.input("images", if form == Form::Tensors { Type::U8 } else { Type::F32 }, &[n, PIXELS]);
-        let mut real = g.gather(images, pick); // (B, 784)
-        if form == Form::Tensors {
-            real = unit(g, real);
-        }
+        let (real, class_real, dropout) = match form {
+            Form::Tensors => {
+                let images = g.input("images", Type::U8, &[n, PIXELS]);
+                let real = g.gather(images, pick[0]);
+                let real = unit(g, real);
+                let class = recipe.conditional.then(|| one_hot(g, n, pick[0]));
+                let mut masks = keep.iter().map(|&keep| Dropout::Mask { keep, p_drop: recipe.p_drop as f32 });
+                (real, class, masks_of(recipe, batch).map(|pass| masks.by_ref().take(pass.len()).collect::<Vec<_>>()))
+            }
+            Form::Vectors => {
+                let given: Vec<Vec<Var>> =
+                    prepared(recipe, batch, 1).iter().map(|block| inputs(g, &block.parts)).collect();
+                let (high, low) = (&given[2], &given[3]);
+                let mut slopes = high.iter().zip(low).map(|(&high, &low)| Dropout::Slopes { high, low });
+                let passes = slopes_of(recipe, batch);
+                let passes = passes.map(|pass| slopes.by_ref().take(pass.len()).collect::<Vec<_>>());
+                (given[0][0], given[1].first().copied(), passes)
+            }
+        };
+        let [d_on_both, d_on_fake, g_for_d, g_for_g] = &dropout;
 
-        // G's two batches of fakes, one for each update; or one z serves both.
+        // G's two batches of fakes, one for each update; or one z serves both. On a GPU one pass makes both, and G's update
+        // shows D both, though only the second's gradient is wanted: that is fewer kernels.
         g.scope("fakes/");
         let (fake_d, fake_g) = if recipe.one_z {
-            let fake = generate(g, &gen_, z, masks.of(G_FOR_D));
+            let fake = generate(g, &gen_, z, g_for_d);
             (fake, fake)
         } else if form == Form::Tensors {
             let (z_d, z_g) = (g.rows(z, 0, batch), g.rows(z, batch, 2 * batch));
-            (generate(g, &gen_, z_d, masks.of(G_FOR_D)), generate(g, &gen_, z_g, masks.of(G_FOR_G)))
+            (generate(g, &gen_, z_d, g_for_d), generate(g, &gen_, z_g, g_for_g))
         } else {
-            // One pass for both: its kernels are half as many, though half the sums of its backward pass are of zeros.
-            let ((for_d, p_drop), (for_g, _)) = (masks.of(G_FOR_D), masks.of(G_FOR_G));
-            let keep: Vec<Var> = for_d.iter().zip(for_g).map(|(&a, &b)| g.concat_rows(a, b)).collect();
-            let both = generate(g, &gen_, z, (&keep, p_drop));
-            (g.rows(both, 0, batch), g.rows(both, batch, 2 * batch))
+            let both = generate(g, &gen_, z, g_for_d);
+            (g.rows(both, 0, batch), both)
         };
 
         // D: reals have the target 1, or a little less, fakes 0.
         g.scope("d_update/");
         let fake = g.detach(fake_d); // this update is D's alone
-        let class = recipe.conditional.then(|| {
-            let labels = g.input("labels", Type::U8, &[n]);
+        let class_fake = recipe.conditional.then(|| {
             let z_d = if recipe.one_z { z } else { g.rows(z, 0, batch) };
-            [one_hot(g, labels, pick), g.columns(z_d, 0, CLASSES)] // (B, 10) each
+            g.columns(z_d, 0, CLASSES) // (B, 10)
         });
-        let (class_real, class_fake) = (class.map(|c| c[0]), class.map(|c| c[1]));
         let mut penalty = None;
         let logits = if penalised {
             // R1 wants ∂D(x)/∂x of the reals alone.
-            let on_real = discriminate(g, &d, real, class_real, None);
-            let on_fake = discriminate(g, &d, fake, class_fake, None);
+            let on_real = discriminate(g, &d, real, class_real, &[]);
+            let on_fake = discriminate(g, &d, fake, class_fake, &[]);
             penalty = Some(r1(g, on_real, real));
             g.concat_rows(on_real, on_fake)
         } else {
             let both = g.concat_rows(real, fake);
-            let class = class.map(|[real, fake]| g.concat_rows(real, fake));
-            discriminate(g, &d, both, class, Some(masks.of(D_ON_BOTH))) // (2B, 1)
+            let class = class_real.zip(class_fake).map(|(real, fake)| g.concat_rows(real, fake));
+            discriminate(g, &d, both, class, d_on_both) // (2B, 1)
         };
-        let target: Vec<f32> =
-            (0..2 * batch).map(|r| if r < batch { recipe.real_target as f32 } else { 0.0 }).collect();
-        let target = g.constant("d_target", &[2 * batch, 1], &target);
-        let d_loss = bce_sum(g, logits, target);
+        let target = g.constant("d_target", &[2 * batch, 1], &d_targets(recipe, batch));
+        let d_loss = bce(g, logits, target);
+        let d_loss = g.sum(d_loss, &[0, 1], false);
         let d_loss = g.div_by(d_loss, batch as f32);
         let objective = match penalty {
             Some(penalty) => {
@@ -352,14 +363,20 @@ impl StepGraph {
         // G: its fakes have the target 1 (the flipped label) in the eyes of the new D.
         g.scope("g_update/");
         let class_fake = recipe.conditional.then(|| {
-            let z_g = if recipe.one_z { z } else { g.rows(z, batch, 2 * batch) };
+            let z_g = if g.shape(fake_g)[0] == g.shape(z)[0] { z } else { g.rows(z, batch, 2 * batch) };
             g.columns(z_g, 0, CLASSES)
         });
         let d_new: Vec<Var> = d_next.iter().map(|n| n.0).collect();
         let d_new = form.parameters(g, &d_new, &d_sizes);
-        let judged = discriminate(g, &d_new, fake_g, class_fake, Some(masks.of(D_ON_FAKE))); // (B, 1)
+        let judged = discriminate(g, &d_new, fake_g, class_fake, d_on_fake); // (B, 1), or (2B, 1)
         let one = g.scalar(1.0);
-        let g_loss = bce_sum(g, judged, one);
+        let mut g_loss = bce(g, judged, one);
+        let rows = g.shape(judged)[0];
+        if rows > batch {
+            let wanted = g.constant("wanted", &[rows, 1], &last(rows, batch, 1.0));
+            g_loss = g.mul(g_loss, wanted);
+        }
+        let g_loss = g.sum(g_loss, &[0, 1], false);
         let g_loss = g.div_by(g_loss, batch as f32);
         let g_grad = g.grad(g_loss, &gen_);
         g.scope("g_adam/");
@@ -370,21 +387,135 @@ impl StepGraph {
         g.scope("ema/");
         let ema_next: Vec<Var> = ema.iter().zip(&g_next).map(|(&old, &(new, ..))| lerp(g, old, new, towards)).collect();
 
-        g.scope("metrics/");
-        let probability = g.sigmoid(logits);
-        let of_half = |i: usize| if i / batch % 2 == i / (2 * batch) { 1.0 / batch as f32 } else { 0.0 };
-        let halves = g.constant("halves", &[2, 2 * batch], &(0..4 * batch).map(of_half).collect::<Vec<_>>());
-        let means = g.gemm(halves, probability, None, false, false); // (2, 1), of reals and of fakes
-        let metrics = g.join(&[d_loss, g_loss, means]);
-
         let next = d_next.iter().chain(&g_next);
         let next = next.clone().map(|n| n.0).chain(next.clone().map(|n| n.1)).chain(next.map(|n| n.2)).chain(ema_next);
         let mut outputs: Vec<(Var, String)> =
             next.zip(&blocks).map(|(v, block)| (v, format!("next.{}", block.whole.name))).collect();
-        outputs.push((metrics, "metrics".into()));
+        g.scope("metrics/");
+        if form == Form::Tensors {
+            let probability = g.sigmoid(logits);
+            let halves = g.constant("halves", &[2, 2 * batch], &halves(batch));
+            let means = g.gemm(halves, probability, None, false, false); // (2, 1), of reals and of fakes
+            outputs.push((g.join(&[d_loss, g_loss, means]), "metrics".into()));
+        } else {
+            outputs.extend([(logits, "d_logits".into()), (judged, "g_logits".into())]);
+        }
         let model = g.to_model(&format!("{}_step", recipe.name), &outputs, None);
         Self { model, form, batch, penalised, feed }
     }
+}
+
+/// What a step of [`Form::Vectors`] reads of what [`prepare`] makes for a round of `slots`, each as a part for each slot: the
+/// images `real` (B, 784) in [-1, 1]; `class` (B, 10), theirs as one-hot (conditional recipes only); and for each of
+/// [`slopes_of`], `high.` and `low.`, what LeakyReLU and dropout multiply a number by that is above 0, and one that is not.
+pub fn prepared(recipe: &Recipe, batch: usize, slots: usize) -> [Block; 4] {
+    let rows = |name: &str, columns: usize| Block {
+        whole: Spec::new(name, Type::F32, &[slots * batch, columns]),
+        parts: vec![Spec::new(name, Type::F32, &[batch, columns])],
+    };
+    let none = |name: &str| Block { whole: Spec::new(name, Type::F32, &[slots, 0]), parts: vec![] };
+    let slopes = |side: &str| {
+        let passes = slopes_of(recipe, batch).into_iter().zip(PASSES);
+        let named = |(shapes, pass): (Vec<[usize; 2]>, &str)| {
+            let named = |(i, shape): (usize, &[usize; 2])| Spec::new(format!("{side}.{pass}.fc{i}"), Type::F32, shape);
+            (1..).zip(&shapes).map(named).collect::<Vec<_>>()
+        };
+        let parts: Vec<Spec> = passes.flat_map(named).collect();
+        let len = parts.iter().map(Spec::len).sum();
+        Block { whole: Spec::new(side, Type::F32, &[slots, len]), parts }
+    };
+    let class = if recipe.conditional { rows("class", CLASSES) } else { none("class") };
+    [rows("real", PIXELS), class, slopes("high"), slopes("low")]
+}
+
+/// The logits that a step of [`Form::Vectors`] leaves for [`metrics`]: D's of reals and fakes `d_logits` (2B, 1), and the new
+/// D's of fakes `g_logits`, of which the last B count.
+pub fn judged(recipe: &Recipe, batch: usize, slots: usize) -> [Block; 2] {
+    [("d_logits", 2 * batch), ("g_logits", recipe.z_rows(batch))].map(|(name, rows)| Block {
+        whole: Spec::new(name, Type::F32, &[slots, rows]),
+        parts: vec![Spec::new(name, Type::F32, &[rows, 1])],
+    })
+}
+
+/// What steps of [`Form::Vectors`] need and what does not depend on the state, for all of a round of `slots` at once, for a
+/// GPU is as fast with all: the blocks of [`prepared`] that are not empty, out of `images` (n, 784) f32 in [-1, 1], `labels` (n,)
+/// u8, `pick` (slots · B,) i64 and the dropout masks `keep` (slots, numbers) bool, one after the other in the order of
+/// [`Form::feed`].
+pub fn prepare(recipe: &Recipe, batch: usize, n: usize, slots: usize) -> onnx::Model {
+    let g = &mut Graph::default();
+    let pick = g.input("pick", Type::I64, &[slots * batch]);
+    let images = g.input("images", Type::F32, &[n, PIXELS]);
+    let mut outputs = vec![(g.gather(images, pick), "real".to_string())];
+    if recipe.conditional {
+        outputs.push((one_hot(g, n, pick), "class".into()));
+    }
+    if recipe.p_drop > 0.0 {
+        let masks = masks_of(recipe, batch);
+        let keep = g.input("keep", Type::Bool, &[slots, masks.iter().flatten().map(|[r, c]| r * c).sum()]);
+        let mut at = 0;
+        let mut pieces = masks.map(|pass| {
+            let mut piece = |[rows, units]: [usize; 2]| {
+                at += rows * units;
+                g.columns(keep, at - rows * units, at)
+            };
+            pass.into_iter().map(&mut piece).collect::<Vec<_>>()
+        });
+        // Where a network is shown two batches at once, their masks stand side by side; D's of fakes that do not count are any.
+        let [d_on_both, d_on_fake, g_for_d, g_for_g] = &mut pieces;
+        if !recipe.one_z {
+            for (both, fake) in d_on_both.iter().zip(d_on_fake) {
+                let any = g.columns(*both, 0, g.shape(*fake)[1]);
+                *fake = g.concat_columns(&[any, *fake]);
+            }
+            for (for_d, for_g) in g_for_d.iter_mut().zip(g_for_g.drain(..)) {
+                *for_d = g.concat_columns(&[*for_d, for_g]);
+            }
+        }
+        let keep = g.concat_columns(&pieces.concat());
+        let zero = g.scalar(0.0);
+        for (side, slope) in ["low", "high"].into_iter().zip(leaky_slopes(recipe.p_drop as f32)) {
+            let slope = g.scalar(slope);
+            outputs.push((g.r#where(keep, slope, zero), side.into()));
+        }
+    }
+    g.to_model("prepare", &outputs, None)
+}
+
+/// The metrics (slots, 4) of a round's steps, in the order of [`StepGraph::METRICS`], out of the blocks of [`judged`].
+pub fn metrics(recipe: &Recipe, batch: usize, slots: usize) -> onnx::Model {
+    let g = &mut Graph::default();
+    let [d_logits, g_logits] =
+        judged(recipe, batch, slots).map(|block| g.input(&block.whole.name, Type::F32, &block.whole.shape));
+    let target = g.constant("d_target", &[slots, 2 * batch], &d_targets(recipe, batch).repeat(slots));
+    let d_loss = bce(g, d_logits, target);
+    let of_all = g.constant("d_mean", &[2 * batch, 1], &vec![1.0 / batch as f32; 2 * batch]);
+    let d_loss = g.gemm(d_loss, of_all, None, false, false); // (slots, 1)
+    let one = g.scalar(1.0);
+    let g_loss = bce(g, g_logits, one);
+    let rows = g.shape(g_logits)[1];
+    let of_last = g.constant("g_mean", &[rows, 1], &last(rows, batch, 1.0 / batch as f32));
+    let g_loss = g.gemm(g_loss, of_last, None, false, false);
+    let probability = g.sigmoid(d_logits);
+    let halves = g.constant("halves", &[2, 2 * batch], &halves(batch));
+    let means = g.gemm(probability, halves, None, false, true); // (slots, 2)
+    let metrics = g.concat_columns(&[d_loss, g_loss, means]);
+    g.to_model("metrics", &[(metrics, "metrics".into())], None)
+}
+
+/// D's targets for B reals and B fakes.
+fn d_targets(recipe: &Recipe, batch: usize) -> Vec<f32> {
+    (0..2 * batch).map(|row| if row < batch { recipe.real_target as f32 } else { 0.0 }).collect()
+}
+
+/// A matrix (2, 2B) that takes the means of the first and of the second half of 2B numbers.
+fn halves(batch: usize) -> Vec<f32> {
+    let of_half = |i: usize| if i / batch % 2 == i / (2 * batch) { 1.0 / batch as f32 } else { 0.0 };
+    (0..4 * batch).map(of_half).collect()
+}
+
+/// `x` for the last `count` of `rows`, 0 for the others.
+fn last(rows: usize, count: usize, x: f32) -> Vec<f32> {
+    (0..rows).map(|row| if row < rows - count { 0.0 } else { x }).collect()
 }
 
 /// The generator in evaluation mode: `z` (N, 100) → `image` (N, 784) in [-1, 1], its parameters stored in the file.
@@ -418,14 +549,14 @@ fn unit(g: &mut Graph, images: Var) -> Var {
 }
 
 /// Images (B, 784) of z (B, 100), in training.
-fn generate(g: &mut Graph, theta: &[Var], z: Var, dropout: (&[Var], f32)) -> Var {
+fn generate(g: &mut Graph, theta: &[Var], z: Var, dropout: &[Dropout]) -> Var {
     let last = mlp(g, theta, z, Some(dropout));
     g.tanh(last)
 }
 
 /// The logit (B, 1) that images (B, 784) are real; with `class` (B, 10) as one-hot, the one of the ten that it picks.
-fn discriminate(g: &mut Graph, d: &[Var], x: Var, class: Option<Var>, dropout: Option<(&[Var], f32)>) -> Var {
-    let logits = mlp(g, d, x, Some(dropout.unwrap_or((&[], 0.0))));
+fn discriminate(g: &mut Graph, d: &[Var], x: Var, class: Option<Var>, dropout: &[Dropout]) -> Var {
+    let logits = mlp(g, d, x, Some(dropout));
     match class {
         Some(class) => {
             let picked = g.mul(logits, class);
@@ -445,8 +576,9 @@ fn r1(g: &mut Graph, logits: Var, x: Var) -> Var {
     g.div_by(square, batch)
 }
 
-/// Rows `pick` (B,) of `labels` (n,) as one-hot (B, 10).
-fn one_hot(g: &mut Graph, labels: Var, pick: Var) -> Var {
+/// Rows `pick` (B,) of the input `labels` (n,) as one-hot (B, 10).
+fn one_hot(g: &mut Graph, n: usize, pick: Var) -> Var {
+    let labels = g.input("labels", Type::U8, &[n]);
     let eye: Vec<f32> = (0..CLASSES * CLASSES).map(|i| f32::from(u8::from(i % (CLASSES + 1) == 0))).collect();
     let eye = g.constant("eye", &[CLASSES, CLASSES], &eye);
     let labels = g.gather(labels, pick);
@@ -461,18 +593,18 @@ fn lerp(g: &mut Graph, a: Var, b: Var, towards: Var) -> Var {
     g.add(a, change)
 }
 
-/// x through dense layers, with LeakyReLU after each but the last; in training, given the masks of dropout (none where p
-/// is 0) and p, in the form that is fast to differentiate.
+/// x through dense layers, with LeakyReLU after each but the last; in training, given each one's dropout (none where p is 0),
+/// in the form that is fast to differentiate.
 ///
 /// `theta` is weight (I, O), bias (O,) for each layer; x is (B, I); the result is (B, O) of the last.
-pub(crate) fn mlp(g: &mut Graph, theta: &[Var], x: Var, training: Option<(&[Var], f32)>) -> Var {
+fn mlp(g: &mut Graph, theta: &[Var], x: Var, training: Option<&[Dropout]>) -> Var {
     let layers = theta.len() / 2;
     let mut x = x;
     for (i, layer) in theta.chunks(2).enumerate() {
         x = g.gemm(x, layer[0], Some(layer[1]), false, false);
         if i + 1 < layers {
             x = match training {
-                Some((keep, p_drop)) => leaky_relu_dropout(g, x, keep.get(i).copied(), p_drop),
+                Some(dropout) => leaky_relu_dropout(g, x, dropout.get(i)),
                 None => g.leaky_relu(x, SLOPE),
             };
         }
@@ -480,29 +612,44 @@ pub(crate) fn mlp(g: &mut Graph, theta: &[Var], x: Var, training: Option<(&[Var]
     x
 }
 
-/// Σ over the batch of the binary cross-entropy of a logit against its target: softplus(logit) − logit · target.
-fn bce_sum(g: &mut Graph, logit: Var, target: Var) -> Var {
+/// The binary cross-entropy of each logit against its target: softplus(logit) − logit · target.
+fn bce(g: &mut Graph, logit: Var, target: Var) -> Var {
     let (softplus, hit) = (g.softplus(logit), g.mul(logit, target));
-    let loss = g.sub(softplus, hit);
-    g.sum(loss, &[0, 1], false)
+    g.sub(softplus, hit)
+}
+
+/// The dropout of one layer of one pass, on top of LeakyReLU.
+#[derive(Clone, Copy)]
+enum Dropout {
+    /// A mask of zeros and ones as u8, and p.
+    Mask { keep: Var, p_drop: f32 },
+    /// See [`prepared`].
+    Slopes { high: Var, low: Var },
+}
+
+/// The slopes of LeakyReLU at and below 0, and above, where dropout of probability p keeps a number.
+fn leaky_slopes(p_drop: f32) -> [f32; 2] {
+    [SLOPE, 1.0].map(|slope| slope / (1.0 - p_drop))
 }
 
 /// y = x · s.   dx = dy · s
 ///
-/// LeakyReLU and dropout in one product, so that the backward pass is another: s is the operator [`SLOPES`]; its operations
-/// alone for masks of bools, which are a GPU's; or, where `keep`, the mask of zeros and ones, is missing because p is 0, [`slope`].
-/// Its factor is 10³⁸ x, clamped: half the time of a comparison and ONNX Runtime's `Where`, and the same number for all but
-/// subnormal x.
-fn leaky_relu_dropout(g: &mut Graph, x: Var, keep: Option<Var>, p_drop: f32) -> Var {
-    let (low, high) = (SLOPE / (1.0 - p_drop), 1.0 / (1.0 - p_drop));
-    let (low, high) = (g.scalar(low), g.scalar(high));
-    let s = match keep {
-        None => slope(g, x, low, high),
-        Some(keep) if g.elem(keep) == Type::Bool => {
-            let (factor, zero) = (slope(g, x, low, high), g.scalar(0.0));
-            g.r#where(keep, factor, zero)
+/// LeakyReLU and dropout in one product, so that the backward pass is another. s is one of two slopes at each number where
+/// these are given; else the operator [`SLOPES`], or [`slope`] where p is 0. Its factor is 10³⁸ x, clamped: half the time of a
+/// comparison and ONNX Runtime's `Where` on a CPU, and the same number for all but subnormal x.
+fn leaky_relu_dropout(g: &mut Graph, x: Var, dropout: Option<&Dropout>) -> Var {
+    let s = match dropout {
+        None => {
+            let [low, high] = leaky_slopes(0.0).map(|slope| g.scalar(slope));
+            slope(g, x, low, high)
         }
-        Some(keep) => {
+        Some(&Dropout::Slopes { high, low }) => {
+            let zero = g.scalar(0.0);
+            let positive = g.greater(x, zero);
+            g.r#where(positive, high, low)
+        }
+        Some(&Dropout::Mask { keep, p_drop }) => {
+            let [low, high] = leaky_slopes(p_drop).map(|slope| g.scalar(slope));
             let inputs = [("x", x), ("keep", keep), ("low", low), ("high", high)];
             g.fused(SLOPES, &inputs, |g, inputs| {
                 let &[x, keep, low, high] = inputs else { unreachable!() };
@@ -535,45 +682,27 @@ pub fn slopes(x: &[f32], keep: &[u8], low: f32, high: f32, s: &mut [f32]) {
     }
 }
 
-/// The dropout masks of one step: for each pass through a network, one (rows, units) mask for each hidden layer.
-struct Masks<'a> {
-    passes: [&'a [Var]; 4],
-    p_drop: f32,
-}
-
-/// The passes of [`Masks`].
+/// The passes through a network in which a step has dropout, of G and D each for D's update and for G's.
 const PASSES: [&str; 4] = ["d_on_both", "d_on_fake", "g_for_d", "g_for_g"];
-const D_ON_BOTH: usize = 0;
-const D_ON_FAKE: usize = 1;
-const G_FOR_D: usize = 2;
-const G_FOR_G: usize = 3;
 
-/// The shapes of [`Masks`].
+/// For each of the [`PASSES`] the shapes (rows, units) of the masks of its hidden layers.
 fn masks_of(recipe: &Recipe, batch: usize) -> [Vec<[usize; 2]>; 4] {
-    if recipe.p_drop == 0.0 {
-        return Default::default();
-    }
-    let hidden = |sizes: &[usize], rows: usize| -> Vec<[usize; 2]> {
-        sizes[1..sizes.len() - 1].iter().map(|&units| [rows, units]).collect()
-    };
-    let (d, g_for_g) = (recipe.d_sizes(), if recipe.one_z { vec![] } else { hidden(&G_SIZES, batch) });
-    [hidden(&d, 2 * batch), hidden(&d, batch), hidden(&G_SIZES, batch), g_for_g]
+    let g_for_g = if recipe.one_z { 0 } else { batch };
+    hidden(recipe, [2 * batch, batch, batch, g_for_g])
 }
 
-impl<'a> Masks<'a> {
-    /// `keep`: one pass's after the other.
-    fn new(keep: &'a [Var], recipe: &Recipe, batch: usize) -> Self {
-        let mut rest = keep;
-        let passes = masks_of(recipe, batch).map(|shapes| {
-            let (pass, others) = rest.split_at(shapes.len());
-            rest = others;
-            pass
-        });
-        Self { passes, p_drop: recipe.p_drop as f32 }
-    }
+/// The same in [`Form::Vectors`], where one pass of G makes all fakes, and D is shown them all in G's update.
+fn slopes_of(recipe: &Recipe, batch: usize) -> [Vec<[usize; 2]>; 4] {
+    let fakes = recipe.z_rows(batch);
+    hidden(recipe, [2 * batch, fakes, fakes, 0])
+}
 
-    /// What [`mlp`] wants to know of a pass.
-    fn of(&self, pass: usize) -> (&'a [Var], f32) {
-        (self.passes[pass], self.p_drop)
-    }
+fn hidden(recipe: &Recipe, rows: [usize; 4]) -> [Vec<[usize; 2]>; 4] {
+    let (d, no_layers) = (recipe.d_sizes(), recipe.p_drop == 0.0);
+    let sizes = [&d[..], &d, &G_SIZES, &G_SIZES];
+    [0, 1, 2, 3].map(|pass| {
+        let units = &sizes[pass][1..sizes[pass].len() - 1];
+        let kept = if no_layers || rows[pass] == 0 { &[] } else { units };
+        kept.iter().map(|&units| [rows[pass], units]).collect()
+    })
 }

@@ -493,6 +493,14 @@ impl Graph {
         self.leaf_node("Concat", vec![Attribute::int("axis", 0)], flat, Type::F32, &[&[len]])[0]
     }
 
+    /// Matrices with the same number of rows, side by side.
+    pub fn concat_columns(&mut self, matrices: &[Var]) -> Var {
+        let (rows, elem) = (self.shape(matrices[0])[0], self.elem(matrices[0]));
+        let columns = matrices.iter().map(|&x| self.shape(x)[1]).sum();
+        let attributes = vec![Attribute::int("axis", 1)];
+        self.leaf_node("Concat", attributes, matrices.to_vec(), elem, &[&[rows, columns]])[0]
+    }
+
     // ---- ours
 
     /// `body` of `inputs`, given by name, as one node of the operator `op_type` of our own domain. The file carries the body

@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::ptr::{self, NonNull};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use ort::AsPointer;
@@ -154,7 +154,7 @@ impl OnnxRuntime {
     }
 
     /// A model of f32 inputs, filled with ones, to run again and again.
-    pub fn timed(&self, model: &onnx::Model) -> Result<Timed> {
+    pub fn bound(&self, model: &onnx::Model) -> Result<Bound> {
         let session = self.session(model)?;
         let mut binding = session.create_binding()?;
         for input in session.inputs() {
@@ -170,7 +170,7 @@ impl OnnxRuntime {
         for output in session.outputs() {
             binding.bind_output_to_device(output.name(), &place)?;
         }
-        Ok(Timed { session, binding })
+        Ok(Bound { session, binding })
     }
 
     fn session(&self, model: &onnx::Model) -> Result<Session> {
@@ -439,18 +439,17 @@ impl Loaded {
     }
 }
 
-/// A model that is run only for the time it takes.
-pub struct Timed {
+/// A model, and where it finds its inputs and leaves its outputs.
+pub struct Bound {
     session: Session,
     binding: IoBinding,
 }
 
-impl Timed {
-    /// Seconds that one run takes.
-    pub fn run(&mut self) -> Result<f64> {
-        let start = Instant::now();
+impl Bound {
+    /// Runs it, and waits until it is done.
+    pub fn run(&mut self) -> Result<()> {
         self.session.run_binding(&self.binding)?;
-        Ok(start.elapsed().as_secs_f64())
+        Ok(())
     }
 }
 
@@ -472,8 +471,8 @@ pub type Metrics = [f32; StepGraph::METRICS.len()];
 /// graph a session with its bindings, from the first set to the second and back. No parameter is copied.
 ///
 /// Steps are taken in rounds. In [`Form::Tensors`] a step reads its numbers where the host wrote them. In [`Form::Vectors`]
-/// the numbers of a round are copied to the device before it, and its metrics come back after it; between its steps the
-/// host does nothing but start them.
+/// the numbers of a round are copied to the device before it, where [`gan::prepare`] does what it can with all of them;
+/// [`gan::metrics`] tells how it went after it. Between its steps the host does nothing but start them.
 pub struct Stepper {
     // Before what its bindings read and write.
     programs: Vec<Program>,
@@ -485,7 +484,8 @@ pub struct Stepper {
     /// Steps taken in the whole run.
     step: u64,
     slots: usize,
-    layout: Layout,
+    /// Of the feed of a round by each graph.
+    layouts: Vec<Layout>,
     /// What the next round will be fed.
     bytes: Tensor<u8>,
     /// In [`Form::Vectors`].
@@ -500,6 +500,7 @@ pub struct Stepper {
 struct Program {
     session: Session,
     bindings: Vec<IoBinding>,
+    batch: usize,
 }
 
 /// A round's numbers on the device, and how it is started.
@@ -509,6 +510,18 @@ struct OnDevice {
     /// For each binding of a program the options of runs whose result nobody waits for, and of those with a result that is
     /// awaited: on CUDA they name the graph that was captured in the binding's first run.
     options: Vec<[RunOptions; 2]>,
+    shared: Vec<Shared>,
+}
+
+/// What rounds of steps of one batch size have in common.
+struct Shared {
+    // Before what their bindings write.
+    prepare: Bound,
+    metrics: Bound,
+    batch: usize,
+    slots: usize,
+    /// The blocks of [`gan::prepared`] and [`gan::judged`] that are not empty, on the device.
+    blocks: Vec<(Block, DynTensor)>,
 }
 
 /// The generator in evaluation mode on a fixed z, reading the parameters where the step graphs leave them.
@@ -518,19 +531,19 @@ struct Sampler {
     image: Tensor<f32>,
 }
 
-/// The numbers that the steps of a round are fed, packed: a slot for each step, in it the four parts of [`Form::feed`].
+/// The numbers that the steps of a round are fed, packed: the four parts of [`Form::feed`], each for all slots one after the
+/// other.
 pub struct Feed<'a> {
     bytes: &'a mut [u8],
-    layout: &'a Layout,
+    layouts: &'a [Layout],
 }
 
 struct Layout {
-    /// Bytes of a slot.
-    slot: usize,
-    /// Where in a slot each part begins.
-    parts: [usize; 4],
-    /// How many numbers of each part a step by each graph reads.
-    lens: Vec<[usize; 4]>,
+    slots: usize,
+    /// Where each part begins: for all graphs at the same byte, so that what an earlier round left there is of its type.
+    from: [usize; 4],
+    /// Bytes of each part in a slot.
+    bytes: [usize; 4],
 }
 
 /// What one step is fed.
@@ -544,42 +557,43 @@ pub struct Row<'a> {
 }
 
 impl Layout {
-    fn new(graphs: &[StepGraph]) -> Self {
-        let bytes = |part: usize| {
-            let of_graph = |graph: &StepGraph| graph.feed[part].iter().map(Spec::bytes).sum::<usize>();
-            graphs.iter().map(of_graph).max().unwrap_or(0).next_multiple_of(256) // what CUDA's libraries like
-        };
-        let mut slot = 0;
-        let parts = [0, 1, 2, 3].map(|part| {
-            let from = slot;
-            slot += bytes(part);
+    /// That of each graph, whose round has so many slots, and the length of all.
+    fn of(graphs: &[StepGraph], slots: impl Fn(&StepGraph) -> usize) -> (Vec<Self>, usize) {
+        let bytes = |graph: &StepGraph| graph.feed.each_ref().map(|specs| specs.iter().map(Spec::bytes).sum::<usize>());
+        let mut len = 0;
+        let from = [0, 1, 2, 3].map(|part| {
+            let from = len;
+            let room = graphs.iter().map(|graph| slots(graph) * bytes(graph)[part]).max().unwrap_or(0);
+            len += room.next_multiple_of(256); // what CUDA's libraries like
             from
         });
-        let lens = |graph: &StepGraph| graph.feed.each_ref().map(|specs| specs.iter().map(Spec::len).sum());
-        Self { slot, parts, lens: graphs.iter().map(lens).collect() }
+        (graphs.iter().map(|graph| Self { slots: slots(graph), from, bytes: bytes(graph) }).collect(), len)
+    }
+
+    /// Where a part of a slot is.
+    fn range(&self, part: usize, slot: usize) -> Range<usize> {
+        let from = self.from[part] + slot * self.bytes[part];
+        from..from + self.bytes[part]
     }
 }
 
 impl Feed<'_> {
     /// What the step in `slot` of the round is fed, if it is by `graph`.
     pub fn row(&mut self, slot: usize, graph: usize) -> Row<'_> {
-        let Layout { slot: size, parts, lens } = self.layout;
-        let (lens, bytes) = (lens[graph], &mut self.bytes[slot * size..][..*size]);
-        let (rates, bytes) = bytes.split_at_mut(parts[1]);
-        let (pick, bytes) = bytes.split_at_mut(parts[2] - parts[1]);
-        let (z, keep) = bytes.split_at_mut(parts[3] - parts[2]);
+        let parts = self.bytes.get_disjoint_mut([0, 1, 2, 3].map(|part| self.layouts[graph].range(part, slot)));
+        let [rates, pick, z, keep] = parts.expect("parts that stand one after the other");
         Row {
             rates: bytemuck::cast_slice_mut(rates).first_chunk_mut().expect("three rates"),
-            pick: &mut bytemuck::cast_slice_mut(pick)[..lens[1]],
-            z: &mut bytemuck::cast_slice_mut(z)[..lens[2]],
-            keep: &mut keep[..lens[3]],
+            pick: bytemuck::cast_slice_mut(pick),
+            z: bytemuck::cast_slice_mut(z),
+            keep,
         }
     }
 }
 
 impl Stepper {
     /// Sessions for `graphs` of one recipe and form, which share the state and the data set, and one that draws `z` (n, 100)
-    /// with the generator as it stands. A round has up to `slots` steps.
+    /// with the generator as it stands. A round has up to `slots` steps of the first graph's batch size, or one of another.
     pub fn new(
         runtime: &OnnxRuntime,
         recipe: &Recipe,
@@ -589,7 +603,9 @@ impl Stepper {
         data: &Dataset,
         z: &[f32],
     ) -> Result<Self> {
-        let (form, layout) = (graphs[0].form, Layout::new(graphs));
+        let form = graphs[0].form;
+        let slots_of = |graph: &StepGraph| if graph.batch == graphs[0].batch { slots } else { 1 };
+        let (layouts, len) = Layout::of(graphs, slots_of);
         let blocks = form.blocks(recipe);
         let mut tensors = &state.tensors[..];
         let mut sets = [vec![], vec![]];
@@ -600,11 +616,11 @@ impl Stepper {
             }
             tensors = rest;
         }
-        let mut bytes = Tensor::<u8>::new(&Allocator::default(), [slots * layout.slot])?;
+        let mut bytes = Tensor::<u8>::new(&Allocator::default(), [len])?;
         bytes.extract_tensor_mut().1.fill(0);
-        let device = match form {
+        let mut device = match form {
             Form::Tensors => None,
-            Form::Vectors => Some(OnDevice::new(runtime, &layout, slots)?),
+            Form::Vectors => Some(OnDevice::new(runtime, len, slots)?),
         };
         let fed = device.as_ref().map_or(&bytes, |device| &device.bytes);
         let shape = [data.len(), PIXELS];
@@ -618,30 +634,48 @@ impl Stepper {
         let labels = recipe.conditional.then(|| runtime.upload(&[data.len()], &data.labels)).transpose()?;
         let row = Spec::new("metrics", onnx::Type::F32, &[StepGraph::METRICS.len()]);
         let history = runtime.upload(&[slots, row.len()], &vec![0f32; slots * row.len()])?.upcast();
+        let mut shared: Vec<Shared> = vec![];
+        if form == Form::Vectors {
+            for (graph, layout) in graphs.iter().zip(&layouts) {
+                if shared.iter().all(|of| of.batch != graph.batch) {
+                    let data = (&images, labels.as_ref());
+                    shared.push(Shared::new(runtime, recipe, graph.batch, data, fed, layout, &history)?);
+                }
+            }
+        }
         let mut programs = vec![];
-        for graph in graphs {
+        for (graph, layout) in graphs.iter().zip(&layouts) {
             let session = runtime.session_of(&graph.model.encode_to_vec(), form == Form::Vectors)?;
             let names = Names::of(&session);
+            let shared = shared.iter().find(|of| of.batch == graph.batch);
             let mut bind = |slot: usize, from: usize| -> Result<IoBinding> {
                 let mut binding = session.create_binding()?;
-                binding.bind_input("images", &images)?;
-                labels.as_ref().map_or(Ok(()), |labels| binding.bind_input("labels", labels))?;
-                for (specs, part) in graph.feed.iter().zip(layout.parts) {
-                    names.bind_parts(&mut binding, fed, slot * layout.slot + part, specs, "")?;
+                for (part, specs) in graph.feed.iter().enumerate() {
+                    names.bind_parts(&mut binding, fed, layout.range(part, slot).start, specs, "")?;
                 }
                 names.bind_state(&mut binding, &blocks, &sets[from], "")?;
                 for (block, tensor) in blocks.iter().zip(&mut sets[1 - from]) {
                     binding.bind_output(format!("next.{}", block.whole.name), tensor)?;
                 }
-                binding.bind_output("metrics", &mut part_of(&history, slot * row.bytes(), &row)?)?;
+                match shared {
+                    None => {
+                        binding.bind_input("images", &images)?;
+                        labels.as_ref().map_or(Ok(()), |labels| binding.bind_input("labels", labels))?;
+                        binding.bind_output("metrics", &mut part_of(&history, slot * row.bytes(), &row)?)?;
+                    }
+                    Some(shared) => shared.bind(&names, &mut binding, slot)?,
+                }
                 Ok(binding)
             };
-            let bindings = (0..2 * slots).map(|i| bind(i / 2, i % 2)).collect::<Result<_>>()?;
-            programs.push(Program { session, bindings });
+            let bindings = (0..2 * layout.slots).map(|i| bind(i / 2, i % 2)).collect::<Result<_>>()?;
+            programs.push(Program { session, bindings, batch: graph.batch });
+        }
+        if let Some(device) = &mut device {
+            device.shared = shared;
         }
         let sampler = Sampler::new(runtime, z, recipe, &blocks, &sets)?;
         let (state, live, step, metrics) = (sets, 0, state.step, vec![]);
-        Ok(Self { programs, sampler, blocks, state, live, step, slots, layout, bytes, device, history, metrics })
+        Ok(Self { programs, sampler, blocks, state, live, step, slots, layouts, bytes, device, history, metrics })
     }
 
     /// How many steps a round can have.
@@ -651,36 +685,40 @@ impl Stepper {
 
     /// What the next [`Self::round`] will be fed.
     pub fn feed(&mut self) -> Feed<'_> {
-        Feed { bytes: self.bytes.extract_tensor_mut().1, layout: &self.layout }
+        Feed { bytes: self.bytes.extract_tensor_mut().1, layouts: &self.layouts }
     }
 
-    /// Takes a round of steps, each by one of the graphs, and returns their metrics. `ahead` fills the feed of the round
+    /// Takes a round of steps, each by one of the graphs of one batch size, and returns their metrics. `ahead` fills the feed of the round
     /// after it: while the steps run, where these read a copy on the device, else when they are done.
     pub fn round(&mut self, graphs: &[usize], ahead: impl FnOnce(Feed) + Send) -> Result<&[Metrics]> {
-        let Self { programs, live, layout, bytes, .. } = self;
+        let Self { programs, live, layouts, bytes, .. } = self;
         match &mut self.device {
             None => {
                 for (slot, &graph) in graphs.iter().enumerate() {
-                    let Program { session, bindings } = &mut programs[graph];
+                    let Program { session, bindings, .. } = &mut programs[graph];
                     session.run_binding(&bindings[2 * slot + *live])?;
                     *live = 1 - *live;
                 }
-                ahead(Feed { bytes: bytes.extract_tensor_mut().1, layout });
+                ahead(Feed { bytes: bytes.extract_tensor_mut().1, layouts });
             }
             Some(device) => {
                 bytes.copy_into(&mut device.bytes)?; // which waits for it
+                let batch = programs[graphs[0]].batch;
+                let shared = device.shared.iter_mut().find(|of| of.batch == batch).expect("made for each size");
+                shared.prepare.run()?;
                 std::thread::scope(|scope| {
                     // A thread for each round, which takes much longer than to start one.
-                    scope.spawn(|| ahead(Feed { bytes: bytes.extract_tensor_mut().1, layout }));
+                    scope.spawn(|| ahead(Feed { bytes: bytes.extract_tensor_mut().1, layouts }));
                     graphs.iter().enumerate().try_for_each(|(slot, &graph)| {
                         // What follows on another session's stream, or on the host, must find the result.
                         let awaited = graphs.get(slot + 1) != Some(&graph);
-                        let (i, Program { session, bindings }) = (2 * slot + *live, &mut programs[graph]);
+                        let (i, Program { session, bindings, .. }) = (2 * slot + *live, &mut programs[graph]);
                         session.run_binding_with_options(&bindings[i], &device.options[i][usize::from(awaited)])?;
                         *live = 1 - *live;
                         anyhow::Ok(())
                     })
                 })?;
+                shared.metrics.run()?;
             }
         }
         self.step += graphs.len() as u64;
@@ -736,7 +774,7 @@ fn on_host(tensor: &DynTensor, look: impl FnOnce(&[f32])) -> Result<()> {
 }
 
 impl OnDevice {
-    fn new(runtime: &OnnxRuntime, layout: &Layout, slots: usize) -> Result<Self> {
+    fn new(runtime: &OnnxRuntime, len: usize, slots: usize) -> Result<Self> {
         let options = |id: usize, awaited: bool| -> Result<RunOptions> {
             let mut options = RunOptions::new()?;
             options.set("gpu_graph_id", id.to_string())?;
@@ -746,10 +784,73 @@ impl OnDevice {
             Ok(options)
         };
         Ok(Self {
-            bytes: runtime.upload_filled(&[slots * layout.slot], |bytes| bytes.fill(0))?,
+            bytes: runtime.upload(&[len], &vec![0u8; len])?,
             // From 1, for 0 is the id of a run that names none.
             options: (1..=2 * slots).map(|id| Ok([options(id, false)?, options(id, true)?])).collect::<Result<_>>()?,
+            shared: vec![],
         })
+    }
+}
+
+impl Shared {
+    /// Reads the data set and a round's feed, and leaves the metrics in `history` (slots, 4).
+    fn new(
+        runtime: &OnnxRuntime,
+        recipe: &Recipe,
+        batch: usize,
+        (images, labels): (&DynTensor, Option<&Tensor<u8>>),
+        fed: &Tensor<u8>,
+        layout: &Layout,
+        history: &DynTensor,
+    ) -> Result<Self> {
+        let slots = layout.slots;
+        let blocks = gan::prepared(recipe, batch, slots).into_iter().chain(gan::judged(recipe, batch, slots));
+        let blocks = blocks.filter(|block| !block.whole.is_empty()).map(|block| {
+            let tensor = runtime.upload(&block.whole.shape, &vec![0f32; block.whole.len()])?.upcast();
+            Ok((block, tensor))
+        });
+        let mut blocks: Vec<(Block, DynTensor)> = blocks.collect::<Result<_>>()?;
+
+        let session = runtime.session(&gan::prepare(recipe, batch, images.shape()[0] as usize, slots))?;
+        let mut binding = session.create_binding()?;
+        binding.bind_input("images", images)?;
+        labels.map_or(Ok(()), |labels| binding.bind_input("labels", labels))?;
+        let pick = Spec::new("pick", onnx::Type::I64, &[slots * batch]);
+        let keep = Spec::new("keep", onnx::Type::Bool, &[slots, layout.bytes[3]]);
+        let names = Names::of(&session);
+        names.bind_parts(&mut binding, fed, layout.from[1], &[pick], "")?;
+        names.bind_parts(&mut binding, fed, layout.from[3], &[keep], "")?;
+        let made: Vec<String> = session.outputs().iter().map(|output| output.name().to_string()).collect();
+        for (block, tensor) in blocks.iter_mut().filter(|(block, _)| made.contains(&block.whole.name)) {
+            binding.bind_output(block.whole.name.as_str(), tensor)?;
+        }
+        let prepare = Bound { session, binding };
+
+        let session = runtime.session(&gan::metrics(recipe, batch, slots))?;
+        let mut binding = session.create_binding()?;
+        let names = Names::of(&session);
+        for (block, tensor) in &blocks {
+            names.bind_parts(&mut binding, tensor, 0, std::slice::from_ref(&block.whole), "")?;
+        }
+        let metrics = Spec::new("metrics", onnx::Type::F32, &[slots, StepGraph::METRICS.len()]);
+        binding.bind_output("metrics", &mut part_of(history, 0, &metrics)?)?;
+        Ok(Self { prepare, metrics: Bound { session, binding }, batch, slots, blocks })
+    }
+
+    /// Binds what a step in `slot` reads and writes.
+    fn bind(&self, names: &Names, binding: &mut IoBinding, slot: usize) -> Result<()> {
+        for (Block { whole, parts }, tensor) in &self.blocks {
+            let mut at = slot * whole.bytes() / self.slots;
+            for part in parts {
+                let mut tensor = part_of(tensor, at, part)?;
+                match names.0.contains(&part.name) {
+                    true => binding.bind_input(part.name.as_str(), &tensor)?,
+                    false => binding.bind_output(part.name.as_str(), &mut tensor)?,
+                }
+                at += part.bytes();
+            }
+        }
+        Ok(())
     }
 }
 

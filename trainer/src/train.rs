@@ -435,8 +435,9 @@ impl<'a> Training<'a> {
                 draw(&mut feed.row(slot, graph(step)), recipe, picks(step), *seed, step, self.steps);
             }
         };
-        let slots = self.stepper.slots() as u64;
-        let round = |from: u64| from..(from + slots).min(end);
+        // A smaller last batch is a round of its own.
+        let (slots, whole) = (self.stepper.slots() as u64, first + (self.order.len() / batch) as u64);
+        let round = |from: u64| from..(from + slots).min(if from < whole { whole } else { end });
         draw_round(self.stepper.feed(), round(self.step));
         let mut graphs = Vec::with_capacity(slots as usize);
         while self.step < end {
