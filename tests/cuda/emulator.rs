@@ -325,6 +325,33 @@ fn kernel(name: &str, a: Args) -> Option<Work> {
         slice::<i32>(&a)
     } else if is("_SliceKernelILb0ELi2EaE") {
         slice::<u8>(&a)
+    } else if is("_SplitKernelSameSplitDimIiNS0_6TArray") {
+        let [whole, inside, each] = [0, 1, 2].map(|i| a.get::<DivMod>(i));
+        let (x, outputs, n) = (a.tensor::<i32>(4), a.get::<Array<Tensor<i32>, 32>>(5), count(6));
+        Box::new(move || {
+            for i in 0..n {
+                let (outer, rest) = whole.divmod(i);
+                let (block, offset) = inside.divmod(rest);
+                let (k, block) = each.divmod(block);
+                outputs.1[k].set((outer * each.0 as usize + block) * inside.0 as usize + offset, x.get(i));
+            }
+        })
+    } else if is("_SplitSmallInnerKernelI") {
+        let (sizes, x) = (a.get::<Array<i64, 4>>(0), a.tensor::<u8>(1)); // in bytes
+        let (outputs, row) = (a.get::<Array<Tensor<u8>, 4>>(2), a.get::<i64>(3) as usize);
+        let unit = [("I4int4E", 16), ("IlE", 8), ("IiE", 4), ("IsE", 2), ("IaE", 1)];
+        let unit = unit.iter().find(|(unit, _)| is(&format!("Kernel{unit}")))?.1;
+        let rows = count(4) * unit / row;
+        Box::new(move || {
+            for r in 0..rows {
+                let mut from = r * row;
+                for k in 0..sizes.0 as usize {
+                    let size = sizes.1[k] as usize;
+                    outputs.1[k].slice_mut(r * size, size).copy_from_slice(x.slice(from, size));
+                    from += size;
+                }
+            }
+        })
     } else if is("reduce_matrix_columns_kernelIfffNS0_8IdentityES3_") {
         let (rows, columns, x) = (count(0), count(1), a.tensor::<f32>(2));
         elementwise(rows, a.tensor::<f32>(3), move |row| x.slice(row * columns, columns).iter().sum())

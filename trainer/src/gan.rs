@@ -451,15 +451,10 @@ pub fn prepare(recipe: &Recipe, batch: usize, n: usize, slots: usize) -> onnx::M
     }
     if recipe.p_drop > 0.0 {
         let masks = masks_of(recipe, batch);
-        let keep = g.input("keep", Type::Bool, &[slots, masks.iter().flatten().map(|[r, c]| r * c).sum()]);
-        let mut at = 0;
-        let mut pieces = masks.map(|pass| {
-            let mut piece = |[rows, units]: [usize; 2]| {
-                at += rows * units;
-                g.columns(keep, at - rows * units, at)
-            };
-            pass.into_iter().map(&mut piece).collect::<Vec<_>>()
-        });
+        let widths: Vec<usize> = masks.iter().flatten().map(|[rows, units]| rows * units).collect();
+        let keep = g.input("keep", Type::Bool, &[slots, widths.iter().sum()]);
+        let mut pieces = g.split_columns(keep, &widths).into_iter();
+        let mut pieces = masks.map(|pass| pieces.by_ref().take(pass.len()).collect::<Vec<_>>());
         // Where a network is shown two batches at once, their masks stand side by side; D's of fakes that do not count are any.
         let [d_on_both, d_on_fake, g_for_d, g_for_g] = &mut pieces;
         if !recipe.one_z {

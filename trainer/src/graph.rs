@@ -471,19 +471,31 @@ impl Graph {
         self.leaf_node("Cast", vec![Attribute::int("to", to as i64)], vec![x], to, &[&shape])[0]
     }
 
-    /// A vector cut into consecutive tensors of these shapes: by a Slice each, which is one kernel on a GPU, where a Split
-    /// into uneven pieces is a kernel and four copies from the host.
+    /// A vector cut into consecutive tensors of these shapes.
     pub fn cut(&mut self, x: Var, shapes: &[Vec<usize>]) -> Vec<Var> {
-        let len = self.shape(x)[0];
-        let row = self.reshape(x, &[1, len]);
-        let mut to = 0;
-        let pieces = shapes.iter().map(|shape| {
-            let from = to;
-            to += shape.iter().product::<usize>();
-            let piece = self.columns(row, from, to);
-            self.reshape(piece, shape)
-        });
-        pieces.collect()
+        let row = self.reshape(x, &[1, self.shape(x)[0]]);
+        let lens: Vec<usize> = shapes.iter().map(|shape| shape.iter().product()).collect();
+        let pieces = self.split_columns(row, &lens);
+        pieces.into_iter().zip(shapes).map(|(piece, shape)| self.reshape(piece, shape)).collect()
+    }
+
+    /// x (R, C) cut into consecutive pieces (R, width): by Splits into at most four, of which the last is cut on. On a GPU each
+    /// is one kernel, where a Split into more is a kernel and four copies from the host.
+    pub fn split_columns(&mut self, x: Var, widths: &[usize]) -> Vec<Var> {
+        let (rows, elem) = (self.shape(x)[0], self.elem(x));
+        let (mut rest, mut pieces) = (x, vec![]);
+        while pieces.len() < widths.len() {
+            let left = &widths[pieces.len()..];
+            let (now, on) = left.split_at(if left.len() > 4 { 3 } else { left.len() });
+            let on = (!on.is_empty()).then(|| on.iter().sum());
+            let shapes: Vec<[usize; 2]> = now.iter().copied().chain(on).map(|width| [rows, width]).collect();
+            let sizes = self.ints("widths", &shapes.iter().map(|shape| shape[1] as i64).collect::<Vec<_>>());
+            let shapes: Vec<&[usize]> = shapes.iter().map(|shape| &shape[..]).collect();
+            let parts = self.leaf_node("Split", vec![Attribute::int("axis", 1)], vec![rest, sizes], elem, &shapes);
+            pieces.extend(&parts[..now.len()]);
+            rest = parts[parts.len() - 1];
+        }
+        pieces
     }
 
     /// Tensors joined to one vector, each row-major.

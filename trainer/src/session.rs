@@ -191,8 +191,6 @@ impl OnnxRuntime {
             let cuda = ep::CUDA::default().with_tf32(self.tf32).with_cuda_graph(captured).build().error_on_failure();
             builder =
                 builder.with_execution_providers([cuda]).map_err(plain)?.with_disable_cpu_fallback().map_err(plain)?;
-            // It would make a Split of what Graph::cut made slices of.
-            builder = builder.with_disabled_optimizers("GatherSliceToSplitFusion").map_err(plain)?;
         }
         Ok(builder.commit_from_memory(model)?)
     }

@@ -267,7 +267,7 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
         data.name
     );
     if let Some(path) = &config.step_graph {
-        let graphs = step_graphs(plan, data.len(), runtime.form());
+        let graphs = step_graphs(plan, data.len(), Form::Tensors); // the other is not all of a step
         checkpoint::write_model(path, &graphs[0].model).context("--write-step-graph")?;
     }
     let (mut run, state) = Run::open(config, &data, &runtime, &mut |line| observer.say(line))?;
