@@ -175,16 +175,15 @@ pub enum Form {
     Vectors,
 }
 
-/// A tensor that holds a part of the state on the device that takes the steps.
+/// A tensor on the device that takes the steps, and the tensors that it is made of, one after the other.
 #[derive(Clone, Debug)]
 pub struct Block {
     pub whole: Spec,
-    /// Those of [`state_specs`] that it holds, in their order.
     pub parts: Vec<Spec>,
 }
 
 impl Form {
-    /// The tensors that hold a state, in the order of [`state_specs`].
+    /// The tensors that hold a state, those of [`state_specs`] in their order.
     pub fn blocks(self, recipe: &Recipe) -> Vec<Block> {
         let specs = state_specs(recipe);
         let network = |spec: &Spec| spec.name.split(".fc").next().unwrap_or_default().to_string();
@@ -206,12 +205,7 @@ impl Form {
         let pick = Spec::new("pick", Type::I64, &[batch]);
         let z = Spec::new("z", Type::F32, &[recipe.z_rows(batch), LATENT]);
         let elem = if self == Form::Tensors { Type::U8 } else { Type::Bool };
-        let of_pass = |(shapes, pass): (Vec<[usize; 2]>, &str)| -> Vec<Spec> {
-            let named = |(i, shape): (usize, &[usize; 2])| Spec::new(format!("keep.{pass}.fc{i}"), elem, shape);
-            (1..).zip(&shapes).map(named).collect()
-        };
-        let masks = masks_of(recipe, batch).into_iter().zip(PASSES).flat_map(of_pass);
-        [rates.into(), vec![pick], vec![z], masks.collect()]
+        [rates.into(), vec![pick], vec![z], named_by_pass("keep", elem, &masks_of(recipe, batch))]
     }
 
     /// The weights and biases of a network of these layer widths, out of the tensors that hold them.
@@ -262,7 +256,7 @@ impl StepGraph {
     ///
     /// In [`Form::Vectors`] the networks' parameters are inputs on their own as well, as parts of the vectors `d` and `g`.
     /// What [`prepare`] made of `images`, `labels`, `pick` and the masks stands in their place, and instead of `metrics` the
-    /// outputs are the logits that [`metrics`] makes them of: see [`prepared`] and [`judged`].
+    /// outputs are the logits that [`metrics`] makes them of: see [`prepared`] and [`logits`].
     pub fn new(recipe: &Recipe, batch: usize, n: usize, penalised: bool, form: Form) -> Self {
         let g = &mut Graph::default();
         g.sums_by_gemm = form == Form::Vectors;
@@ -294,17 +288,13 @@ impl StepGraph {
                 let real = g.gather(images, pick[0]);
                 let real = unit(g, real);
                 let class = recipe.conditional.then(|| one_hot(g, n, pick[0]));
-                let mut masks = keep.iter().map(|&keep| Dropout::Mask { keep, p_drop: recipe.p_drop as f32 });
-                (real, class, masks_of(recipe, batch).map(|pass| masks.by_ref().take(pass.len()).collect::<Vec<_>>()))
+                let masks = keep.iter().map(|&keep| Dropout::Mask { keep, p_drop: recipe.p_drop as f32 });
+                (real, class, by_pass(masks, &masks_of(recipe, batch)))
             }
             Form::Vectors => {
-                let given: Vec<Vec<Var>> =
-                    prepared(recipe, batch, 1).iter().map(|block| inputs(g, &block.parts)).collect();
-                let (high, low) = (&given[2], &given[3]);
-                let mut slopes = high.iter().zip(low).map(|(&high, &low)| Dropout::Slopes { high, low });
-                let passes = slopes_of(recipe, batch);
-                let passes = passes.map(|pass| slopes.by_ref().take(pass.len()).collect::<Vec<_>>());
-                (given[0][0], given[1].first().copied(), passes)
+                let [real, class, high, low] = prepared(recipe, batch, 1).map(|block| inputs(g, &block.parts));
+                let slopes = high.into_iter().zip(low).map(|(high, low)| Dropout::Slopes { high, low });
+                (real[0], class.first().copied(), by_pass(slopes, &slopes_of(recipe, batch)))
             }
         };
         let [d_on_both, d_on_fake, g_for_d, g_for_g] = &dropout;
@@ -415,12 +405,7 @@ pub fn prepared(recipe: &Recipe, batch: usize, slots: usize) -> [Block; 4] {
     };
     let none = |name: &str| Block { whole: Spec::new(name, Type::F32, &[slots, 0]), parts: vec![] };
     let slopes = |side: &str| {
-        let passes = slopes_of(recipe, batch).into_iter().zip(PASSES);
-        let named = |(shapes, pass): (Vec<[usize; 2]>, &str)| {
-            let named = |(i, shape): (usize, &[usize; 2])| Spec::new(format!("{side}.{pass}.fc{i}"), Type::F32, shape);
-            (1..).zip(&shapes).map(named).collect::<Vec<_>>()
-        };
-        let parts: Vec<Spec> = passes.flat_map(named).collect();
+        let parts = named_by_pass(side, Type::F32, &slopes_of(recipe, batch));
         let len = parts.iter().map(Spec::len).sum();
         Block { whole: Spec::new(side, Type::F32, &[slots, len]), parts }
     };
@@ -430,15 +415,15 @@ pub fn prepared(recipe: &Recipe, batch: usize, slots: usize) -> [Block; 4] {
 
 /// The logits that a step of [`Form::Vectors`] leaves for [`metrics`]: D's of reals and fakes `d_logits` (2B, 1), and the new
 /// D's of fakes `g_logits`, of which the last B count.
-pub fn judged(recipe: &Recipe, batch: usize, slots: usize) -> [Block; 2] {
+pub fn logits(recipe: &Recipe, batch: usize, slots: usize) -> [Block; 2] {
     [("d_logits", 2 * batch), ("g_logits", recipe.z_rows(batch))].map(|(name, rows)| Block {
         whole: Spec::new(name, Type::F32, &[slots, rows]),
         parts: vec![Spec::new(name, Type::F32, &[rows, 1])],
     })
 }
 
-/// What steps of [`Form::Vectors`] need and what does not depend on the state, for all of a round of `slots` at once, for a
-/// GPU is as fast with all: the blocks of [`prepared`] that are not empty, out of `images` (n, 784) f32 in [-1, 1], `labels` (n,)
+/// What steps of [`Form::Vectors`] need that does not depend on the state, for all `slots` of a round at once, which takes a
+/// GPU hardly longer than for one: the blocks of [`prepared`] that are not empty, out of `images` (n, 784) f32 in [-1, 1], `labels` (n,)
 /// u8, `pick` (slots · B,) i64 and the dropout masks `keep` (slots, numbers) bool, one after the other in the order of
 /// [`Form::feed`].
 pub fn prepare(recipe: &Recipe, batch: usize, n: usize, slots: usize) -> onnx::Model {
@@ -453,8 +438,7 @@ pub fn prepare(recipe: &Recipe, batch: usize, n: usize, slots: usize) -> onnx::M
         let masks = masks_of(recipe, batch);
         let widths: Vec<usize> = masks.iter().flatten().map(|[rows, units]| rows * units).collect();
         let keep = g.input("keep", Type::Bool, &[slots, widths.iter().sum()]);
-        let mut pieces = g.split_columns(keep, &widths).into_iter();
-        let mut pieces = masks.map(|pass| pieces.by_ref().take(pass.len()).collect::<Vec<_>>());
+        let mut pieces = by_pass(g.split_columns(keep, &widths), &masks);
         // Where a network is shown two batches at once, their masks stand side by side; D's of fakes that do not count are any.
         let [d_on_both, d_on_fake, g_for_d, g_for_g] = &mut pieces;
         if !recipe.one_z {
@@ -476,11 +460,11 @@ pub fn prepare(recipe: &Recipe, batch: usize, n: usize, slots: usize) -> onnx::M
     g.to_model("prepare", &outputs, None)
 }
 
-/// The metrics (slots, 4) of a round's steps, in the order of [`StepGraph::METRICS`], out of the blocks of [`judged`].
+/// The metrics (slots, 4) of a round's steps, in the order of [`StepGraph::METRICS`], out of the blocks of [`logits`].
 pub fn metrics(recipe: &Recipe, batch: usize, slots: usize) -> onnx::Model {
     let g = &mut Graph::default();
     let [d_logits, g_logits] =
-        judged(recipe, batch, slots).map(|block| g.input(&block.whole.name, Type::F32, &block.whole.shape));
+        logits(recipe, batch, slots).map(|block| g.input(&block.whole.name, Type::F32, &block.whole.shape));
     let target = g.constant("d_target", &[slots, 2 * batch], &d_targets(recipe, batch).repeat(slots));
     let d_loss = bce(g, d_logits, target);
     let of_all = g.constant("d_mean", &[2 * batch, 1], &vec![1.0 / batch as f32; 2 * batch]);
@@ -690,6 +674,18 @@ fn masks_of(recipe: &Recipe, batch: usize) -> [Vec<[usize; 2]>; 4] {
 fn slopes_of(recipe: &Recipe, batch: usize) -> [Vec<[usize; 2]>; 4] {
     let fakes = recipe.z_rows(batch);
     hidden(recipe, [2 * batch, fakes, fakes, 0])
+}
+
+/// `name.d_on_both.fc1`, … of these shapes.
+fn named_by_pass(name: &str, elem: Type, shapes: &[Vec<[usize; 2]>; 4]) -> Vec<Spec> {
+    let layers = PASSES.iter().zip(shapes).flat_map(|(pass, shapes)| shapes.iter().zip(1..).map(move |of| (pass, of)));
+    layers.map(|(pass, (shape, i))| Spec::new(format!("{name}.{pass}.fc{i}"), elem, shape)).collect()
+}
+
+/// What belongs to the layers of these shapes, one after the other.
+fn by_pass<T>(all: impl IntoIterator<Item = T>, shapes: &[Vec<[usize; 2]>; 4]) -> [Vec<T>; 4] {
+    let mut all = all.into_iter();
+    shapes.each_ref().map(|pass| all.by_ref().take(pass.len()).collect())
 }
 
 fn hidden(recipe: &Recipe, rows: [usize; 4]) -> [Vec<[usize; 2]>; 4] {

@@ -518,7 +518,7 @@ struct Shared {
     metrics: Bound,
     batch: usize,
     slots: usize,
-    /// The blocks of [`gan::prepared`] and [`gan::judged`] that are not empty, on the device.
+    /// The blocks of [`gan::prepared`] and [`gan::logits`] that are not empty, on the device.
     blocks: Vec<(Block, DynTensor)>,
 }
 
@@ -802,7 +802,7 @@ impl Shared {
         history: &DynTensor,
     ) -> Result<Self> {
         let slots = layout.slots;
-        let blocks = gan::prepared(recipe, batch, slots).into_iter().chain(gan::judged(recipe, batch, slots));
+        let blocks = gan::prepared(recipe, batch, slots).into_iter().chain(gan::logits(recipe, batch, slots));
         let blocks = blocks.filter(|block| !block.whole.is_empty()).map(|block| {
             let tensor = runtime.upload(&block.whole.shape, &vec![0f32; block.whole.len()])?.upcast();
             Ok((block, tensor))
