@@ -2,6 +2,8 @@
 
 use std::ops::{ControlFlow, Range};
 use std::path::PathBuf;
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -196,7 +198,7 @@ pub trait Observer {
         ControlFlow::Continue(())
     }
 
-    /// After every epoch.
+    /// After every epoch, when it is recorded: the first steps of the next one may have come before.
     fn epoch(&mut self, _epoch: &Epoch) {}
 }
 
@@ -298,7 +300,8 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
     Ok(Outcome { folder: run.folder().into(), finished, state })
 }
 
-/// Takes the steps that are left, and records each epoch; false where the observer stopped it, after a checkpoint.
+/// Takes the steps that are left; each epoch is scored and recorded while the next one's are taken. False where the observer
+/// stopped it, after a checkpoint.
 fn epochs(
     config: &Config,
     data: &Dataset,
@@ -311,41 +314,62 @@ fn epochs(
     let steps = plan.steps(data.len())?;
     let real: Vec<f32> = data.images.iter().take(16 * PIXELS).map(|&pixel| unit(pixel)).collect();
     let real_variety = variety(&real).max(1e-3);
-    let mut scorer = None;
-    while training.step < steps {
-        let start = (Instant::now(), training.step);
-        let flow = training.epoch(&mut |step| observer.step(step))?;
-        if !training.step.is_multiple_of(training.per_epoch) {
-            run.checkpoint(&training.state()?)?;
-            return Ok(false);
+    thread::scope(|scope| {
+        let (tell, told) = mpsc::channel();
+        // The thread that records hands on the run, and what scores it, when it is done.
+        let mut recording = scope.spawn(move || anyhow::Ok((run, None)));
+        let mut flow = ControlFlow::Continue(());
+        while training.step < steps && flow.is_continue() {
+            let start = (Instant::now(), training.step);
+            flow = training.epoch(&mut |step| {
+                told.try_iter().for_each(|epoch| observer.epoch(&epoch));
+                observer.step(step)
+            })?;
+            let (run, mut scorer) = joined(recording)?;
+            told.try_iter().for_each(|epoch| observer.epoch(&epoch));
+            if !training.step.is_multiple_of(training.per_epoch) {
+                run.checkpoint(&training.state()?)?;
+                return Ok(false);
+            }
+            let mut epoch = training.end_epoch(start, real_variety)?;
+            epoch.collapse = collapse(epoch.variety, run.best_variety(), epoch.d_fake);
+            if epoch.collapse && !run.collapsed() {
+                observer.say(&format!(
+                    "warning: epoch {}: the samples' variety is {:.2} of real images' and D takes fakes for real with \
+                     probability {:.4}: mode collapse? another --seed or --recipe tuned may do better",
+                    epoch.epoch, epoch.variety, epoch.d_fake
+                ));
+            }
+            let (last, state) = (training.step == steps, training.state()?);
+            let samples = training.stepper.sample()?.to_vec();
+            let mut drawn = None;
+            if config.score_every > 0 && (last || epoch.epoch.is_multiple_of(config.score_every)) {
+                let generator = checkpoint::export(&plan.recipe, &state, &[]).encode_to_vec();
+                drawn = Some(score::draw(runtime, &generator, plan.recipe.conditional, plan.seed)?.0);
+            }
+            let tell = tell.clone();
+            recording = scope.spawn(move || {
+                if let Some(drawn) = drawn {
+                    let scorer = match &mut scorer {
+                        Some(scorer) => scorer,
+                        None => scorer.insert(Scorer::new(Judge::shipped(&runtime.on_cpu())?, &data.test_images)?),
+                    };
+                    epoch.frechet_distance = Some(scorer.frechet_distance(&drawn)?);
+                }
+                run.epoch(&epoch, &samples, &state, last)?;
+                let _ = tell.send(epoch); // nobody listens where the loop has failed
+                Ok((run, scorer))
+            });
         }
-        let mut epoch = training.end_epoch(start, real_variety)?;
-        epoch.collapse = collapse(epoch.variety, run.best_variety(), epoch.d_fake);
-        if epoch.collapse && !run.collapsed() {
-            observer.say(&format!(
-                "warning: epoch {}: the samples' variety is {:.2} of real images' and D takes fakes for real with \
-                 probability {:.4}: mode collapse? another --seed or --recipe tuned may do better",
-                epoch.epoch, epoch.variety, epoch.d_fake
-            ));
-        }
-        let last = training.step == steps;
-        let state = training.state()?;
-        if config.score_every > 0 && (last || epoch.epoch.is_multiple_of(config.score_every)) {
-            let scorer = match &mut scorer {
-                Some(scorer) => scorer,
-                None => scorer.insert(Scorer::new(Judge::shipped(&runtime.on_cpu())?, &data.test_images)?),
-            };
-            let generator = checkpoint::export(&plan.recipe, &state, &[]).encode_to_vec();
-            let (drawn, _) = score::draw(runtime, &generator, plan.recipe.conditional, plan.seed)?;
-            epoch.frechet_distance = Some(scorer.frechet_distance(&drawn)?);
-        }
-        run.epoch(&epoch, training.stepper.sample()?, &state, last)?;
-        observer.epoch(&epoch);
-        if flow.is_break() && !last {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+        joined(recording)?;
+        told.try_iter().for_each(|epoch| observer.epoch(&epoch));
+        Ok(training.step == steps)
+    })
+}
+
+/// What a thread returns when it is done; its panic is ours.
+fn joined<T>(thread: thread::ScopedJoinHandle<T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Reads, downloads or draws the data set, and loads ONNX Runtime.
