@@ -307,7 +307,16 @@ fn kernel(name: &str, a: Args) -> Option<Work> {
     } else if is("_ConcatKernelSameConcatDimIa") {
         concat_equal::<u8>(&a)
     } else if is("_ConcatKernelOutputMajorIi") {
-        concat::<i32>(&a)
+        let (whole, inside, ends) = (a.get::<DivMod>(0), a.get::<DivMod>(1), a.get::<Array<i64, 32>>(2));
+        let inputs = a.get::<Array<Tensor<i32>, 32>>(4);
+        elementwise(count(5), a.tensor(3), move |i| {
+            let (outer, rest) = whole.divmod(i);
+            let (block, offset) = inside.divmod(rest);
+            let k = (0..32).find(|&k| ends.1[k] as usize > block).expect("one of the inputs");
+            let from = if k == 0 { 0 } else { ends.1[k - 1] as usize };
+            let size = ends.1[k] as usize - from;
+            inputs.1[k].get((outer * size + block - from) * inside.0 as usize + offset)
+        })
     } else if is("_ConcatKernelInputMajorIa") {
         let inputs = a.get::<Array<Tensor<u8>, 32>>(0);
         let (offsets, widths) = (a.get::<Array<i32, 32>>(2), a.get::<Array<DivMod, 32>>(3));
@@ -395,19 +404,6 @@ fn concat_equal<T: Copy + 'static>(a: &Args) -> Work {
         let (block, offset) = inside.divmod(rest);
         let (k, block) = each.divmod(block);
         inputs.1[k].get((outer * each.0 as usize + block) * inside.0 as usize + offset)
-    })
-}
-
-fn concat<T: Copy + 'static>(a: &Args) -> Work {
-    let (whole, inside, ends) = (a.get::<DivMod>(0), a.get::<DivMod>(1), a.get::<Array<i64, 32>>(2));
-    let inputs = a.get::<Array<Tensor<T>, 32>>(4);
-    elementwise(a.get::<i32>(5) as usize, a.tensor(3), move |i| {
-        let (outer, rest) = whole.divmod(i);
-        let (block, offset) = inside.divmod(rest);
-        let k = (0..32).find(|&k| ends.1[k] as usize > block).expect("one of the inputs");
-        let from = if k == 0 { 0 } else { ends.1[k - 1] as usize };
-        let size = ends.1[k] as usize - from;
-        inputs.1[k].get((outer * size + block - from) * inside.0 as usize + offset)
     })
 }
 

@@ -228,7 +228,8 @@ impl Form {
     }
 }
 
-/// One training step as a model: `(state, batch) → (state', metrics)`.
+/// One training step as a model: `(state, batch) → (state', metrics)`; in [`Form::Vectors`] what of it is left between
+/// [`prepare`] and [`metrics`].
 pub struct StepGraph {
     /// State tensors are inputs under the names of [`Form::blocks`] and outputs with `next.` before them.
     pub model: onnx::Model,
@@ -353,7 +354,8 @@ impl StepGraph {
         // G: its fakes have the target 1 (the flipped label) in the eyes of the new D.
         g.scope("g_update/");
         let class_fake = recipe.conditional.then(|| {
-            let z_g = if g.shape(fake_g)[0] == g.shape(z)[0] { z } else { g.rows(z, batch, 2 * batch) };
+            let of_all_z = g.shape(fake_g)[0] == g.shape(z)[0];
+            let z_g = if of_all_z { z } else { g.rows(z, batch, 2 * batch) };
             g.columns(z_g, 0, CLASSES)
         });
         let d_new: Vec<Var> = d_next.iter().map(|n| n.0).collect();
@@ -363,7 +365,7 @@ impl StepGraph {
         let mut g_loss = bce(g, judged, one);
         let rows = g.shape(judged)[0];
         if rows > batch {
-            let wanted = g.constant("wanted", &[rows, 1], &last(rows, batch, 1.0));
+            let wanted = g.constant("wanted", &[rows, 1], &last_of(rows, batch));
             g_loss = g.mul(g_loss, wanted);
         }
         let g_loss = g.sum(g_loss, &[0, 1], false);
@@ -384,7 +386,7 @@ impl StepGraph {
         g.scope("metrics/");
         if form == Form::Tensors {
             let probability = g.sigmoid(logits);
-            let halves = g.constant("halves", &[2, 2 * batch], &halves(batch));
+            let halves = g.constant("halves", &[2, 2 * batch], &halves(batch, 1.0 / batch as f32));
             let means = g.gemm(halves, probability, None, false, false); // (2, 1), of reals and of fakes
             outputs.push((g.join(&[d_loss, g_loss, means]), "metrics".into()));
         } else {
@@ -395,9 +397,9 @@ impl StepGraph {
     }
 }
 
-/// What a step of [`Form::Vectors`] reads of what [`prepare`] makes for a round of `slots`, each as a part for each slot: the
-/// images `real` (B, 784) in [-1, 1]; `class` (B, 10), theirs as one-hot (conditional recipes only); and for each of
-/// [`slopes_of`], `high.` and `low.`, what LeakyReLU and dropout multiply a number by that is above 0, and one that is not.
+/// What [`prepare`] makes for a round of `slots` steps of [`Form::Vectors`], with a part for each slot: the images `real`
+/// (B, 784) in [-1, 1]; `class` (B, 10), theirs as one-hot (conditional recipes only); and for each hidden layer of each pass
+/// with dropout `high.d_on_both.fc1`, …, what LeakyReLU and dropout multiply a number above 0 by, and `low.`, any other.
 pub fn prepared(recipe: &Recipe, batch: usize, slots: usize) -> [Block; 4] {
     let rows = |name: &str, columns: usize| Block {
         whole: Spec::new(name, Type::F32, &[slots * batch, columns]),
@@ -439,7 +441,8 @@ pub fn prepare(recipe: &Recipe, batch: usize, n: usize, slots: usize) -> onnx::M
         let widths: Vec<usize> = masks.iter().flatten().map(|[rows, units]| rows * units).collect();
         let keep = g.input("keep", Type::Bool, &[slots, widths.iter().sum()]);
         let mut pieces = by_pass(g.split_columns(keep, &widths), &masks);
-        // Where a network is shown two batches at once, their masks stand side by side; D's of fakes that do not count are any.
+        // Where a network is shown two batches at once, their masks stand side by side. In G's update, D's for the first batch
+        // of fakes, whose loss counts nothing, may be any.
         let [d_on_both, d_on_fake, g_for_d, g_for_g] = &mut pieces;
         if !recipe.one_z {
             for (both, fake) in d_on_both.iter().zip(d_on_fake) {
@@ -467,17 +470,18 @@ pub fn metrics(recipe: &Recipe, batch: usize, slots: usize) -> onnx::Model {
         logits(recipe, batch, slots).map(|block| g.input(&block.whole.name, Type::F32, &block.whole.shape));
     let target = g.constant("d_target", &[slots, 2 * batch], &d_targets(recipe, batch).repeat(slots));
     let d_loss = bce(g, d_logits, target);
-    let of_all = g.constant("d_mean", &[2 * batch, 1], &vec![1.0 / batch as f32; 2 * batch]);
-    let d_loss = g.gemm(d_loss, of_all, None, false, false); // (slots, 1)
     let one = g.scalar(1.0);
     let g_loss = bce(g, g_logits, one);
-    let rows = g.shape(g_logits)[1];
-    let of_last = g.constant("g_mean", &[rows, 1], &last(rows, batch, 1.0 / batch as f32));
-    let g_loss = g.gemm(g_loss, of_last, None, false, false);
     let probability = g.sigmoid(d_logits);
-    let halves = g.constant("halves", &[2, 2 * batch], &halves(batch));
-    let means = g.gemm(probability, halves, None, false, true); // (slots, 2)
-    let metrics = g.concat_columns(&[d_loss, g_loss, means]);
+    // Sums by products with ones, which TF32 does not round.
+    let ones = g.constant("all", &[2 * batch, 1], &vec![1.0; 2 * batch]);
+    let rows = g.shape(g_logits)[1];
+    let last = g.constant("last", &[rows, 1], &last_of(rows, batch));
+    let halves = g.constant("halves", &[2, 2 * batch], &halves(batch, 1.0));
+    let sums = [(d_loss, ones, false), (g_loss, last, false), (probability, halves, true)];
+    let sums = sums.map(|(x, weights, transposed)| g.gemm(x, weights, None, false, transposed));
+    let sums = g.concat_columns(&sums);
+    let metrics = g.div_by(sums, batch as f32);
     g.to_model("metrics", &[(metrics, "metrics".into())], None)
 }
 
@@ -486,15 +490,14 @@ fn d_targets(recipe: &Recipe, batch: usize) -> Vec<f32> {
     (0..2 * batch).map(|row| if row < batch { recipe.real_target as f32 } else { 0.0 }).collect()
 }
 
-/// A matrix (2, 2B) that takes the means of the first and of the second half of 2B numbers.
-fn halves(batch: usize) -> Vec<f32> {
-    let of_half = |i: usize| if i / batch % 2 == i / (2 * batch) { 1.0 / batch as f32 } else { 0.0 };
-    (0..4 * batch).map(of_half).collect()
+/// A matrix (2, 2B) of which one row has `x` for the first B columns, the other for the rest, and 0 elsewhere.
+fn halves(batch: usize, x: f32) -> Vec<f32> {
+    (0..4 * batch).map(|i| if i / batch % 2 == i / (2 * batch) { x } else { 0.0 }).collect()
 }
 
-/// `x` for the last `count` of `rows`, 0 for the others.
-fn last(rows: usize, count: usize, x: f32) -> Vec<f32> {
-    (0..rows).map(|row| if row < rows - count { 0.0 } else { x }).collect()
+/// Ones for the last `count` of `rows`, zeros for the others.
+fn last_of(rows: usize, count: usize) -> Vec<f32> {
+    (0..rows).map(|row| f32::from(u8::from(row >= rows - count))).collect()
 }
 
 /// The generator in evaluation mode: `z` (N, 100) → `image` (N, 784) in [-1, 1], its parameters stored in the file.
@@ -667,13 +670,13 @@ const PASSES: [&str; 4] = ["d_on_both", "d_on_fake", "g_for_d", "g_for_g"];
 /// For each of the [`PASSES`] the shapes (rows, units) of the masks of its hidden layers.
 fn masks_of(recipe: &Recipe, batch: usize) -> [Vec<[usize; 2]>; 4] {
     let g_for_g = if recipe.one_z { 0 } else { batch };
-    hidden(recipe, [2 * batch, batch, batch, g_for_g])
+    hidden_shapes(recipe, [2 * batch, batch, batch, g_for_g])
 }
 
 /// The same in [`Form::Vectors`], where one pass of G makes all fakes, and D is shown them all in G's update.
 fn slopes_of(recipe: &Recipe, batch: usize) -> [Vec<[usize; 2]>; 4] {
     let fakes = recipe.z_rows(batch);
-    hidden(recipe, [2 * batch, fakes, fakes, 0])
+    hidden_shapes(recipe, [2 * batch, fakes, fakes, 0])
 }
 
 /// `name.d_on_both.fc1`, … of these shapes.
@@ -688,12 +691,13 @@ fn by_pass<T>(all: impl IntoIterator<Item = T>, shapes: &[Vec<[usize; 2]>; 4]) -
     shapes.each_ref().map(|pass| all.by_ref().take(pass.len()).collect())
 }
 
-fn hidden(recipe: &Recipe, rows: [usize; 4]) -> [Vec<[usize; 2]>; 4] {
-    let (d, no_layers) = (recipe.d_sizes(), recipe.p_drop == 0.0);
+/// The shapes of the hidden layers in passes of so many rows: none without dropout, or in a pass of no rows.
+fn hidden_shapes(recipe: &Recipe, rows: [usize; 4]) -> [Vec<[usize; 2]>; 4] {
+    let d = recipe.d_sizes();
     let sizes = [&d[..], &d, &G_SIZES, &G_SIZES];
     [0, 1, 2, 3].map(|pass| {
         let units = &sizes[pass][1..sizes[pass].len() - 1];
-        let kept = if no_layers || rows[pass] == 0 { &[] } else { units };
-        kept.iter().map(|&units| [rows[pass], units]).collect()
+        let has_dropout = recipe.p_drop > 0.0 && rows[pass] > 0;
+        units.iter().filter(|_| has_dropout).map(|&units| [rows[pass], units]).collect()
     })
 }

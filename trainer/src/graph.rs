@@ -92,7 +92,7 @@ impl Graph {
         &self.values[x.0].shape
     }
 
-    pub fn elem(&self, x: Var) -> Type {
+    fn elem(&self, x: Var) -> Type {
         self.values[x.0].elem
     }
 
@@ -388,10 +388,10 @@ impl Graph {
 
     /// y = the rows of a, then the rows of b.   da and db = those rows of dy
     pub fn concat_rows(&mut self, a: Var, b: Var) -> Var {
-        let (m, n, elem) = (self.shape(a)[0], self.shape(b)[0], self.elem(a));
+        let (m, n) = (self.shape(a)[0], self.shape(b)[0]);
         let mut shape = self.shape(a).to_vec();
         shape[0] = m + n;
-        self.node("Concat", vec![Attribute::int("axis", 0)], vec![a, b], elem, &shape, move |g, _, dy| {
+        self.node("Concat", vec![Attribute::int("axis", 0)], vec![a, b], Type::F32, &shape, move |g, _, dy| {
             vec![Some(g.rows(dy, 0, m)), Some(g.rows(dy, m, m + n))]
         })
     }

@@ -121,7 +121,8 @@ impl OnnxRuntime {
     }
 
     /// How many steps of `batch` images a round has here: one on the CPU; on CUDA up to 32, for the host has to do with the
-    /// GPU between rounds, though each slot is two CUDA graphs to capture, and the numbers of large batches fill memory.
+    /// GPU between rounds, though each slot is two CUDA graphs to capture, and what a round is fed takes memory: of the seed
+    /// recipe 32 MB, of wider networks in proportion.
     pub fn slots(&self, batch: usize) -> usize {
         match self.device {
             Device::Cpu => 1,
@@ -474,6 +475,8 @@ pub type Metrics = [f32; StepGraph::METRICS.len()];
 pub struct Stepper {
     // Before what its bindings read and write.
     programs: Vec<Program>,
+    /// For each batch size, in [`Form::Vectors`].
+    shared: Vec<Shared>,
     sampler: Sampler,
     blocks: Vec<Block>,
     /// Two sets of the blocks, of which `live` holds the newest state.
@@ -488,7 +491,7 @@ pub struct Stepper {
     bytes: Tensor<u8>,
     /// In [`Form::Vectors`].
     device: Option<OnDevice>,
-    /// The metrics of a round (slots, 4), where its steps leave them.
+    /// The metrics of a round (slots, 4), where its steps leave them, or [`gan::metrics`].
     history: DynTensor,
     metrics: Vec<Metrics>,
 }
@@ -508,7 +511,6 @@ struct OnDevice {
     /// For each binding of a program the options of runs whose result nobody waits for, and of those with a result that is
     /// awaited: on CUDA they name the graph that was captured in the binding's first run.
     options: Vec<[RunOptions; 2]>,
-    shared: Vec<Shared>,
 }
 
 /// What rounds of steps of one batch size have in common.
@@ -518,8 +520,10 @@ struct Shared {
     metrics: Bound,
     batch: usize,
     slots: usize,
-    /// The blocks of [`gan::prepared`] and [`gan::logits`] that are not empty, on the device.
-    blocks: Vec<(Block, DynTensor)>,
+    /// On the device, the blocks of [`gan::prepared`] that are not empty, which steps read.
+    prepared: Vec<(Block, DynTensor)>,
+    /// Those of [`gan::logits`], which steps write.
+    logits: Vec<(Block, DynTensor)>,
 }
 
 /// The generator in evaluation mode on a fixed z, reading the parameters where the step graphs leave them.
@@ -537,6 +541,7 @@ pub struct Feed<'a> {
 }
 
 struct Layout {
+    /// Steps of a round.
     slots: usize,
     /// Where each part begins: for all graphs at the same byte, so that what an earlier round left there is of its type.
     from: [usize; 4],
@@ -555,7 +560,7 @@ pub struct Row<'a> {
 }
 
 impl Layout {
-    /// That of each graph, whose round has so many slots, and the length of all.
+    /// The layout of each graph's rounds, of so many slots, and the bytes that hold any of them.
     fn of(graphs: &[StepGraph], slots: impl Fn(&StepGraph) -> usize) -> (Vec<Self>, usize) {
         let bytes = |graph: &StepGraph| graph.feed.each_ref().map(|specs| specs.iter().map(Spec::bytes).sum::<usize>());
         let mut len = 0;
@@ -570,6 +575,7 @@ impl Layout {
 
     /// Where a part of a slot is.
     fn range(&self, part: usize, slot: usize) -> Range<usize> {
+        assert!(slot < self.slots, "slot {slot} of {}", self.slots);
         let from = self.from[part] + slot * self.bytes[part];
         from..from + self.bytes[part]
     }
@@ -616,7 +622,7 @@ impl Stepper {
         }
         let mut bytes = Tensor::<u8>::new(&Allocator::default(), [len])?;
         bytes.extract_tensor_mut().1.fill(0);
-        let mut device = match form {
+        let device = match form {
             Form::Tensors => None,
             Form::Vectors => Some(OnDevice::new(runtime, len, slots)?),
         };
@@ -668,12 +674,23 @@ impl Stepper {
             let bindings = (0..2 * layout.slots).map(|i| bind(i / 2, i % 2)).collect::<Result<_>>()?;
             programs.push(Program { session, bindings, batch: graph.batch });
         }
-        if let Some(device) = &mut device {
-            device.shared = shared;
-        }
         let sampler = Sampler::new(runtime, z, recipe, &blocks, &sets)?;
         let (state, live, step, metrics) = (sets, 0, state.step, vec![]);
-        Ok(Self { programs, sampler, blocks, state, live, step, slots, layouts, bytes, device, history, metrics })
+        Ok(Self {
+            programs,
+            shared,
+            sampler,
+            blocks,
+            state,
+            live,
+            step,
+            slots,
+            layouts,
+            bytes,
+            device,
+            history,
+            metrics,
+        })
     }
 
     /// How many steps a round can have.
@@ -689,7 +706,7 @@ impl Stepper {
     /// Takes a round of steps, each by one of the graphs of one batch size, and returns their metrics. `ahead` fills the feed of the round
     /// after it: while the steps run, where these read a copy on the device, else when they are done.
     pub fn round(&mut self, graphs: &[usize], ahead: impl FnOnce(Feed) + Send) -> Result<&[Metrics]> {
-        let Self { programs, live, layouts, bytes, .. } = self;
+        let Self { programs, shared, live, layouts, bytes, .. } = self;
         match &mut self.device {
             None => {
                 for (slot, &graph) in graphs.iter().enumerate() {
@@ -700,9 +717,10 @@ impl Stepper {
                 ahead(Feed { bytes: bytes.extract_tensor_mut().1, layouts });
             }
             Some(device) => {
-                bytes.copy_into(&mut device.bytes)?; // which waits for it
+                bytes.copy_into(&mut device.bytes)?; // over when this returns, so that `ahead` may write there
                 let batch = programs[graphs[0]].batch;
-                let shared = device.shared.iter_mut().find(|of| of.batch == batch).expect("made for each size");
+                assert!(graphs.iter().all(|&graph| programs[graph].batch == batch), "a round of two batch sizes");
+                let shared = shared.iter_mut().find(|of| of.batch == batch).expect("made for each size");
                 shared.prepare.run()?;
                 std::thread::scope(|scope| {
                     // A thread for each round, which takes much longer than to start one.
@@ -785,7 +803,6 @@ impl OnDevice {
             bytes: runtime.upload(&[len], &vec![0u8; len])?,
             // From 1, for 0 is the id of a run that names none.
             options: (1..=2 * slots).map(|id| Ok([options(id, false)?, options(id, true)?])).collect::<Result<_>>()?,
-            shared: vec![],
         })
     }
 }
@@ -802,12 +819,13 @@ impl Shared {
         history: &DynTensor,
     ) -> Result<Self> {
         let slots = layout.slots;
-        let blocks = gan::prepared(recipe, batch, slots).into_iter().chain(gan::logits(recipe, batch, slots));
-        let blocks = blocks.filter(|block| !block.whole.is_empty()).map(|block| {
+        let on_device = |block: Block| -> Result<(Block, DynTensor)> {
             let tensor = runtime.upload(&block.whole.shape, &vec![0f32; block.whole.len()])?.upcast();
             Ok((block, tensor))
-        });
-        let mut blocks: Vec<(Block, DynTensor)> = blocks.collect::<Result<_>>()?;
+        };
+        let prepared = gan::prepared(recipe, batch, slots).into_iter().filter(|block| !block.parts.is_empty());
+        let mut prepared: Vec<_> = prepared.map(on_device).collect::<Result<_>>()?;
+        let logits: Vec<_> = gan::logits(recipe, batch, slots).into_iter().map(on_device).collect::<Result<_>>()?;
 
         let session = runtime.session(&gan::prepare(recipe, batch, images.shape()[0] as usize, slots))?;
         let mut binding = session.create_binding()?;
@@ -818,35 +836,30 @@ impl Shared {
         let names = Names::of(&session);
         names.bind_parts(&mut binding, fed, layout.from[1], &[pick], "")?;
         names.bind_parts(&mut binding, fed, layout.from[3], &[keep], "")?;
-        let made: Vec<String> = session.outputs().iter().map(|output| output.name().to_string()).collect();
-        for (block, tensor) in blocks.iter_mut().filter(|(block, _)| made.contains(&block.whole.name)) {
+        for (block, tensor) in &mut prepared {
             binding.bind_output(block.whole.name.as_str(), tensor)?;
         }
         let prepare = Bound { session, binding };
 
         let session = runtime.session(&gan::metrics(recipe, batch, slots))?;
         let mut binding = session.create_binding()?;
-        let names = Names::of(&session);
-        for (block, tensor) in &blocks {
-            names.bind_parts(&mut binding, tensor, 0, std::slice::from_ref(&block.whole), "")?;
+        for (block, tensor) in &logits {
+            binding.bind_input(block.whole.name.as_str(), tensor)?;
         }
         let metrics = Spec::new("metrics", onnx::Type::F32, &[slots, StepGraph::METRICS.len()]);
         binding.bind_output("metrics", &mut part_of(history, 0, &metrics)?)?;
-        Ok(Self { prepare, metrics: Bound { session, binding }, batch, slots, blocks })
+        Ok(Self { prepare, metrics: Bound { session, binding }, batch, slots, prepared, logits })
     }
 
     /// Binds what a step in `slot` reads and writes.
     fn bind(&self, names: &Names, binding: &mut IoBinding, slot: usize) -> Result<()> {
-        for (Block { whole, parts }, tensor) in &self.blocks {
-            let mut at = slot * whole.bytes() / self.slots;
-            for part in parts {
-                let mut tensor = part_of(tensor, at, part)?;
-                match names.0.contains(&part.name) {
-                    true => binding.bind_input(part.name.as_str(), &tensor)?,
-                    false => binding.bind_output(part.name.as_str(), &mut tensor)?,
-                }
-                at += part.bytes();
-            }
+        let from = |block: &Block| slot * block.whole.bytes() / self.slots;
+        for (block, tensor) in &self.prepared {
+            names.bind_parts(binding, tensor, from(block), &block.parts, "")?;
+        }
+        for (block, tensor) in &self.logits {
+            let part = &block.parts[0];
+            binding.bind_output(part.name.as_str(), &mut part_of(tensor, from(block), part)?)?;
         }
         Ok(())
     }
@@ -960,7 +973,8 @@ mod tests {
         let (seed, tuned) = (Plan::seed_recipe(), Plan::tuned_recipe());
         // What the two do not have together, and widths that no vector is aligned to.
         let other = Recipe { conditional: true, ema: 0.9, d: vec![33, 17], ..seed.recipe.clone() };
-        for plan in [Plan { recipe: other, ..seed.clone() }, seed, tuned] {
+        let one_z = Recipe { one_z: true, ..seed.recipe.clone() };
+        for plan in [Plan { recipe: other, ..seed.clone() }, Plan { recipe: one_z, ..seed.clone() }, seed, tuned] {
             let plan = Plan { batch: 16, epochs: 2, ..plan };
             // Both epochs from a state, or until a step and what is left of its round.
             let train = |form: Form, slots: usize, from: TrainState, until: u64| {

@@ -269,7 +269,8 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
         data.name
     );
     if let Some(path) = &config.step_graph {
-        let graphs = step_graphs(plan, data.len(), Form::Tensors); // the other is not all of a step
+        // The other form leaves a part of a step to two other models.
+        let graphs = step_graphs(plan, data.len(), Form::Tensors);
         checkpoint::write_model(path, &graphs[0].model).context("--write-step-graph")?;
     }
     let (mut run, state) = Run::open(config, &data, &runtime, &mut |line| observer.say(line))?;
@@ -413,8 +414,8 @@ pub struct Training<'a> {
 impl<'a> Training<'a> {
     /// Stands at `state` (see [`initial_state`]).
     pub fn new(plan: &'a Plan, data: &Dataset, runtime: &OnnxRuntime, state: TrainState) -> Result<Self> {
-        let per_epoch = steps_per_epoch(data.len(), plan.batch) as usize;
-        let slots = runtime.slots(plan.batch.min(data.len())).min(per_epoch);
+        let whole_batches = (data.len() / plan.batch).max(1);
+        let slots = runtime.slots(plan.batch.min(data.len())).min(whole_batches);
         Self::with_form(plan, data, runtime, state, runtime.form(), slots)
     }
 
