@@ -148,7 +148,7 @@ fn what_goes_wrong_with_a_gpu_is_told_in_a_sentence_and_checkpoints_stay() {
         ("cudaMalloc:2:1", "out of memory; a smaller --batch needs less"),
         ("cudaMalloc:2:8", "out of memory; a smaller --batch needs less"),
         ("cudaGraphLaunch:719:1", "the run broke down before its first checkpoint: the GPU failed or went away (719"),
-        ("waits:719:150", "step-000000040.ckpt: the GPU failed or went away (719: unspecified launch failure)"),
+        ("waits:719:175", "step-000000040.ckpt: the GPU failed or went away (719: unspecified launch failure)"),
         (
             "cudaGraphLaunch:719:100",
             "step-000000080.ckpt: the GPU failed or went away (719: unspecified launch failure)",

@@ -39,7 +39,7 @@ fn the_first_steps_agree_with_pytorch() {
         torch.uniform(feed.z); // z for D's update, then z for G's
         assert_eq!(feed.z.len(), 2 * B * LATENT);
         torch.masks(feed.keep);
-        let [d_loss, g_loss, ..] = stepper.round(&[0], |_| ()).unwrap()[0];
+        let [d_loss, g_loss, ..] = stepper.round(&[0], |_| false).unwrap()[0];
         for (name, ours) in [("d_loss", d_loss), ("g_loss", g_loss)] {
             let theirs = golden[name][step].as_f64().unwrap();
             let error = (ours as f64 - theirs).abs();
@@ -159,7 +159,7 @@ fn the_tuned_step_agrees_with_pytorchs_double_backward() {
     for (row, z) in feed.z.chunks_mut(LATENT).enumerate() {
         (0..10).for_each(|class| z[class] = if class == row { 1.0 } else { 0.0 });
     }
-    let [d_loss, ..] = stepper.round(&[0], |_| ()).unwrap()[0];
+    let [d_loss, ..] = stepper.round(&[0], |_| false).unwrap()[0];
     let theirs = golden["d_loss"].as_f64().unwrap();
     assert!((d_loss as f64 - theirs).abs() < 1e-5, "{d_loss} against {theirs}");
 

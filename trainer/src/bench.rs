@@ -56,6 +56,7 @@ fn measure(runtime: &OnnxRuntime, batch: usize, steps: usize) -> Result<Figures>
             draw(&mut feed.row(slot, 0), recipe, &pick, 0, drawn, u64::MAX);
             drawn += 1;
         }
+        true
     };
     fill(stepper.feed());
     let (mut step_s, mut product_s) = (vec![], vec![]);

@@ -199,7 +199,7 @@ impl Form {
 
     /// What a step of `batch` images is fed beside the state and the data set, see [`StepGraph::new`]: the numbers of
     /// [`Recipe::rates`]; `pick`; `z`; the dropout masks. Each of the four is of one type. In [`Form::Vectors`] it is
-    /// [`prepare`] that reads `pick` and the masks, those of all steps of a round.
+    /// [`prepare`] that reads them, those of all steps of a round.
     pub fn feed(self, recipe: &Recipe, batch: usize) -> [Vec<Spec>; 4] {
         let rates = ["step_size", "epsilon", "towards"].map(|name| Spec::new(name, Type::F32, &[]));
         let pick = Spec::new("pick", Type::I64, &[batch]);
@@ -256,8 +256,7 @@ impl StepGraph {
     /// output beside the state is `metrics` (4,).
     ///
     /// In [`Form::Vectors`] the networks' parameters are inputs on their own as well, as parts of the vectors `d` and `g`.
-    /// What [`prepare`] made of `images`, `labels`, `pick` and the masks stands in their place, and instead of `metrics` the
-    /// outputs are the logits that [`metrics`] makes them of: see [`prepared`] and [`logits`].
+    /// What [`prepare`] made of the other inputs stands in their place, and instead of `metrics` the outputs are the logits that [`metrics`] makes them of: see [`prepared`] and [`logits`].
     pub fn new(recipe: &Recipe, batch: usize, n: usize, penalised: bool, form: Form) -> Self {
         let g = &mut Graph::default();
         g.sums_by_gemm = form == Form::Vectors;
@@ -278,26 +277,25 @@ impl StepGraph {
         };
 
         let feed = form.feed(recipe, batch);
-        let [rates, pick, z, keep] = feed.each_ref().map(|specs| inputs(g, specs));
-        let (at, towards) = (AtStep { step_size: rates[0], epsilon: rates[1] }, rates[2]);
-        let z = z[0];
-        // The images and their classes, and each pass's dropout.
         g.scope("real/");
-        let (real, class_real, dropout) = match form {
+        let (rates, z, real, class_real, dropout) = match form {
             Form::Tensors => {
+                let [rates, pick, z, keep] = feed.each_ref().map(|specs| inputs(g, specs));
                 let images = g.input("images", Type::U8, &[n, PIXELS]);
                 let real = g.gather(images, pick[0]);
                 let real = unit(g, real);
                 let class = recipe.conditional.then(|| one_hot(g, n, pick[0]));
                 let masks = keep.iter().map(|&keep| Dropout::Mask { keep, p_drop: recipe.p_drop as f32 });
-                (real, class, by_pass(masks, &masks_of(recipe, batch)))
+                (rates, z, real, class, by_pass(masks, &masks_of(recipe, batch)))
             }
             Form::Vectors => {
-                let [real, class, high, low] = prepared(recipe, batch, 1).map(|block| inputs(g, &block.parts));
+                let [rates, z, real, class, high, low] =
+                    prepared(recipe, batch, 1).map(|block| inputs(g, &block.parts));
                 let slopes = high.into_iter().zip(low).map(|(high, low)| Dropout::Slopes { high, low });
-                (real[0], class.first().copied(), by_pass(slopes, &slopes_of(recipe, batch)))
+                (rates, z, real[0], class.first().copied(), by_pass(slopes, &slopes_of(recipe, batch)))
             }
         };
+        let (at, towards, z) = (AtStep { step_size: rates[0], epsilon: rates[1] }, rates[2], z[0]);
         let [d_on_both, d_on_fake, g_for_d, g_for_g] = &dropout;
 
         // G's two batches of fakes, one for each update; or one z serves both. On a GPU one pass makes both, and G's update
@@ -397,22 +395,25 @@ impl StepGraph {
     }
 }
 
-/// What [`prepare`] makes for a round of `slots` steps of [`Form::Vectors`], with a part for each slot: the images `real`
-/// (B, 784) in [-1, 1]; `class` (B, 10), theirs as one-hot (conditional recipes only); and for each hidden layer of each pass
+/// What [`prepare`] makes for a round of `slots` steps of [`Form::Vectors`], with parts for each slot: `step_size`, `epsilon` and
+/// `towards`; `z`; the images `real` (B, 784) in [-1, 1]; `class` (B, 10), theirs as one-hot (conditional recipes only); and for each hidden layer of each pass
 /// with dropout `high.d_on_both.fc1`, …, what LeakyReLU and dropout multiply a number above 0 by, and `low.`, any other.
-pub fn prepared(recipe: &Recipe, batch: usize, slots: usize) -> [Block; 4] {
-    let rows = |name: &str, columns: usize| Block {
-        whole: Spec::new(name, Type::F32, &[slots * batch, columns]),
-        parts: vec![Spec::new(name, Type::F32, &[batch, columns])],
+pub fn prepared(recipe: &Recipe, batch: usize, slots: usize) -> [Block; 6] {
+    let rows = |name: &str, rows: usize, columns: usize| Block {
+        whole: Spec::new(name, Type::F32, &[slots * rows, columns]),
+        parts: vec![Spec::new(name, Type::F32, &[rows, columns])],
     };
+    let [parts, ..] = Form::Vectors.feed(recipe, batch);
+    let rates = Block { whole: Spec::new("rates", Type::F32, &[slots, parts.len()]), parts };
+    let z = rows("z", recipe.z_rows(batch), LATENT);
     let none = |name: &str| Block { whole: Spec::new(name, Type::F32, &[slots, 0]), parts: vec![] };
     let slopes = |side: &str| {
         let parts = named_by_pass(side, Type::F32, &slopes_of(recipe, batch));
         let len = parts.iter().map(Spec::len).sum();
         Block { whole: Spec::new(side, Type::F32, &[slots, len]), parts }
     };
-    let class = if recipe.conditional { rows("class", CLASSES) } else { none("class") };
-    [rows("real", PIXELS), class, slopes("high"), slopes("low")]
+    let class = if recipe.conditional { rows("class", batch, CLASSES) } else { none("class") };
+    [rates, z, rows("real", batch, PIXELS), class, slopes("high"), slopes("low")]
 }
 
 /// The logits that a step of [`Form::Vectors`] leaves for [`metrics`]: D's of reals and fakes `d_logits` (2B, 1), and the new
@@ -426,13 +427,17 @@ pub fn logits(recipe: &Recipe, batch: usize, slots: usize) -> [Block; 2] {
 
 /// What steps of [`Form::Vectors`] need that does not depend on the state, for all `slots` of a round at once, which takes a
 /// GPU hardly longer than for one: the blocks of [`prepared`] that are not empty, out of `images` (n, 784) f32 in [-1, 1], `labels` (n,)
-/// u8, `pick` (slots · B,) i64 and the dropout masks `keep` (slots, numbers) bool, one after the other in the order of
-/// [`Form::feed`].
+/// u8, and what a round is fed: `fed_rates` (slots, 3), `pick` (slots · B,) i64, `fed_z` (slots · rows, 100) and the dropout masks
+/// `keep` (slots, numbers) bool, one after the other in the order of [`Form::feed`]. Rates and z are copied, so that the next
+/// round can be fed while this one's steps are taken.
 pub fn prepare(recipe: &Recipe, batch: usize, n: usize, slots: usize) -> onnx::Model {
     let g = &mut Graph::default();
     let pick = g.input("pick", Type::I64, &[slots * batch]);
     let images = g.input("images", Type::F32, &[n, PIXELS]);
+    let [rates, z, ..] = prepared(recipe, batch, slots).map(|block| block.whole);
+    let copied = [rates, z].map(|spec| (g.input(&format!("fed_{}", spec.name), spec.elem, &spec.shape), spec.name));
     let mut outputs = vec![(g.gather(images, pick), "real".to_string())];
+    outputs.extend(copied);
     if recipe.conditional {
         outputs.push((one_hot(g, n, pick), "class".into()));
     }

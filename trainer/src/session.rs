@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::ptr::{self, NonNull};
 use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use ort::AsPointer;
@@ -470,8 +471,8 @@ pub type Metrics = [f32; StepGraph::METRICS.len()];
 /// graph a session with its bindings, from the first set to the second and back. No parameter is copied.
 ///
 /// Steps are taken in rounds. In [`Form::Tensors`] a step reads its numbers where the host wrote them. In [`Form::Vectors`]
-/// the numbers of a round are copied to the device before it, where [`gan::prepare`] does what it can with all of them;
-/// [`gan::metrics`] tells how it went after it. Between its steps the host does nothing but start them.
+/// the numbers of a round are copied to the device during the one before, and [`gan::prepare`] does what it can with all of
+/// them; [`gan::metrics`] tells how it went after it. Between its steps the host does nothing but start them.
 pub struct Stepper {
     // Before what its bindings read and write.
     programs: Vec<Program>,
@@ -506,8 +507,10 @@ struct Program {
 
 /// A round's numbers on the device, and how it is started.
 struct OnDevice {
-    /// What is fed to the round that is being taken, at an address that never changes.
+    /// What [`gan::prepare`] reads, at an address that never changes.
     bytes: Tensor<u8>,
+    /// Whether it is the next round's.
+    is_fed: bool,
     /// For each binding of a program the options of runs whose result nobody waits for, and of those with a result that is
     /// awaited: on CUDA they name the graph that was captured in the binding's first run.
     options: Vec<[RunOptions; 2]>,
@@ -654,15 +657,15 @@ impl Stepper {
             let shared = shared.iter().find(|of| of.batch == graph.batch);
             let mut bind = |slot: usize, from: usize| -> Result<IoBinding> {
                 let mut binding = session.create_binding()?;
-                for (part, specs) in graph.feed.iter().enumerate() {
-                    names.bind_parts(&mut binding, fed, layout.range(part, slot).start, specs, "")?;
-                }
                 names.bind_state(&mut binding, &blocks, &sets[from], "")?;
                 for (block, tensor) in blocks.iter().zip(&mut sets[1 - from]) {
                     binding.bind_output(format!("next.{}", block.whole.name), tensor)?;
                 }
                 match shared {
                     None => {
+                        for (part, specs) in graph.feed.iter().enumerate() {
+                            names.bind_parts(&mut binding, fed, layout.range(part, slot).start, specs, "")?;
+                        }
                         binding.bind_input("images", &images)?;
                         labels.as_ref().map_or(Ok(()), |labels| binding.bind_input("labels", labels))?;
                         binding.bind_output("metrics", &mut part_of(&history, slot * row.bytes(), &row)?)?;
@@ -700,12 +703,16 @@ impl Stepper {
 
     /// What the next [`Self::round`] will be fed.
     pub fn feed(&mut self) -> Feed<'_> {
+        if let Some(device) = &mut self.device {
+            device.is_fed = false;
+        }
         Feed { bytes: self.bytes.extract_tensor_mut().1, layouts: &self.layouts }
     }
 
-    /// Takes a round of steps, each by one of the graphs of one batch size, and returns their metrics. `ahead` fills the feed of the round
-    /// after it: while the steps run, where these read a copy on the device, else when they are done.
-    pub fn round(&mut self, graphs: &[usize], ahead: impl FnOnce(Feed) + Send) -> Result<&[Metrics]> {
+    /// Takes a round of steps, each by one of `graphs`, all of one batch size, and returns their metrics. `ahead` fills the
+    /// feed of the round after it, and tells whether there is one: while the steps run, where these do not read what the host
+    /// writes, else when they are done.
+    pub fn round(&mut self, graphs: &[usize], ahead: impl FnOnce(Feed) -> bool + Send) -> Result<&[Metrics]> {
         let Self { programs, shared, live, layouts, bytes, .. } = self;
         match &mut self.device {
             None => {
@@ -717,22 +724,34 @@ impl Stepper {
                 ahead(Feed { bytes: bytes.extract_tensor_mut().1, layouts });
             }
             Some(device) => {
-                bytes.copy_into(&mut device.bytes)?; // over when this returns, so that `ahead` may write there
                 let batch = programs[graphs[0]].batch;
                 assert!(graphs.iter().all(|&graph| programs[graph].batch == batch), "a round of two batch sizes");
                 let shared = shared.iter_mut().find(|of| of.batch == batch).expect("made for each size");
+                if !device.is_fed {
+                    bytes.copy_into(&mut device.bytes)?;
+                }
                 shared.prepare.run()?;
-                std::thread::scope(|scope| {
+                thread::scope(|scope| {
                     // A thread for each round, which takes much longer than to start one.
-                    scope.spawn(|| ahead(Feed { bytes: bytes.extract_tensor_mut().1, layouts }));
-                    graphs.iter().enumerate().try_for_each(|(slot, &graph)| {
+                    let drawn = scope.spawn(|| {
+                        let is_next = ahead(Feed { bytes: bytes.extract_tensor_mut().1, layouts });
+                        is_next.then_some(bytes)
+                    });
+                    let mut drawn = Some(drawn);
+                    for (slot, &graph) in graphs.iter().enumerate() {
+                        // While the device is at the steps before the last one, it is fed.
+                        if let Some(drawn) = drawn.take_if(|_| slot + 1 == graphs.len()) {
+                            let next = joined(drawn);
+                            device.is_fed = next.is_some();
+                            next.map_or(Ok(()), |bytes| bytes.copy_into(&mut device.bytes))?;
+                        }
                         // What follows on another session's stream, or on the host, must find the result.
                         let awaited = graphs.get(slot + 1) != Some(&graph);
                         let (i, Program { session, bindings, .. }) = (2 * slot + *live, &mut programs[graph]);
                         session.run_binding_with_options(&bindings[i], &device.options[i][usize::from(awaited)])?;
                         *live = 1 - *live;
-                        anyhow::Ok(())
-                    })
+                    }
+                    anyhow::Ok(())
                 })?;
                 shared.metrics.run()?;
             }
@@ -779,6 +798,11 @@ impl Drop for Stepper {
     }
 }
 
+/// What a thread returns when it is done; its panic is ours.
+pub(crate) fn joined<T>(thread: thread::ScopedJoinHandle<T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
 /// Shows the numbers of a tensor, copied to the host where it is not there.
 fn on_host(tensor: &DynTensor, look: impl FnOnce(&[f32])) -> Result<()> {
     if tensor.memory_info().is_cpu_accessible() {
@@ -801,6 +825,7 @@ impl OnDevice {
         };
         Ok(Self {
             bytes: runtime.upload(&[len], &vec![0u8; len])?,
+            is_fed: false,
             // From 1, for 0 is the id of a run that names none.
             options: (1..=2 * slots).map(|id| Ok([options(id, false)?, options(id, true)?])).collect::<Result<_>>()?,
         })
@@ -831,11 +856,16 @@ impl Shared {
         let mut binding = session.create_binding()?;
         binding.bind_input("images", images)?;
         labels.map_or(Ok(()), |labels| binding.bind_input("labels", labels))?;
-        let pick = Spec::new("pick", onnx::Type::I64, &[slots * batch]);
-        let keep = Spec::new("keep", onnx::Type::Bool, &[slots, layout.bytes[3]]);
         let names = Names::of(&session);
-        names.bind_parts(&mut binding, fed, layout.from[1], &[pick], "")?;
-        names.bind_parts(&mut binding, fed, layout.from[3], &[keep], "")?;
+        let parts = [
+            Spec::new("fed_rates", onnx::Type::F32, &[slots, 3]),
+            Spec::new("pick", onnx::Type::I64, &[slots * batch]),
+            Spec::new("fed_z", onnx::Type::F32, &[slots * recipe.z_rows(batch), LATENT]),
+            Spec::new("keep", onnx::Type::Bool, &[slots, layout.bytes[3]]),
+        ];
+        for (part, from) in parts.into_iter().zip(layout.from) {
+            names.bind_parts(&mut binding, fed, from, &[part], "")?;
+        }
         for (block, tensor) in &mut prepared {
             binding.bind_output(block.whole.name.as_str(), tensor)?;
         }

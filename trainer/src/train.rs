@@ -17,7 +17,7 @@ use crate::mnist::{Dataset, Source, unit};
 use crate::random::{self, stream};
 use crate::run::{Run, RunConfig};
 use crate::score::{self, Scorer};
-use crate::session::{Device, Feed, Metrics, OnnxRuntime, Row, Stepper, TrainState, explain};
+use crate::session::{Device, Feed, Metrics, OnnxRuntime, Row, Stepper, TrainState, explain, joined};
 
 /// A run, wholly determined: the same plan on the same data gives the same generator.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -368,11 +368,6 @@ fn epochs(
     })
 }
 
-/// What a thread returns when it is done; its panic is ours.
-fn joined<T>(thread: thread::ScopedJoinHandle<T>) -> T {
-    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-}
-
 /// Reads, downloads or draws the data set, and loads ONNX Runtime.
 pub fn open(source: &Source, engine: &Engine, say: &mut dyn FnMut(&str)) -> Result<(Dataset, OnnxRuntime)> {
     // What is likelier to be wrong comes first; only the demo needs ONNX Runtime for its data.
@@ -455,10 +450,13 @@ impl<'a> Training<'a> {
             let kind = (picks(step).len(), recipe.penalises(step));
             self.kinds.iter().position(|&k| k == kind).expect("a graph for each kind of step")
         };
+        // Tells whether there are any.
         let draw_round = |mut feed: Feed, steps: Range<u64>| {
+            let are_any = !steps.is_empty();
             for (slot, step) in steps.enumerate() {
                 draw(&mut feed.row(slot, graph(step)), recipe, picks(step), *seed, step, self.steps);
             }
+            are_any
         };
         // A smaller last batch is a round of its own.
         let (slots, whole) = (self.stepper.slots() as u64, first + (self.order.len() / batch) as u64);
