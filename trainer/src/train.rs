@@ -332,7 +332,8 @@ fn epochs(
                 run.checkpoint(&training.state()?)?;
                 return Ok(false);
             }
-            let mut epoch = training.end_epoch(start, real_variety)?;
+            let samples = training.stepper.sample()?.to_vec();
+            let mut epoch = training.end_epoch(start, variety(&samples) / real_variety);
             epoch.collapse = collapse(epoch.variety, run.best_variety(), epoch.d_fake);
             if epoch.collapse && !run.collapsed() {
                 observer.say(&format!(
@@ -342,7 +343,6 @@ fn epochs(
                 ));
             }
             let (last, state) = (training.step == steps, training.state()?);
-            let samples = training.stepper.sample()?.to_vec();
             let mut drawn = None;
             if config.score_every > 0 && (last || epoch.epoch.is_multiple_of(config.score_every)) {
                 let generator = checkpoint::export(&plan.recipe, &state, &[]).encode_to_vec();
@@ -488,13 +488,12 @@ impl<'a> Training<'a> {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Sums up the epoch that just ended, since `start` (the time and the step then).
-    fn end_epoch(&mut self, start: (Instant, u64), real_variety: f32) -> Result<Epoch> {
+    /// Sums up the epoch that just ended, since `start` (the time and the step then); `variety` is its samples'.
+    fn end_epoch(&mut self, start: (Instant, u64), variety: f32) -> Epoch {
         let seconds = start.0.elapsed().max(Duration::from_nanos(1)).as_secs_f64();
         let [d_loss, g_loss, d_real, d_fake] = self.sums.map(|sum| (sum / self.per_epoch as f64) as f32);
         self.sums = Default::default();
-        let variety = variety(self.stepper.sample()?) / real_variety;
-        Ok(Epoch {
+        Epoch {
             epoch: self.step / self.per_epoch,
             step: self.step,
             d_loss,
@@ -505,7 +504,7 @@ impl<'a> Training<'a> {
             variety,
             frechet_distance: None,
             collapse: false,
-        })
+        }
     }
 
     /// All that is needed to go on from here.
