@@ -85,7 +85,7 @@ impl Machine {
     fn trainer(&self, options: &str) -> Command {
         let mut trainer = program("trainer");
         self.give(&mut trainer);
-        trainer.args(["--data", "data", "--device", "cuda", "--quiet"]).args(options.split_whitespace());
+        trainer.args(["--data", "data", "--device", "cuda", "--json"]).args(options.split_whitespace());
         trainer
     }
 }
@@ -159,6 +159,9 @@ fn what_goes_wrong_with_a_gpu_is_told_in_a_sentence_and_checkpoints_stay() {
         let (output, stderr) = run(machine.trainer(&options).env("EMULATED_FAULT", fault));
         assert!(output.status.code() == Some(1) && stderr.contains(words), "{fault}: {stderr}");
         assert_eq!(stderr.lines().count(), 1, "{fault}: {stderr}");
+        let told = String::from_utf8_lossy(&output.stdout).lines().count();
+        let epochs = if words.starts_with("step-") { words[5..14].parse::<usize>().unwrap() / 40 } else { 0 };
+        assert_eq!(told, epochs, "{fault}: epochs told, and recorded");
     }
     let mut elsewhere = program("trainer");
     elsewhere.current_dir(machine.folder.path()).args(["--resume", "cudaGraphLaunch:719:100"]);

@@ -255,8 +255,9 @@ impl StepGraph {
     /// (2B), then `d_on_fake` of D on the generator's fakes, `g_for_d` of G for D's update, `g_for_g` for its own. The
     /// output beside the state is `metrics` (4,).
     ///
-    /// In [`Form::Vectors`] the networks' parameters are inputs on their own as well, as parts of the vectors `d` and `g`.
-    /// What [`prepare`] made of the other inputs stands in their place, and instead of `metrics` the outputs are the logits that [`metrics`] makes them of: see [`prepared`] and [`logits`].
+    /// In [`Form::Vectors`] the networks' parameters are inputs on their own as well, as parts of the vectors `d` and
+    /// `g`. What [`prepare`] made of the other inputs stands in their place, and instead of `metrics` the outputs are
+    /// the logits that [`metrics`] makes them of: see [`prepared`] and [`logits`].
     pub fn new(recipe: &Recipe, batch: usize, n: usize, penalised: bool, form: Form) -> Self {
         let g = &mut Graph::default();
         g.sums_by_gemm = form == Form::Vectors;
@@ -395,9 +396,10 @@ impl StepGraph {
     }
 }
 
-/// What [`prepare`] makes for a round of `slots` steps of [`Form::Vectors`], with parts for each slot: `step_size`, `epsilon` and
-/// `towards`; `z`; the images `real` (B, 784) in [-1, 1]; `class` (B, 10), theirs as one-hot (conditional recipes only); and for each hidden layer of each pass
-/// with dropout `high.d_on_both.fc1`, …, what LeakyReLU and dropout multiply a number above 0 by, and `low.`, any other.
+/// What [`prepare`] makes for a round of `slots` steps of [`Form::Vectors`], with parts for each slot: `step_size`,
+/// `epsilon` and `towards`; `z`; the images `real` (B, 784) in [-1, 1]; `class` (B, 10), theirs as one-hot
+/// (conditional recipes only); and for each hidden layer of each pass with dropout `high.d_on_both.fc1`, …, what
+/// LeakyReLU and dropout multiply a number above 0 by, and `low.`, any other.
 pub fn prepared(recipe: &Recipe, batch: usize, slots: usize) -> [Block; 6] {
     let rows = |name: &str, rows: usize, columns: usize| Block {
         whole: Spec::new(name, Type::F32, &[slots * rows, columns]),
@@ -425,11 +427,11 @@ pub fn logits(recipe: &Recipe, batch: usize, slots: usize) -> [Block; 2] {
     })
 }
 
-/// What steps of [`Form::Vectors`] need that does not depend on the state, for all `slots` of a round at once, which takes a
-/// GPU hardly longer than for one: the blocks of [`prepared`] that are not empty, out of `images` (n, 784) f32 in [-1, 1], `labels` (n,)
-/// u8, and what a round is fed: `fed_rates` (slots, 3), `pick` (slots · B,) i64, `fed_z` (slots · rows, 100) and the dropout masks
-/// `keep` (slots, numbers) bool, one after the other in the order of [`Form::feed`]. Rates and z are copied, so that the next
-/// round can be fed while this one's steps are taken.
+/// What steps of [`Form::Vectors`] need that does not depend on the state, for all `slots` of a round at once, which
+/// takes a GPU hardly longer than for one: the blocks of [`prepared`] that are not empty, out of `images` (n, 784) f32
+/// in [-1, 1], `labels` (n,) u8, and what a round is fed: `fed_rates` (slots, 3), `pick` (slots · B,) i64, `fed_z`
+/// (slots · rows, 100) and the dropout masks `keep` (slots, numbers) bool, one after the other in the order of
+/// [`Form::feed`]. Rates and z are copied, so that the next round can be fed while this one's steps are taken.
 pub fn prepare(recipe: &Recipe, batch: usize, n: usize, slots: usize) -> onnx::Model {
     let g = &mut Graph::default();
     let pick = g.input("pick", Type::I64, &[slots * batch]);

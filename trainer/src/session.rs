@@ -123,7 +123,7 @@ impl OnnxRuntime {
 
     /// How many steps of `batch` images a round has here: one on the CPU; on CUDA up to 32, for the host has to do with the
     /// GPU between rounds, though each slot is two CUDA graphs to capture, and what a round is fed takes memory: of the seed
-    /// recipe 32 MB, of wider networks in proportion.
+    /// recipe 34 MB, of wider networks in proportion.
     pub fn slots(&self, batch: usize) -> usize {
         match self.device {
             Device::Cpu => 1,
@@ -470,9 +470,10 @@ pub type Metrics = [f32; StepGraph::METRICS.len()];
 /// A training loop's hold on ONNX Runtime: the data set and two sets of state tensors on the device, and for each step
 /// graph a session with its bindings, from the first set to the second and back. No parameter is copied.
 ///
-/// Steps are taken in rounds. In [`Form::Tensors`] a step reads its numbers where the host wrote them. In [`Form::Vectors`]
-/// the numbers of a round are copied to the device during the one before, and [`gan::prepare`] does what it can with all of
-/// them; [`gan::metrics`] tells how it went after it. Between its steps the host does nothing but start them.
+/// Steps are taken in rounds. In [`Form::Tensors`] a step reads its numbers where the host wrote them. In
+/// [`Form::Vectors`] the numbers of a round are copied to the device during the one before, if there is one in the
+/// epoch, and [`gan::prepare`] does what it can with all of them; [`gan::metrics`] tells how it went after it. Between
+/// its steps the host does nothing but start them.
 pub struct Stepper {
     // Before what its bindings read and write.
     programs: Vec<Program>,
@@ -727,7 +728,7 @@ impl Stepper {
                 let batch = programs[graphs[0]].batch;
                 assert!(graphs.iter().all(|&graph| programs[graph].batch == batch), "a round of two batch sizes");
                 let shared = shared.iter_mut().find(|of| of.batch == batch).expect("made for each size");
-                if !device.is_fed {
+                if !std::mem::take(&mut device.is_fed) {
                     bytes.copy_into(&mut device.bytes)?;
                 }
                 shared.prepare.run()?;
@@ -737,21 +738,23 @@ impl Stepper {
                         let is_next = ahead(Feed { bytes: bytes.extract_tensor_mut().1, layouts });
                         is_next.then_some(bytes)
                     });
-                    let mut drawn = Some(drawn);
-                    for (slot, &graph) in graphs.iter().enumerate() {
-                        // While the device is at the steps before the last one, it is fed.
-                        if let Some(drawn) = drawn.take_if(|_| slot + 1 == graphs.len()) {
-                            let next = joined(drawn);
-                            device.is_fed = next.is_some();
-                            next.map_or(Ok(()), |bytes| bytes.copy_into(&mut device.bytes))?;
-                        }
+                    let mut start = |device: &OnDevice, slot: usize| -> Result<()> {
+                        let graph = graphs[slot];
                         // What follows on another session's stream, or on the host, must find the result.
                         let awaited = graphs.get(slot + 1) != Some(&graph);
                         let (i, Program { session, bindings, .. }) = (2 * slot + *live, &mut programs[graph]);
                         session.run_binding_with_options(&bindings[i], &device.options[i][usize::from(awaited)])?;
                         *live = 1 - *live;
+                        Ok(())
+                    };
+                    // The device is fed while it is at the steps before the last one, which is waited for.
+                    let before = (graphs.len() - 1).max(1);
+                    (0..before).try_for_each(|slot| start(device, slot))?;
+                    if let Some(bytes) = joined(drawn) {
+                        bytes.copy_into(&mut device.bytes)?;
+                        device.is_fed = true;
                     }
-                    anyhow::Ok(())
+                    (before..graphs.len()).try_for_each(|slot| start(device, slot))
                 })?;
                 shared.metrics.run()?;
             }

@@ -198,7 +198,7 @@ pub trait Observer {
         ControlFlow::Continue(())
     }
 
-    /// After every epoch, when it is recorded: the first steps of the next one may have come before.
+    /// After every epoch, when it is recorded: the first steps of the next one may have come before, a `Break` among them.
     fn epoch(&mut self, _epoch: &Epoch) {}
 }
 
@@ -321,19 +321,23 @@ fn epochs(
         let mut recording = scope.spawn(move || anyhow::Ok((run, None)));
         let mut flow = ControlFlow::Continue(());
         while training.step < steps && flow.is_continue() {
-            let start = (Instant::now(), training.step);
-            flow = training.epoch(&mut |step| {
+            let (start, begun) = (Instant::now(), training.step);
+            let stepped = training.epoch(&mut |step| {
                 told.try_iter().for_each(|epoch| observer.epoch(&epoch));
                 observer.step(step)
-            })?;
+            });
+            let seconds = start.elapsed().max(Duration::from_nanos(1)).as_secs_f64();
+            // The epoch before comes first, also where this one failed.
             let (run, mut scorer) = joined(recording)?;
             told.try_iter().for_each(|epoch| observer.epoch(&epoch));
+            flow = stepped?;
             if !training.step.is_multiple_of(training.per_epoch) {
                 run.checkpoint(&training.state()?)?;
                 return Ok(false);
             }
             let samples = training.stepper.sample()?.to_vec();
-            let mut epoch = training.end_epoch(start, variety(&samples) / real_variety);
+            let mut epoch = training.end_epoch(variety(&samples) / real_variety);
+            epoch.steps_per_second = (training.step - begun) as f64 / seconds;
             epoch.collapse = collapse(epoch.variety, run.best_variety(), epoch.d_fake);
             if epoch.collapse && !run.collapsed() {
                 observer.say(&format!(
@@ -358,7 +362,7 @@ fn epochs(
                     epoch.frechet_distance = Some(scorer.frechet_distance(&drawn)?);
                 }
                 run.epoch(&epoch, &samples, &state, last)?;
-                let _ = tell.send(epoch); // nobody listens where the loop has failed
+                let _ = tell.send(epoch); // nobody listens where the loop panicked
                 Ok((run, scorer))
             });
         }
@@ -488,9 +492,8 @@ impl<'a> Training<'a> {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Sums up the epoch that just ended, since `start` (the time and the step then); `variety` is its samples'.
-    fn end_epoch(&mut self, start: (Instant, u64), variety: f32) -> Epoch {
-        let seconds = start.0.elapsed().max(Duration::from_nanos(1)).as_secs_f64();
+    /// Sums up the epoch that just ended, whose samples have this variety; its speed, score and collapse are left to say.
+    fn end_epoch(&mut self, variety: f32) -> Epoch {
         let [d_loss, g_loss, d_real, d_fake] = self.sums.map(|sum| (sum / self.per_epoch as f64) as f32);
         self.sums = Default::default();
         Epoch {
@@ -500,7 +503,7 @@ impl<'a> Training<'a> {
             g_loss,
             d_real,
             d_fake,
-            steps_per_second: (self.step - start.1) as f64 / seconds,
+            steps_per_second: 0.0,
             variety,
             frechet_distance: None,
             collapse: false,
