@@ -215,11 +215,14 @@ fn median(values: &mut [f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gan::{metrics, prepare};
 
     #[test]
     fn a_step_of_the_seed_recipe_is_few_kernels() {
         let graph = StepGraph::new(&Recipe::seed(), 64, 100, false, Form::Vectors);
         assert_eq!(kernels(&graph.model), 127);
+        let round = [prepare(&Recipe::seed(), 64, 100, 32), metrics(&Recipe::seed(), 64, 32)];
+        assert_eq!(round.iter().map(kernels).sum::<usize>(), 28, "and two copies, README says");
     }
 
     #[test]

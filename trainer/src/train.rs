@@ -326,7 +326,7 @@ fn epochs(
                 told.try_iter().for_each(|epoch| observer.epoch(&epoch));
                 observer.step(step)
             });
-            let seconds = start.elapsed().max(Duration::from_nanos(1)).as_secs_f64();
+            let speed = (training.step - begun) as f64 / start.elapsed().max(Duration::from_nanos(1)).as_secs_f64();
             // The epoch before comes first, also where this one failed.
             let (run, mut scorer) = joined(recording)?;
             told.try_iter().for_each(|epoch| observer.epoch(&epoch));
@@ -336,8 +336,7 @@ fn epochs(
                 return Ok(false);
             }
             let samples = training.stepper.sample()?.to_vec();
-            let mut epoch = training.end_epoch(variety(&samples) / real_variety);
-            epoch.steps_per_second = (training.step - begun) as f64 / seconds;
+            let mut epoch = training.end_epoch(speed, variety(&samples) / real_variety);
             epoch.collapse = collapse(epoch.variety, run.best_variety(), epoch.d_fake);
             if epoch.collapse && !run.collapsed() {
                 observer.say(&format!(
@@ -492,8 +491,8 @@ impl<'a> Training<'a> {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Sums up the epoch that just ended, whose samples have this variety; its speed, score and collapse are left to say.
-    fn end_epoch(&mut self, variety: f32) -> Epoch {
+    /// Sums up the epoch that just ended, but for its score and whether it collapsed.
+    fn end_epoch(&mut self, steps_per_second: f64, variety: f32) -> Epoch {
         let [d_loss, g_loss, d_real, d_fake] = self.sums.map(|sum| (sum / self.per_epoch as f64) as f32);
         self.sums = Default::default();
         Epoch {
@@ -503,7 +502,7 @@ impl<'a> Training<'a> {
             g_loss,
             d_real,
             d_fake,
-            steps_per_second: 0.0,
+            steps_per_second,
             variety,
             frechet_distance: None,
             collapse: false,
