@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tests::{data_set, digits, mnist, peers_python, program, run};
-use trainer::checkpoint::write_model;
-use trainer::gan::{Form, PIXELS, metrics, prepare, sampler};
-use trainer::mnist::Dataset;
-use trainer::train::{Plan, step_graphs};
+use trainer::config::{PIXELS, Plan};
+use trainer::data::Dataset;
+use trainer::gan::{Form, metrics, prepare, sampler};
+use trainer::run::checkpoint::write_model;
+use trainer::train::step_graphs;
 
 #[test]
 fn every_operator_that_a_gpu_is_asked_for_has_a_cuda_kernel() {

@@ -4,9 +4,11 @@ use std::io::Read;
 
 use flate2::read::GzDecoder;
 use rand_mt::Mt;
-use trainer::gan::{Form, G_SIZES, LATENT, Recipe, StepGraph, state_specs};
-use trainer::mnist::Dataset;
-use trainer::session::{Device, OnnxRuntime, Stepper, TrainState};
+use trainer::config::{Device, G_SIZES, LATENT, Recipe};
+use trainer::data::Dataset;
+use trainer::gan::{Form, StepGraph};
+use trainer::ort::{OnnxRuntime, Stepper};
+use trainer::state::{TrainState, state_specs};
 
 const B: usize = 64;
 

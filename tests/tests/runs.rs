@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tests::{digits, peers_python, program, run};
-use trainer::checkpoint;
 use trainer::run::RunConfig;
+use trainer::run::checkpoint;
 
 const EPOCHS: &str = "30";
 
@@ -263,8 +263,9 @@ fn a_full_disk_is_an_error_and_the_last_checkpoint_stays_good() {
 
 #[test]
 fn the_library_does_what_the_program_does() {
-    use trainer::session::Device;
-    use trainer::train::{Config, Engine, Folder, Observer, Plan, Step};
+    use trainer::config::{Config, Device, Engine, Folder, Plan};
+    use trainer::state::Step;
+    use trainer::train::Observer;
     /// Stops on an epoch's last step.
     struct Stop(u64);
     impl Observer for Stop {
@@ -282,7 +283,7 @@ fn the_library_does_what_the_program_does() {
     };
     let outcome = trainer::train::train(&config, &mut Stop(32)).unwrap();
     assert_eq!((outcome.finished, outcome.state.step), (false, 32));
-    let outcome = trainer::train::train(&Config::resume(by_library.clone()).unwrap(), &mut ()).unwrap();
+    let outcome = trainer::train::train(&trainer::run::resumed(by_library.clone()).unwrap(), &mut ()).unwrap();
     assert!(outcome.finished);
     assert!(generator(&by_library) == generator(&by_program));
     check_events(&by_library, "2", &["2"]);

@@ -6,10 +6,11 @@ use std::process::Command;
 
 use sha2::{Digest, Sha256};
 use tests::{mnist, peers_python, run};
-use trainer::judge::{FEATURES, Judge};
-use trainer::mnist::Dataset;
-use trainer::score::{self, Gaussian, Score};
-use trainer::session::{Device, OnnxRuntime};
+use trainer::config::Device;
+use trainer::data::Dataset;
+use trainer::ort::OnnxRuntime;
+use trainer::score::judge::{FEATURES, Judge};
+use trainer::score::{Gaussian, Score};
 
 const SEEDS: u64 = 10_000;
 
@@ -26,7 +27,7 @@ fn the_judge_tells_digits_and_its_scores_are_numpys() {
     let labels: Vec<u8> = (0..SEEDS).map(|seed| runtime::Digit::of(seed).value()).collect();
     let [drawn, int8] = [runtime::generate, runtime::int8::generate]
         .map(|draw| (0..SEEDS).flat_map(|seed| draw(seed).0).collect::<Vec<u8>>());
-    let seed_recipe = score::draw(&runtime, include_bytes!("../../models/seed.onnx"), false, 0).unwrap().0;
+    let seed_recipe = trainer::sample::draw(&runtime, include_bytes!("../../models/seed.onnx"), false, 0).unwrap().0;
     let mut measure = |images: &[u8], labels| Score::measure(&mut judge, &data, images, labels).unwrap();
     let (shipped, floor) = (measure(&drawn, Some(&labels)), measure(&data.images[..drawn.len()], None));
     let (int8, seed_recipe) = (measure(&int8, Some(&labels)), measure(&seed_recipe, None));

@@ -6,13 +6,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use crate::gan::{Form, G_SIZES, PIXELS, Recipe, StepGraph, state_specs};
+use crate::config::{G_SIZES, PIXELS, Plan, Recipe};
+use crate::data::Dataset;
+use crate::gan::{Form, StepGraph};
 use crate::graph::Graph;
-use crate::mnist::Dataset;
-use crate::onnx::{self, Type};
-use crate::random;
-use crate::session::{Bound, Feed, OnnxRuntime, Stepper, explain};
-use crate::train::{Plan, Training, draw, initial_state, sample_latents};
+use crate::graph::onnx::{self, Type};
+use crate::noise::{self, sample_latents};
+use crate::ort::{Bound, Feed, OnnxRuntime, Stepper, explain};
+use crate::state::{initial_state, state_specs};
+use crate::train::{Training, draw};
 
 /// Medians over the steps of one run; the peak was measured in turns with them.
 pub struct Figures {
@@ -41,7 +43,7 @@ fn measure(runtime: &OnnxRuntime, batch: usize, steps: usize) -> Result<Figures>
     let graph = StepGraph::new(recipe, batch, IMAGES, false, runtime.form());
     let kernels = kernels(&StepGraph::new(recipe, batch, IMAGES, false, Form::Vectors).model);
     let mut images = vec![0; IMAGES * PIXELS];
-    random::keep_masks_into(&mut images, 0, 0, 0, 0.5);
+    noise::keep_masks_into(&mut images, 0, 0, 0, 0.5);
     images.iter_mut().for_each(|pixel| *pixel *= 255);
     let data = Dataset { images, labels: vec![0; IMAGES], ..Dataset::default() };
     let state = initial_state(&plan, &data.images);

@@ -3,7 +3,8 @@
 //! [`train::train`] does all that the `trainer` program does:
 //!
 //! ```no_run
-//! use trainer::train::{Config, Plan, train};
+//! use trainer::config::{Config, Plan};
+//! use trainer::train::train;
 //!
 //! let plan = Plan { epochs: 5, ..Plan::seed_recipe() };
 //! let config = Config { out: Some("g.onnx".into()), ..Config::new(plan, "mnist".parse()?) };
@@ -14,21 +15,17 @@
 
 #![deny(unsafe_code)]
 
-pub mod adam;
 pub mod bench;
-pub mod checkpoint;
-pub mod download;
-pub mod events;
+pub mod config;
+pub mod data;
+pub mod files;
 pub mod gan;
 pub mod graph;
-pub mod judge;
-pub mod mnist;
-pub mod onnx;
-pub mod onnxruntime;
-pub mod picture;
-pub mod random;
+pub mod noise;
+pub mod ort;
 pub mod report;
 pub mod run;
+pub mod sample;
 pub mod score;
-pub mod session;
+pub mod state;
 pub mod train;

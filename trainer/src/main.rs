@@ -5,16 +5,15 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use trainer::gan::Recipe;
-use trainer::judge::Judge;
-use trainer::mnist::Source;
-use trainer::onnxruntime::CUDA;
+use trainer::config::{Config, Device, Engine, Folder, Keep, Plan, Recipe, Source};
+use trainer::ort::OnnxRuntime;
+use trainer::ort::library::CUDA;
 use trainer::report::{self, Style, Terminal, say};
-use trainer::run;
+use trainer::run::checkpoint;
+use trainer::score::judge::{self, Judge};
 use trainer::score::{self, Score};
-use trainer::session::Device;
-use trainer::train::{Config, Engine, Folder, Keep, Plan, train};
-use trainer::{bench, checkpoint, judge};
+use trainer::train::train;
+use trainer::{bench, files, run};
 
 /// Trains a GAN on MNIST and writes its generator as an ONNX file.
 #[derive(Parser)]
@@ -316,8 +315,8 @@ fn run_train(args: &Train) -> Result<ExitCode> {
 /// The configuration that the options make, on top of that of the run to be resumed.
 fn configure(args: &Train) -> Result<Config> {
     let mut config = match &args.resume {
-        Some(latest) if latest == Path::new("latest") => Config::resume(run::latest(Path::new("runs"))?)?,
-        Some(folder) => Config::resume(folder.clone()).context("--resume")?,
+        Some(latest) if latest == Path::new("latest") => run::resumed(run::latest(Path::new("runs"))?)?,
+        Some(folder) => run::resumed(folder.clone()).context("--resume")?,
         None => {
             let out = Some("g.onnx".into());
             let plan = match args.recipe {
@@ -371,7 +370,7 @@ fn source(data: Option<&str>) -> Result<Source> {
 fn dry_run(config: &Config) -> Result<ExitCode> {
     config.plan.check()?;
     if let Some(out) = &config.out {
-        checkpoint::check_writable(out).context("--out")?;
+        files::check_writable(out).context("--out")?;
     }
     let mut hear = |line: &str| eprintln!("{line}");
     let (data, runtime) = trainer::train::open(&config.data, &config.engine, &mut hear)?;
@@ -417,7 +416,7 @@ fn run_score(args: &ScoreArgs) -> Result<()> {
 }
 
 fn run_judge(args: &JudgeArgs) -> Result<()> {
-    checkpoint::check_writable(&args.out).context("--out")?;
+    files::check_writable(&args.out).context("--out")?;
     let mut hear = |line: &str| eprintln!("{line}");
     let engine = Engine { device: Some(Device::Cpu), ..args.engine.engine() };
     let (data, runtime) = trainer::train::open(&source(args.data.as_deref())?, &engine, &mut hear)?;
@@ -435,7 +434,7 @@ fn run_setup(args: &SetupArgs) -> Result<()> {
         CUDA.fetch(args.offline, &mut hear)?;
     }
     let engine = Engine { device: args.cuda.then_some(Device::Cuda), offline: args.offline, ..Engine::default() };
-    let opened = engine.open(&mut hear);
+    let opened = OnnxRuntime::of(&engine, &mut hear);
     let runtime =
         if args.cuda { opened.context("CUDA does not work here yet; its files stay in the cache")? } else { opened? };
     say(&format!("ONNX Runtime works on {}: {}", runtime.device, runtime.library));
@@ -450,7 +449,7 @@ fn run_bench(args: &Bench) -> Result<()> {
         args.batch
     );
     ensure!(args.steps >= 1, "--steps: at least 1 expected, 0 found");
-    let runtime = args.engine.engine().open(&mut |line| eprintln!("{line}"))?;
+    let runtime = OnnxRuntime::of(&args.engine.engine(), &mut |line| eprintln!("{line}"))?;
     let figures = bench::bench(&runtime, args.batch, args.steps)?;
     say(&if args.json { figures.json() } else { figures.table() });
     Ok(())

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
-use crate::train::{Epoch, Observer, Step};
+use crate::state::{Epoch, Step};
+use crate::train::Observer;
 
 /// How much is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,183 +6,21 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use prost::Message;
-use serde::{Deserialize, Serialize};
 
-use crate::checkpoint;
-use crate::gan::{CLASSES, Form, LATENT, PIXELS, Recipe, StepGraph, state_specs};
-use crate::judge::Judge;
-use crate::mnist::{Dataset, Source, unit};
-use crate::random::{self, stream};
-use crate::run::{Run, RunConfig};
-use crate::score::{self, Scorer};
-use crate::session::{Device, Feed, Metrics, OnnxRuntime, Row, Stepper, TrainState, explain, joined};
-
-/// A run, wholly determined: the same plan on the same data gives the same generator.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Plan {
-    #[serde(flatten)]
-    pub recipe: Recipe,
-    /// Passes over the data set.
-    pub epochs: u64,
-    /// Images in a step; the last step of an epoch takes what is left.
-    pub batch: usize,
-    /// Names the initial parameters and all that is drawn at random after them.
-    pub seed: u64,
-}
-
-impl Plan {
-    /// The classic recipe: 100 epochs in batches of 64.
-    pub fn seed_recipe() -> Self {
-        Self { recipe: Recipe::seed(), epochs: 100, batch: 64, seed: 0 }
-    }
-
-    /// Our best: 100 epochs in batches of 128.
-    pub fn tuned_recipe() -> Self {
-        Self { recipe: Recipe::tuned(), epochs: 100, batch: 128, seed: 0 }
-    }
-
-    /// # Errors
-    /// Names the first setting that makes no sense.
-    pub fn check(&self) -> Result<()> {
-        ensure!(self.epochs >= 1, "--epochs: at least 1 expected, 0 found");
-        ensure!(self.batch >= 1, "--batch: at least 1 expected, 0 found");
-        let Recipe { adam, d, p_drop, real_target, r1, r1_every, ema, .. } = &self.recipe;
-        let alpha = adam.alpha;
-        ensure!(alpha > 0.0 && alpha.is_finite(), "--lr: a number above 0 expected, {alpha} found");
-        let shares = [
-            ("lr-end", adam.alpha_end, 0.0..=1.0),
-            ("beta1", adam.beta1, 0.0..=0.9999),
-            ("beta2", adam.beta2, 0.0..=0.999999),
-            ("dropout", *p_drop, 0.0..=0.99),
-            ("real-target", *real_target, 0.0..=1.0),
-            ("r1", *r1, 0.0..=1e6),
-            ("ema", *ema, 0.0..=0.999999),
-        ];
-        for (option, value, range) in shares {
-            let (least, most) = (range.start(), range.end());
-            ensure!(range.contains(&value), "--{option}: {least} to {most} expected, {value} found");
-        }
-        ensure!(*r1_every >= 1, "--r1-every: at least 1 expected, 0 found");
-        ensure!(*r1 == 0.0 || *p_drop == 0.0, "--r1: 0 expected with --dropout {p_drop}, {r1} found");
-        let layers = d.len();
-        ensure!((1..=8).contains(&layers), "--d: 1 to 8 widths of hidden layers expected, {layers} found");
-        let odd = d.iter().find(|width| !(1..=4096).contains(*width));
-        odd.map_or(Ok(()), |width| bail!("--d: widths of 1 to 4096 expected, {width} found"))
-    }
-
-    /// How many steps the plan takes over `n` images.
-    ///
-    /// # Errors
-    /// When there are more than can be counted.
-    pub fn steps(&self, n: usize) -> Result<u64> {
-        let per_epoch = steps_per_epoch(n, self.batch);
-        let most = i64::MAX as u64 / per_epoch.max(1); // event files count in i64
-        ensure!(self.epochs <= most, "--epochs: at most {most} expected, {} found", self.epochs);
-        Ok(self.epochs * per_epoch)
-    }
-
-    /// Where this plan is not that of a `run` to go on with, in the words of the options: `--lr 0.1 (the run has
-    /// 0.002)`. The number of epochs may differ, unless the learning
-    /// rate falls.
-    pub fn contradictions(&self, run: &Plan) -> Vec<String> {
-        let [ours, theirs] = [self, run].map(|plan| serde_json::to_value(plan).unwrap_or_default());
-        // A learning rate that falls does so over all epochs.
-        let any_epochs = run.recipe.adam.alpha_end == 1.0;
-        let ours = ours.as_object().into_iter().flatten().filter(|(key, _)| *key != "epochs" || !any_epochs);
-        let plain = |value: &serde_json::Value| value.as_str().map_or(value.to_string(), str::to_string);
-        ours.filter(|(key, value)| theirs.get(key) != Some(value))
-            .map(|(key, value)| (key.replace('_', "-"), plain(value), plain(&theirs[key])))
-            .map(|(option, ours, theirs)| format!("--{option} {ours} (the run has {theirs})"))
-            .collect()
-    }
-}
-
-/// How the training step is run. Another device or number of threads is another order of sums, and so another generator.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Engine {
-    /// `None` takes CUDA where it works, else the CPU.
-    pub device: Option<Device>,
-    /// CPU threads; `None` takes two, or one on a machine of one core.
-    pub threads: Option<usize>,
-    /// Whether CUDA may round what it multiplies to TF32's 10 bits.
-    #[serde(default)]
-    pub tf32: bool,
-    /// Never fetch anything.
-    pub offline: bool,
-}
-
-impl Engine {
-    /// Loads ONNX Runtime; `say` hears what took time or was chosen.
-    pub fn open(&self, say: &mut dyn FnMut(&str)) -> Result<OnnxRuntime> {
-        let available = || std::thread::available_parallelism().map_or(1, |n| n.get());
-        let threads = self.threads.unwrap_or_else(|| available().min(2));
-        ensure!(threads >= 1, "--threads: at least 1 expected, 0 found");
-        let mut runtime = OnnxRuntime::open(self.device, threads, self.offline, say)?;
-        runtime.tf32 = self.tf32;
-        Ok(runtime)
-    }
-}
-
-/// What to train and where to leave it.
-#[derive(Clone, Debug)]
-pub struct Config {
-    pub plan: Plan,
-    pub data: Source,
-    pub engine: Engine,
-    /// Where the generator goes, beside the run folder's own copy.
-    pub out: Option<PathBuf>,
-    /// Where the graph of the training step goes, for people to look at.
-    pub step_graph: Option<PathBuf>,
-    pub folder: Folder,
-    /// How many checkpoints stay, beside the best by score.
-    pub checkpoints: usize,
-    /// Epochs from one score to the next; 0 is never.
-    pub score_every: u64,
-    pub keep: Keep,
-}
-
-/// Which generator a run leaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Keep {
-    /// The one with the least Fréchet distance.
-    Best,
-    /// The one after the last step.
-    Last,
-}
-
-impl Config {
-    /// A plan and its data; the rest is what most would want: a numbered folder in `runs`, three checkpoints, a score
-    /// every ten epochs; the seed recipe keeps its last generator, others their best.
-    pub fn new(plan: Plan, data: Source) -> Self {
-        let (engine, folder) = (Engine::default(), Folder::Next);
-        let keep = if plan.recipe.name == "seed" { Keep::Last } else { Keep::Best };
-        Self { plan, data, engine, out: None, step_graph: None, folder, checkpoints: 3, score_every: 10, keep }
-    }
-
-    /// What a run was asked for, to go on with it.
-    ///
-    /// # Errors
-    /// When the folder holds no run, or its configuration cannot be read.
-    pub fn resume(folder: PathBuf) -> Result<Self> {
-        let RunConfig { plan, data, engine, out, checkpoints, score_every, keep, .. } = RunConfig::read(&folder)?;
-        let (data, folder) = (data.parse()?, Folder::Resume(folder));
-        Ok(Self { plan, data, engine, out, step_graph: None, folder, checkpoints, score_every, keep })
-    }
-}
-
-/// Where a run lives.
-#[derive(Clone, Debug)]
-pub enum Folder {
-    /// A new one, numbered, below `runs`.
-    Next,
-    /// A new one of this name.
-    New(PathBuf),
-    /// The one of a run that was stopped or killed, to go on with it.
-    Resume(PathBuf),
-}
+use crate::config::{Config, Engine, PIXELS, Plan, Recipe, Source, steps_per_epoch};
+use crate::data::{self, Dataset, unit};
+use crate::files;
+use crate::gan::{Form, StepGraph};
+use crate::noise::{self, name_digits, sample_latents, stream};
+use crate::ort::{Feed, OnnxRuntime, Row, Stepper, explain, joined};
+use crate::run::Run;
+use crate::run::checkpoint;
+use crate::sample;
+use crate::score::Scorer;
+use crate::score::judge::Judge;
+use crate::state::{Epoch, METRICS, Step, TrainState, initial_state, state_specs};
 
 /// What a caller hears of a run, and its say in it.
 pub trait Observer {
@@ -205,41 +43,6 @@ pub trait Observer {
 /// An observer that says nothing.
 impl Observer for () {}
 
-/// One step, just taken.
-#[derive(Clone, Copy, Debug)]
-pub struct Step {
-    /// Steps taken in the whole run.
-    pub step: u64,
-    /// From 1.
-    pub epoch: u64,
-    /// In the order of [`StepGraph::METRICS`].
-    pub metrics: Metrics,
-}
-
-/// One epoch, just ended: a line of `metrics.jsonl`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Epoch {
-    /// From 1.
-    pub epoch: u64,
-    /// Steps taken in the whole run.
-    pub step: u64,
-    /// Means over the epoch's steps.
-    pub d_loss: f32,
-    pub g_loss: f32,
-    /// The discriminator's mean probability that a real image is real.
-    pub d_real: f32,
-    /// The discriminator's mean probability that a fake is real.
-    pub d_fake: f32,
-    pub steps_per_second: f64,
-    /// How far apart the 16 samples are, where as many real images have 1: see [`variety`].
-    pub variety: f32,
-    /// The Fréchet distance in the judge's features, in epochs that were scored; see [`crate::score`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub frechet_distance: Option<f64>,
-    /// Whether the samples' variety has fallen below half its best, or the discriminator is never fooled.
-    pub collapse: bool,
-}
-
 /// How a run ended.
 #[derive(Debug)]
 pub struct Outcome {
@@ -257,7 +60,7 @@ pub struct Outcome {
 pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
     config.plan.check()?;
     if let Some(out) = &config.out {
-        checkpoint::check_writable(out).context("--out")?;
+        files::check_writable(out).context("--out")?;
     }
     let (data, runtime) = open(&config.data, &config.engine, &mut |line| observer.say(line))?;
     let plan = &config.plan;
@@ -349,7 +152,7 @@ fn epochs(
             let mut drawn = None;
             if config.score_every > 0 && (last || epoch.epoch.is_multiple_of(config.score_every)) {
                 let generator = checkpoint::export(&plan.recipe, &state, &[]).encode_to_vec();
-                drawn = Some(score::draw(runtime, &generator, plan.recipe.conditional, plan.seed)?.0);
+                drawn = Some(sample::draw(runtime, &generator, plan.recipe.conditional, plan.seed)?.0);
             }
             let tell = tell.clone();
             recording = scope.spawn(move || {
@@ -376,17 +179,20 @@ pub fn open(source: &Source, engine: &Engine, say: &mut dyn FnMut(&str)) -> Resu
     // What is likelier to be wrong comes first; only the demo needs ONNX Runtime for its data.
     let data = match source {
         Source::Folder(folder) => Some(Dataset::open(folder)?),
-        Source::Published(known) => Some(Dataset::published(known, engine.offline, say)?),
+        Source::Published(name) => {
+            let known = data::known(name).with_context(|| format!("--data: {name}: no such data set"))?;
+            Some(Dataset::published(known, engine.offline, say)?)
+        }
         Source::Demo => None,
     };
-    let runtime = engine.open(say)?;
+    let runtime = OnnxRuntime::of(engine, say)?;
     let data = match data {
         Some(data) => data,
         None => {
             say(
                 "warning: --data demo is NOT MNIST: its digits are drawn by the shipped generator, to try things out on",
             );
-            Dataset::demo(&runtime)?
+            sample::demo(&runtime)?
         }
     };
     Ok((data, runtime))
@@ -406,7 +212,7 @@ pub struct Training<'a> {
     order: Vec<i64>,
     stepper: Stepper,
     step: u64,
-    sums: [f64; StepGraph::METRICS.len()],
+    sums: [f64; METRICS.len()],
 }
 
 impl<'a> Training<'a> {
@@ -447,7 +253,7 @@ impl<'a> Training<'a> {
         let Plan { recipe, batch, seed, .. } = self.plan;
         let epoch = self.step / self.per_epoch;
         let (first, end) = (epoch * self.per_epoch, (epoch + 1) * self.per_epoch);
-        random::order_into(&mut self.order, *seed, epoch);
+        noise::order_into(&mut self.order, *seed, epoch);
         let picks = |step: u64| self.order.chunks(*batch).nth((step - first) as usize).expect("a step of the epoch");
         let graph = |step: u64| {
             let kind = (picks(step).len(), recipe.penalises(step));
@@ -554,66 +360,11 @@ pub fn step_graphs(plan: &Plan, n: usize, form: Form) -> Vec<StepGraph> {
 pub fn draw(row: &mut Row, recipe: &Recipe, pick: &[i64], seed: u64, step: u64, steps: u64) {
     *row.rates = recipe.rates(step, steps);
     row.pick.copy_from_slice(pick);
-    random::uniform_into(row.z, seed, step, stream::Z);
+    noise::uniform_into(row.z, seed, step, stream::Z);
     if recipe.conditional {
         name_digits(row.z).for_each(drop);
     }
-    random::keep_masks_into(row.keep, seed, step, stream::KEEP, recipe.p_drop);
-}
-
-/// How many steps an epoch over `n` images takes.
-pub fn steps_per_epoch(n: usize, batch: usize) -> u64 {
-    n.div_ceil(batch) as u64
-}
-
-/// Makes each z (100,) one for a class-conditional generator, of the digit that its first number names, in ten equal
-/// parts; returns the digits.
-pub fn name_digits(z: &mut [f32]) -> impl Iterator<Item = u8> {
-    z.chunks_mut(LATENT).map(|z| {
-        let digit = ((z[0] + 1.0) / 2.0 * CLASSES as f32) as usize;
-        (0..CLASSES).for_each(|class| z[class] = f32::from(u8::from(class == digit)));
-        digit as u8
-    })
-}
-
-/// Both networks at the start of a run: weights and biases from U(−1/√in, 1/√in), as `torch.nn.Linear` has them, and G's
-/// last bias from the mean of the `images` (n, 784), where the recipe says so; the moments are zero.
-pub fn initial_state(plan: &Plan, images: &[u8]) -> TrainState {
-    let specs = state_specs(&plan.recipe);
-    let (mut fan_in, mut tensors) = (0, Vec::<Vec<f32>>::new());
-    for (i, spec) in specs.iter().enumerate() {
-        let mut tensor = vec![0.0; spec.len()];
-        if let Some(name) = spec.name.strip_prefix("ema.") {
-            let of = specs.iter().position(|s| s.name == name).expect("what is averaged");
-            tensor.copy_from_slice(&tensors[of]);
-        } else if !spec.name.starts_with("m.") && !spec.name.starts_with("v.") {
-            if spec.shape.len() == 2 {
-                fan_in = spec.shape[0]; // a bias has that of its weight, which stands before it
-            }
-            let bound = 1.0 / (fan_in as f32).sqrt();
-            random::uniform_into(&mut tensor, plan.seed, 0, stream::INIT + i as u64);
-            tensor.iter_mut().for_each(|x| *x *= bound);
-        }
-        if plan.recipe.mean_bias && spec.name == "g.fc4.bias" {
-            let n = (images.len() / PIXELS).max(1) as f32;
-            for (pixel, bias) in tensor.iter_mut().enumerate() {
-                let sum: u64 = images.iter().skip(pixel).step_by(PIXELS).map(|&x| u64::from(x)).sum();
-                *bias = (sum as f32 / n / 127.5 - 1.0).clamp(-0.98, 0.98).atanh();
-            }
-        }
-        tensors.push(tensor);
-    }
-    TrainState { tensors, step: 0, sums: Default::default() }
-}
-
-/// The latents whose images show how a run comes along: 16 × (100,), the same after every epoch.
-pub fn sample_latents(plan: &Plan) -> Vec<f32> {
-    let mut z = vec![0.0; 16 * LATENT];
-    random::uniform_into(&mut z, plan.seed, 0, stream::SAMPLES);
-    if plan.recipe.conditional {
-        name_digits(&mut z).for_each(drop);
-    }
-    z
+    noise::keep_masks_into(row.keep, seed, step, stream::KEEP, recipe.p_drop);
 }
 
 /// The mean over pixels of the standard deviation between images (n, 784): 0 where all are alike.
@@ -647,18 +398,5 @@ mod tests {
         assert!(collapse(variety(&alike), variety(&apart), 0.3));
         assert!(!collapse(0.6, 1.0, 0.3));
         assert!(collapse(1.0, 1.0, 0.001));
-    }
-
-    #[test]
-    fn a_run_starts_as_torchs_linear_layers_do() {
-        let plan = |seed| Plan { seed, ..Plan::seed_recipe() };
-        let state = initial_state(&plan(1), &[]);
-        let (weight, bias, moments) = (&state.tensors[0], &state.tensors[1], &state.tensors[16]);
-        let bound = 1.0 / 28.0;
-        assert!(weight.iter().chain(bias).all(|x| x.abs() <= bound));
-        let mean_square = weight.iter().map(|x| x * x).sum::<f32>() / weight.len() as f32;
-        assert!((mean_square / (bound * bound / 3.0) - 1.0).abs() < 0.02, "{mean_square}");
-        assert!(moments.iter().all(|&m| m == 0.0) && state.step == 0);
-        assert_ne!(initial_state(&plan(2), &[]).tensors[0], *weight);
     }
 }

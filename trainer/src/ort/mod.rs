@@ -22,44 +22,15 @@ use ort::value::{
     DefiniteTensorValueTypeMarker, DynTensor, PrimitiveTensorElementType, Tensor, TensorElementType, Value,
 };
 use prost::Message;
-use serde::{Deserialize, Serialize};
 
-use crate::adam;
-use crate::gan::{self, Block, Form, LATENT, PIXELS, Recipe, Spec, StepGraph, sampler};
-use crate::graph::Graph;
-use crate::mnist::{Dataset, unit};
-use crate::onnx;
-use crate::onnxruntime::{self, Candidate};
+pub mod library;
 
-/// Where a session runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Device {
-    Cpu,
-    Cuda,
-}
-
-impl Device {
-    /// What makes the sums of a run what they are, to the bit, in words: the device, and on the CPU its threads, on CUDA
-    /// whether products are rounded to TF32.
-    pub fn place(self, threads: usize, tf32: bool) -> String {
-        match (self, threads, tf32) {
-            (Device::Cpu, 1, _) => "cpu, 1 thread".into(),
-            (Device::Cpu, threads, _) => format!("cpu, {threads} threads"),
-            (Device::Cuda, _, false) => "cuda, TF32 off".into(),
-            (Device::Cuda, _, true) => "cuda, TF32 on".into(),
-        }
-    }
-}
-
-impl fmt::Display for Device {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(match self {
-            Device::Cpu => "cpu",
-            Device::Cuda => "cuda",
-        })
-    }
-}
+use crate::config::{Device, Engine, LATENT, PIXELS, Recipe};
+use crate::data::{Dataset, unit};
+use crate::gan::{self, Block, Form, StepGraph, adam, sampler};
+use crate::graph::{Graph, onnx};
+use crate::ort::library::Candidate;
+use crate::state::{METRICS, Metrics, Spec, TrainState};
 
 /// ONNX Runtime, loaded into this process, and the device and threads that its sessions use.
 #[derive(Clone)]
@@ -76,7 +47,7 @@ pub struct OnnxRuntime {
 }
 
 impl OnnxRuntime {
-    /// Loads ONNX Runtime (see [`onnxruntime::locate`]) and settles the device: the one asked for, or, with `None`,
+    /// Loads ONNX Runtime (see [`library::locate`]) and settles the device: the one asked for, or, with `None`,
     /// CUDA where it works and else the CPU.
     ///
     /// # Errors
@@ -89,7 +60,7 @@ impl OnnxRuntime {
             // Before 1.31, what a captured graph copies from the host may be overwritten before it is replayed.
             let version = ort::util::probe(&found.path).unwrap_or(0);
             ensure!(
-                version >= 31 || !onnxruntime::has_cuda(&found.path),
+                version >= 31 || !library::has_cuda(&found.path),
                 "ONNX Runtime 1.31 or newer expected, 1.{version} found; run `trainer setup --cuda`"
             );
             // A library not found here matters only if the probe fails too: the provider searches on its own.
@@ -110,6 +81,17 @@ impl OnnxRuntime {
                 }
             }
         }
+        Ok(runtime)
+    }
+
+    /// As [`Self::open`], for the device and threads that are asked for; two threads where none are, or one on a machine of
+    /// one core.
+    pub fn of(engine: &Engine, say: &mut dyn FnMut(&str)) -> Result<Self> {
+        let available = || thread::available_parallelism().map_or(1, |n| n.get());
+        let threads = engine.threads.unwrap_or_else(|| available().min(2));
+        ensure!(threads >= 1, "--threads: at least 1 expected, 0 found");
+        let mut runtime = Self::open(engine.device, threads, engine.offline, say)?;
+        runtime.tf32 = engine.tf32;
         Ok(runtime)
     }
 
@@ -376,13 +358,13 @@ fn plain_words(text: &str) -> Option<String> {
 /// Loads the CUDA libraries that the provider beside ONNX Runtime's library wants, for by itself the provider finds only
 /// those that the system's loader does.
 fn preload(library: &Path) -> Result<()> {
-    if !onnxruntime::has_cuda(library) {
+    if !library::has_cuda(library) {
         return Ok(());
     }
-    for name in onnxruntime::CUDA_LIBRARIES {
+    for name in library::CUDA_LIBRARIES {
         let mut problem = "not found".to_string();
         let loads = |path: PathBuf| preload_dylib(&path).map_err(|why| problem = format!("{:#}", anyhow!(why))).is_ok();
-        let found = onnxruntime::cuda_library(library, name).any(loads) || preload_dylib(*name).is_ok();
+        let found = library::cuda_library(library, name).any(loads) || preload_dylib(*name).is_ok();
         ensure!(
             found,
             "{name} expected beside {}, in Python's nvidia packages or in the system, {problem}; run `trainer setup --cuda`",
@@ -403,7 +385,7 @@ fn load(cuda: bool, offline: bool, say: &mut dyn FnMut(&str)) -> Result<(Environ
         return Ok(loaded.clone());
     }
     let mut refused = vec![];
-    for candidate in onnxruntime::locate(cuda, offline, say) {
+    for candidate in library::locate(cuda, offline, say) {
         let candidate = match candidate {
             Ok(candidate) => candidate,
             Err(why) if refused.is_empty() => return Err(why),
@@ -452,20 +434,6 @@ impl Bound {
         Ok(())
     }
 }
-
-/// All of training that outlives a step, on the host. Whatever is not in it does not survive a run.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TrainState {
-    /// Those of [`gan::state_specs`], in their order.
-    pub tensors: Vec<Vec<f32>>,
-    /// Steps taken.
-    pub step: u64,
-    /// Sums of the metrics over the steps of the epoch so far.
-    pub sums: [f64; StepGraph::METRICS.len()],
-}
-
-/// The numbers of [`StepGraph::METRICS`].
-pub type Metrics = [f32; StepGraph::METRICS.len()];
 
 /// A training loop's hold on ONNX Runtime: the data set and two sets of state tensors on the device, and for each step
 /// graph a session with its bindings, from the first set to the second and back. No parameter is copied.
@@ -640,7 +608,7 @@ impl Stepper {
             }
         };
         let labels = recipe.conditional.then(|| runtime.upload(&[data.len()], &data.labels)).transpose()?;
-        let row = Spec::new("metrics", onnx::Type::F32, &[StepGraph::METRICS.len()]);
+        let row = Spec::new("metrics", onnx::Type::F32, &[METRICS.len()]);
         let history = runtime.upload(&[slots, row.len()], &vec![0f32; slots * row.len()])?.upcast();
         let mut shared: Vec<Shared> = vec![];
         if form == Form::Vectors {
@@ -763,7 +731,7 @@ impl Stepper {
         self.metrics.clear();
         let Self { history, metrics, .. } = self;
         on_host(history, |history| {
-            let rows = history.chunks(StepGraph::METRICS.len()).take(graphs.len());
+            let rows = history.chunks(METRICS.len()).take(graphs.len());
             metrics.extend(rows.map(|row| Metrics::try_from(row).expect("the shape that was bound")));
         })?;
         Ok(metrics)
@@ -776,7 +744,7 @@ impl Stepper {
     }
 
     /// The newest state, copied to the host; `sums` are the caller's.
-    pub fn state(&self, sums: [f64; StepGraph::METRICS.len()]) -> Result<TrainState> {
+    pub fn state(&self, sums: [f64; METRICS.len()]) -> Result<TrainState> {
         let mut tensors = vec![];
         for (tensor, block) in self.state[self.live].iter().zip(&self.blocks) {
             on_host(tensor, |mut numbers| {
@@ -879,7 +847,7 @@ impl Shared {
         for (block, tensor) in &logits {
             binding.bind_input(block.whole.name.as_str(), tensor)?;
         }
-        let metrics = Spec::new("metrics", onnx::Type::F32, &[slots, StepGraph::METRICS.len()]);
+        let metrics = Spec::new("metrics", onnx::Type::F32, &[slots, METRICS.len()]);
         binding.bind_output("metrics", &mut part_of(history, 0, &metrics)?)?;
         Ok(Self { prepare, metrics: Bound { session, binding }, batch, slots, prepared, logits })
     }
@@ -993,8 +961,9 @@ mod tests {
     use std::ops::ControlFlow;
 
     use super::*;
-    use crate::gan::state_specs;
-    use crate::train::{Plan, Step, Training, initial_state};
+    use crate::config::Plan;
+    use crate::state::{Step, initial_state, state_specs};
+    use crate::train::Training;
 
     /// What CUDA runs, by the CPU: steps of every kind, in rounds that are cut short, from the same numbers.
     #[test]

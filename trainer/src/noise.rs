@@ -4,6 +4,8 @@
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 use rand_xoshiro::{SplitMix64, Xoshiro256PlusPlus};
 
+use crate::config::{CLASSES, LATENT, Plan};
+
 /// The streams, one for each thing that is drawn.
 pub mod stream {
     /// A step's z.
@@ -78,6 +80,26 @@ fn below(rng: &mut Xoshiro256PlusPlus, n: u64) -> u64 {
             return (product >> 64) as u64;
         }
     }
+}
+
+/// Makes each z (100,) one for a class-conditional generator, of the digit that its first number names, in ten equal
+/// parts; returns the digits.
+pub fn name_digits(z: &mut [f32]) -> impl Iterator<Item = u8> {
+    z.chunks_mut(LATENT).map(|z| {
+        let digit = ((z[0] + 1.0) / 2.0 * CLASSES as f32) as usize;
+        (0..CLASSES).for_each(|class| z[class] = f32::from(u8::from(class == digit)));
+        digit as u8
+    })
+}
+
+/// The latents whose images show how a run comes along: 16 × (100,), the same after every epoch.
+pub fn sample_latents(plan: &Plan) -> Vec<f32> {
+    let mut z = vec![0.0; 16 * LATENT];
+    uniform_into(&mut z, plan.seed, 0, stream::SAMPLES);
+    if plan.recipe.conditional {
+        name_digits(&mut z).for_each(drop);
+    }
+    z
 }
 
 #[cfg(test)]

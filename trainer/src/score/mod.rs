@@ -8,16 +8,15 @@ use nalgebra::{DMatrix, DVector};
 use prost::Message;
 use serde::Serialize;
 
-use crate::gan::{CLASSES, LATENT, PIXELS};
-use crate::judge::{FEATURES, Judge};
-use crate::mnist::{self, Dataset};
-use crate::onnx;
-use crate::random::{self, stream};
-use crate::session::OnnxRuntime;
-use crate::train::name_digits;
+pub mod judge;
 
-/// How many images a score is made of.
-pub const SAMPLES: usize = 10_000;
+use crate::config::{CLASSES, PIXELS};
+use crate::data::{self, Dataset};
+use crate::graph::onnx;
+use crate::ort::OnnxRuntime;
+use crate::sample::{SAMPLES, draw};
+use crate::score::judge::{FEATURES, Judge};
+
 /// The nearest neighbour whose distance is the radius of an image's neighbourhood.
 const K: usize = 5;
 /// How many images look for their nearest training image.
@@ -128,37 +127,13 @@ pub fn images_of(runtime: &OnnxRuntime, path: &Path, seed: u64) -> Result<(Vec<u
     let name = path.display();
     let bytes = std::fs::read(path).with_context(|| format!("{name}: cannot be read"))?;
     if bytes.starts_with(&[0, 0, 8, 3]) || bytes.starts_with(&[0x1f, 0x8b]) {
-        return mnist::read_drawn(path);
+        return data::read_drawn(path);
     }
     let model = onnx::Model::decode(&bytes[..]).ok().filter(|model| model.graph.is_some());
     let model = model.with_context(|| format!("{name}: a generator's ONNX file or an IDX file of images expected"))?;
     let conditional = model.metadata_props.iter().any(|entry| entry.key == "conditional");
     draw(runtime, &bytes, conditional, seed)
         .with_context(|| format!("{name}: a generator z (N, 100) → image (N, 784) expected"))
-}
-
-/// [`SAMPLES`] images (n, 784) of grey levels, drawn by a generator's file from z that are functions of the seed, and the
-/// digits that these name where the generator is class-conditional.
-pub fn draw(
-    runtime: &OnnxRuntime,
-    generator: &[u8],
-    conditional: bool,
-    seed: u64,
-) -> Result<(Vec<u8>, Option<Vec<u8>>)> {
-    const AT_ONCE: usize = 1000;
-    let mut generator = runtime.load(generator)?;
-    let (mut z, mut images, mut digits) = (vec![0.0; AT_ONCE * LATENT], vec![], vec![]);
-    for part in 0..SAMPLES / AT_ONCE {
-        random::uniform_into(&mut z, seed, part as u64, stream::SCORE);
-        if conditional {
-            digits.extend(name_digits(&mut z));
-        }
-        let drawn = generator.run(&[("z", &[AT_ONCE, LATENT], &z)])?;
-        let drawn = drawn.first().filter(|image| image.len() == AT_ONCE * PIXELS);
-        let drawn = drawn.with_context(|| format!("{AT_ONCE} images of {PIXELS} pixels expected"))?;
-        images.extend(drawn.iter().map(|x| (x * 127.5 + 127.5).round_ties_even() as u8));
-    }
-    Ok((images, conditional.then_some(digits)))
 }
 
 /// The Gaussian that features (n, 32) would have come from: their mean and covariance.

@@ -1,169 +1,16 @@
 //! The two networks, their losses, and the graph of one training step. B is the batch.
 
 use multiversion::multiversion;
-use serde::{Deserialize, Serialize};
 
-use crate::adam::{Adam, AtStep};
+pub mod adam;
+
+use crate::config::{AtStep, CLASSES, G_SIZES, LATENT, PIXELS, Recipe};
+use crate::graph::onnx::{self, Type};
 use crate::graph::{Graph, Var};
-use crate::onnx::{self, Type};
+use crate::state::{Spec, params, state_specs};
 
-/// The generator's layer widths.
-pub const G_SIZES: [usize; 5] = [LATENT, 32, 64, 128, PIXELS];
-/// Digits.
-pub const CLASSES: usize = 10;
-/// The length of z.
-pub const LATENT: usize = 100;
-/// 28 × 28.
-pub const PIXELS: usize = 784;
 /// The slope of LeakyReLU below zero.
 pub const SLOPE: f32 = 0.2;
-
-/// What a training step is made of. As JSON its fields have the names of the trainer's options.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Recipe {
-    #[serde(rename = "recipe")]
-    pub name: String,
-    #[serde(flatten)]
-    pub adam: Adam,
-    /// The widths of the discriminator's hidden layers.
-    pub d: Vec<usize>,
-    /// Whether z[0..10] is the class as one-hot, and D has a logit for each class.
-    pub conditional: bool,
-    /// Whether one z, and so one pass through G, serves both updates.
-    pub one_z: bool,
-    /// The probability of dropout after each hidden layer of both networks.
-    #[serde(rename = "dropout")]
-    pub p_drop: f64,
-    /// The target of real images in the discriminator's update (one-sided label smoothing).
-    pub real_target: f64,
-    /// γ of R1, the penalty γ/2 · E|∂D(x)/∂x|² on real images; 0 is none. Source: Mescheder et al. 2018.
-    pub r1: f64,
-    /// R1 is taken every so many steps, and then so many times as large (lazy regularisation, StyleGAN2).
-    pub r1_every: u64,
-    /// The decay of the exponential moving average of G's parameters, which is then what is exported; 0 is none.
-    pub ema: f64,
-    /// Whether G's last bias starts at the atanh of the mean image.
-    pub mean_bias: bool,
-}
-
-impl Recipe {
-    /// The classic recipe.
-    pub fn seed() -> Self {
-        Self {
-            name: "seed".into(),
-            adam: Adam { alpha: 2e-3, alpha_end: 1.0, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 },
-            d: vec![128, 64, 32],
-            conditional: false,
-            one_z: false,
-            p_drop: 0.2,
-            real_target: 0.9,
-            r1: 0.0,
-            r1_every: 1,
-            ema: 0.0,
-            mean_bias: false,
-        }
-    }
-
-    /// The same generator, trained as well as we know how to, and able to draw the digit asked for.
-    pub fn tuned() -> Self {
-        Self {
-            name: "tuned".into(),
-            adam: Adam { alpha: 3e-3, alpha_end: 0.25, beta1: 0.5, beta2: 0.99, epsilon: 1e-8 },
-            d: vec![256, 128],
-            conditional: true,
-            one_z: true,
-            p_drop: 0.0,
-            real_target: 1.0,
-            r1: 0.3,
-            r1_every: 4,
-            ema: 0.999,
-            mean_bias: true,
-        }
-    }
-
-    /// The discriminator's layer widths.
-    pub fn d_sizes(&self) -> Vec<usize> {
-        let logits = if self.conditional { CLASSES } else { 1 };
-        [&[PIXELS], &self.d[..], &[logits]].concat()
-    }
-
-    /// How many z a step of `batch` images draws.
-    pub fn z_rows(&self, batch: usize) -> usize {
-        if self.one_z { batch } else { 2 * batch }
-    }
-
-    /// Whether a step, counted from 0, takes R1.
-    pub fn penalises(&self, step: u64) -> bool {
-        self.r1 > 0.0 && step.is_multiple_of(self.r1_every)
-    }
-
-    /// Adam's step size and ε (see [`Adam::at_step`]) in a step, counted from 0, of a run of `steps`, and how far the moving
-    /// average goes towards the parameters: 1 − `ema`, and more in the first steps, so that it forgets where it began.
-    pub fn rates(&self, step: u64, steps: u64) -> [f32; 3] {
-        let t = step + 1;
-        let AtStep { step_size, epsilon } = self.adam.at_step(t, steps);
-        let ramp = 9.0 / (t as f32 + 9.0); // 1 − t / (t + 9)
-        [step_size, epsilon, ramp.clamp((1.0 - self.ema) as f32, 1.0)]
-    }
-
-    /// What stands before the names of those parameters of [`state_specs`] that are sampled, scored and exported.
-    pub fn best(&self) -> &'static str {
-        if self.ema > 0.0 { "ema." } else { "" }
-    }
-}
-
-/// A named tensor that a step graph reads or writes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Spec {
-    pub name: String,
-    pub elem: Type,
-    pub shape: Vec<usize>,
-}
-
-impl Spec {
-    pub fn new(name: impl Into<String>, elem: Type, shape: &[usize]) -> Self {
-        Self { name: name.into(), elem, shape: shape.into() }
-    }
-
-    pub fn bytes(&self) -> usize {
-        self.len() * self.elem.size()
-    }
-
-    pub fn len(&self) -> usize {
-        self.shape.iter().product()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-/// The names and shapes of a network's weights and biases, in layer order: `g.fc1.weight` (I, O), `g.fc1.bias` (O,), …
-pub fn params(net: &str, sizes: &[usize]) -> Vec<Spec> {
-    (sizes.windows(2).enumerate())
-        .flat_map(|(i, w)| {
-            let fc = format!("{net}.fc{}", i + 1);
-            [
-                Spec::new(format!("{fc}.weight"), Type::F32, &[w[0], w[1]]),
-                Spec::new(format!("{fc}.bias"), Type::F32, &[w[1]]),
-            ]
-        })
-        .collect()
-}
-
-/// All that a training step reads and writes again, in a fixed order: both networks' parameters, Adam's first moments
-/// m and second moments v of each (`m.g.fc1.weight`), and the moving average of the generator's (`ema.g.fc1.weight`)
-/// where the recipe has one.
-pub fn state_specs(recipe: &Recipe) -> Vec<Spec> {
-    let (d, g) = (params("d", &recipe.d_sizes()), params("g", &G_SIZES));
-    let theta = [d, g.clone()].concat();
-    let named = |kind: &str, of: &[Spec]| -> Vec<Spec> {
-        of.iter().map(|s| Spec { name: format!("{kind}.{}", s.name), ..s.clone() }).collect()
-    };
-    let (m, v) = (named("m", &theta), named("v", &theta));
-    let ema = if recipe.ema > 0.0 { named("ema", &g) } else { vec![] };
-    [theta, m, v, ema].concat()
-}
 
 /// What a step graph is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -243,9 +90,6 @@ pub struct StepGraph {
 }
 
 impl StepGraph {
-    /// The values of output `metrics`, in order.
-    pub const METRICS: [&str; 4] = ["d_loss", "g_loss", "d_real", "d_fake"];
-
     /// The step of `recipe` for batches of `batch` images out of a data set of `n`; with the R1 penalty where `penalised`.
     ///
     /// Inputs beside the state: `images` (n, 784) u8, the data set; `labels` (n,) u8, its classes (conditional recipes
@@ -470,7 +314,7 @@ pub fn prepare(recipe: &Recipe, batch: usize, n: usize, slots: usize) -> onnx::M
     g.to_model("prepare", &outputs, None)
 }
 
-/// The metrics (slots, 4) of a round's steps, in the order of [`StepGraph::METRICS`], out of the blocks of [`logits`].
+/// The metrics (slots, 4) of a round's steps, in the order of [`METRICS`], out of the blocks of [`logits`].
 pub fn metrics(recipe: &Recipe, batch: usize, slots: usize) -> onnx::Model {
     let g = &mut Graph::default();
     let [d_logits, g_logits] =

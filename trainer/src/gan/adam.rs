@@ -1,44 +1,11 @@
 //! Adam as graph operators, in the letters of Kingma & Ba 2015, Algorithm 1.
 
 use multiversion::multiversion;
-use serde::{Deserialize, Serialize};
 
+use crate::config::{Adam, AtStep};
 use crate::graph::{Graph, Var};
 
-/// The step size α, which falls linearly over a run to a share of itself, and the decay rates β₁ and β₂ of the moments.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Adam {
-    #[serde(rename = "lr")]
-    pub alpha: f64,
-    /// The share of α that is left at the run's end.
-    #[serde(rename = "lr_end")]
-    pub alpha_end: f64,
-    pub beta1: f64,
-    pub beta2: f64,
-    pub epsilon: f64,
-}
-
-/// What one step t has in common for all parameters: two numbers, or the scalars that hold them.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AtStep<T> {
-    /// α √(1 − β₂ᵗ) / (1 − β₁ᵗ)
-    pub step_size: T,
-    /// ε √(1 − β₂ᵗ)
-    pub epsilon: T,
-}
-
 impl Adam {
-    /// α and the bias corrections at step `t`, counted from 1, of a run of `steps`. They are computed in f64, as PyTorch
-    /// does: in f32, 1 − 0.999¹ would be off by 5·10⁻⁵.
-    pub fn at_step(&self, t: u64, steps: u64) -> AtStep<f32> {
-        let [c1, c2] = [self.beta1, self.beta2].map(|beta| 1.0 - beta.powf(t as f64));
-        // α (1 − (1 − end) (t − 1) / steps)
-        let fall = self.alpha * (1.0 - self.alpha_end) / steps as f64;
-        let alpha = self.alpha - fall * (t as f64 - 1.0);
-        let correction = c2.sqrt();
-        AtStep { step_size: (alpha / c1 * correction) as f32, epsilon: (self.epsilon * correction) as f32 }
-    }
-
     /// (θₜ, mₜ, vₜ) from θₜ₋₁, mₜ₋₁, vₜ₋₁ and the gradient gₜ at θₜ₋₁, in PyTorch's order of operations: the operator
     /// [`OPERATOR`], for which [`kernel`] may stand in.
     pub fn update(&self, g: &mut Graph, at: AtStep<Var>, theta: Var, m: Var, v: Var, grad: Var) -> (Var, Var, Var) {

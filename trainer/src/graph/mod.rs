@@ -8,7 +8,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 
-use crate::onnx::{self, Attribute, Type};
+pub mod onnx;
+
+use onnx::{Attribute, Type};
 
 /// A tensor in the [`Graph`] that made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -746,7 +748,8 @@ fn broadcast(a: &[usize], b: &[usize]) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::{Device, OnnxRuntime};
+    use crate::config::Device;
+    use crate::ort::OnnxRuntime;
 
     type Rule = fn(&mut Graph, Var) -> Var;
 

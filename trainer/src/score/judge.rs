@@ -5,13 +5,13 @@
 use anyhow::{Context, Result, ensure};
 use prost::Message;
 
-use crate::adam::{Adam, AtStep};
-use crate::gan::{CLASSES, PIXELS, Spec};
+use crate::config::{Adam, AtStep, CLASSES, PIXELS};
+use crate::data::{Dataset, unit};
+use crate::graph::onnx::{self, Type};
 use crate::graph::{Graph, Var};
-use crate::mnist::{Dataset, unit};
-use crate::onnx::{self, Type};
-use crate::random::{self, stream};
-use crate::session::{Loaded, OnnxRuntime};
+use crate::noise::{self, stream};
+use crate::ort::{Loaded, OnnxRuntime};
+use crate::state::Spec;
 
 /// The length of the features: the last hidden layer.
 pub const FEATURES: usize = 84;
@@ -71,7 +71,7 @@ pub struct Seen {
 
 impl Judge {
     pub fn shipped(runtime: &OnnxRuntime) -> Result<Self> {
-        Ok(Self(runtime.load(include_bytes!("../../models/judge.onnx"))?))
+        Ok(Self(runtime.load(include_bytes!("../../../models/judge.onnx"))?))
     }
 
     /// Looks at images (n, 784) of grey levels.
@@ -118,7 +118,7 @@ pub fn train(
             _ => {} // a bias has that of its weight, which stands before it
         }
         let mut tensor = vec![0.0; spec.len()];
-        random::uniform_into(&mut tensor, seed, 0, stream::JUDGE_INIT + i);
+        noise::uniform_into(&mut tensor, seed, 0, stream::JUDGE_INIT + i);
         tensor.iter_mut().for_each(|x| *x /= (fan_in as f32).sqrt());
         state.push(tensor);
     }
@@ -131,8 +131,8 @@ pub fn train(
     let mut session = runtime.load(&model.encode_to_vec())?;
     let (mut step, mut model, mut accuracy) = (0, None, 0.0);
     for epoch in 0..EPOCHS {
-        random::order_into(&mut order, seed, epoch);
-        random::uniform_into(&mut moves, seed, epoch, stream::JUDGE_MOVES);
+        noise::order_into(&mut order, seed, epoch);
+        noise::uniform_into(&mut moves, seed, epoch, stream::JUDGE_MOVES);
         let mut loss = 0.0;
         for (pick, moves) in order.chunks_exact(BATCH).zip(moves.chunks_exact(2 * BATCH)) {
             let (mut images, mut target) = (vec![-1.0; BATCH * PIXELS], vec![0.0; BATCH * CLASSES]);

@@ -2,21 +2,19 @@
 //!
 //! Source: Yann LeCun's description of the format, <http://yann.lecun.com/exdb/mnist/>.
 
-use std::fmt;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use flate2::read::MultiGzDecoder;
 use sha2::{Digest, Sha256};
 
-use crate::download::{self, Patience, Pin, hex};
-use crate::gan::{LATENT, PIXELS};
-use crate::random::{self, stream};
-use crate::session::OnnxRuntime;
-use crate::train::name_digits;
+pub mod download;
+
+use crate::config::PIXELS;
+use crate::data::download::{Patience, Pin};
+use crate::files::hex;
 
 /// Images of digits and what they show.
 #[derive(Default)]
@@ -86,22 +84,6 @@ impl Dataset {
         Self::open(folder)
     }
 
-    /// No MNIST, but 60,000 digits (and 10,000 for tests) drawn by the shipped generator, to try things out on.
-    pub fn demo(runtime: &OnnxRuntime) -> Result<Self> {
-        let mut generator = runtime.load(include_bytes!("../../models/g.onnx"))?;
-        const AT_ONCE: usize = 5000;
-        let (mut z, mut images, mut labels) = (vec![0.0; AT_ONCE * LATENT], vec![], vec![]);
-        for part in 0..14 {
-            random::uniform_into(&mut z, 0, part, stream::DEMO);
-            labels.extend(name_digits(&mut z));
-            let drawn = generator.run(&[("z", &[AT_ONCE, LATENT], &z)])?;
-            images.extend(drawn[0].iter().map(|x| (x * 127.5 + 127.5).round_ties_even() as u8));
-        }
-        let (test_images, test_labels) = (images.split_off(60_000 * PIXELS), labels.split_off(60_000));
-        let sha256 = hex(&Sha256::digest(&images));
-        Ok(Self { name: "demo (no MNIST)".into(), sha256, images, labels, test_images, test_labels })
-    }
-
     /// The number of training images, N.
     pub fn len(&self) -> usize {
         self.images.len() / PIXELS
@@ -115,39 +97,6 @@ impl Dataset {
 /// A grey level, 0 to 255, as the networks see it: -1 to 1.
 pub fn unit(pixel: u8) -> f32 {
     pixel as f32 / 127.5 - 1.0
-}
-
-/// What `--data` may name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// One of [`KNOWN`].
-    Published(&'static Known),
-    Folder(PathBuf),
-    /// See [`Dataset::demo`].
-    Demo,
-}
-
-impl FromStr for Source {
-    type Err = anyhow::Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        ensure!(!text.is_empty(), "--data: mnist, fashion, kmnist, demo or a folder expected, nothing found");
-        Ok(match KNOWN.iter().find(|known| known.name == text) {
-            Some(known) => Source::Published(known),
-            None if text == "demo" => Source::Demo,
-            None => Source::Folder(text.into()),
-        })
-    }
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            Source::Published(known) => f.write_str(known.name),
-            Source::Folder(folder) => write!(f, "{}", folder.display()),
-            Source::Demo => f.write_str("demo"),
-        }
-    }
 }
 
 /// A published data set of MNIST's shape.
@@ -210,6 +159,11 @@ pub static KNOWN: [Known; 3] = [
         ],
     },
 ];
+
+/// The data set of one of the [`crate::config::PUBLISHED`] names.
+pub fn known(name: &str) -> Option<&'static Known> {
+    KNOWN.iter().find(|known| known.name == name)
+}
 
 /// Where below a folder the files may lie: flat, or as torchvision keeps them.
 const LAYOUTS: [&str; 4] = ["", "MNIST/raw", "FashionMNIST/raw", "KMNIST/raw"];

@@ -11,8 +11,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 use prost::Message;
 
-use crate::picture::Grey;
-use crate::train::Epoch;
+use crate::run::pictures::Grey;
+use crate::state::Epoch;
 
 /// An event file that grows with the run.
 pub struct Events(File);

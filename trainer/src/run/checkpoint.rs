@@ -1,18 +1,18 @@
 //! What is written to disk: the training state, the generator, and how any file is written.
 
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use prost::Message;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::gan::{CLASSES, Recipe, StepGraph, generator, state_specs};
-use crate::onnx;
-use crate::session::TrainState;
-use crate::train::Plan;
+use crate::config::{CLASSES, Plan, Recipe};
+use crate::files;
+use crate::gan::generator;
+use crate::graph::onnx;
+use crate::state::{METRICS, TrainState, state_specs};
 
 /// Saves a state: a line of JSON (the plan, the step, the metrics' sums), the tensors of [`state_specs`] as little-endian
 /// f32, and the SHA-256 of all that.
@@ -23,7 +23,7 @@ pub fn save(path: &Path, plan: &Plan, state: &TrainState) -> Result<()> {
     state.tensors.iter().flatten().for_each(|x| bytes.extend(x.to_le_bytes()));
     let digest = Sha256::digest(&bytes);
     bytes.extend(digest);
-    write(path, &bytes)
+    files::write(path, &bytes)
 }
 
 /// Reads back what [`save`] wrote for the same plan, whose number of epochs may have changed.
@@ -58,7 +58,7 @@ struct Head {
     format: String,
     plan: Plan,
     step: u64,
-    sums: [f64; StepGraph::METRICS.len()],
+    sums: [f64; METRICS.len()],
 }
 
 /// The generator of a state of this recipe as a model, with `provenance` as its metadata.
@@ -83,68 +83,14 @@ pub fn export(recipe: &Recipe, state: &TrainState, provenance: &[(&str, String)]
     model
 }
 
-/// Writes a model to `path`, see [`write()`].
+/// Writes a model to `path`, see [`files::write`].
 pub fn write_model(path: &Path, model: &onnx::Model) -> Result<()> {
-    write(path, &model.encode_to_vec())
-}
-
-/// Writes a file whole or not at all: to a temporary name beside it, synced, then renamed over `path`.
-///
-/// # Errors
-/// Names the file and why it could not be written; what stood there before is untouched.
-pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut file = temporary_beside(path)?;
-    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).with_context(|| cannot_write(path))?;
-    file.persist(path).with_context(|| cannot_write(path))?;
-    Ok(())
-}
-
-/// Finds out before hours of work whether [`write()`] will be able to write `path`.
-///
-/// # Errors
-/// As [`write()`], and when `path` is a folder.
-pub fn check_writable(path: &Path) -> Result<()> {
-    if path.is_dir() {
-        bail!("{}: a file name expected, a folder found", path.display());
-    }
-    temporary_beside(path).map(drop)
-}
-
-fn temporary_beside(path: &Path) -> Result<tempfile::NamedTempFile> {
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    if !folder.is_dir() {
-        return Err(anyhow!("{}: the folder {} does not exist; create it first", path.display(), folder.display()));
-    }
-    let name = path.file_name().with_context(|| format!("{}: a file name expected", path.display()))?;
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // less the umask, as for any new file
-    let prefix = format!(".{}.", name.to_string_lossy());
-    builder.prefix(&prefix).suffix(".tmp").tempfile_in(folder).with_context(|| cannot_write(path))
-}
-
-fn cannot_write(path: &Path) -> String {
-    format!("{}: cannot be written", path.display())
+    files::write(path, &model.encode_to_vec())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
-
-    #[test]
-    fn a_write_replaces_the_file_and_leaves_nothing_beside_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("g.onnx");
-        write(&path, b"old").unwrap();
-        write(&path, b"new").unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"new");
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-    }
 
     #[test]
     fn a_state_comes_back_to_the_bit() {
@@ -152,7 +98,7 @@ mod tests {
         let path = folder.path().join("step.ckpt");
         let mut plan = Plan::seed_recipe();
         plan.recipe.adam.alpha = 0.000_123_456_789_012_345_67;
-        let mut state = crate::train::initial_state(&plan, &[]);
+        let mut state = crate::state::initial_state(&plan, &[]);
         state.step = u64::MAX / 3;
         // Sums of f32 in f64 have up to 17 digits; the first of these is one that a fast parser gets wrong.
         state.sums = [122.416_294_033_786_58, 1e-17 / 3.0, 649.333_333_333_333_3, f64::MAX / 7.0];
@@ -161,11 +107,5 @@ mod tests {
         assert_eq!(read(&path, &Plan { epochs: 7, ..plan.clone() }).unwrap(), state);
         let error = read(&path, &Plan { batch: 32, ..plan }).unwrap_err().to_string();
         assert!(error.ends_with("step.ckpt: a checkpoint of another run: --batch 64 (the run has 32)"), "{error}");
-    }
-
-    #[test]
-    fn a_missing_folder_is_named() {
-        let error = check_writable(Path::new("no/such/g.onnx")).unwrap_err();
-        assert_eq!(error.to_string(), "no/such/g.onnx: the folder no/such does not exist; create it first");
     }
 }

@@ -8,6 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use sha2::{Digest, Sha256};
 
+use crate::files::hex;
+
 /// A file as its mirrors have it: its name and its SHA-256 in hexadecimal.
 pub type Pin = (&'static str, &'static str);
 
@@ -167,11 +169,6 @@ fn get(agent: &ureq::Agent, url: &str, part: &Path) -> Result<(), Failure> {
 
 fn length(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |metadata| metadata.len())
-}
-
-/// Two digits a byte.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -18,13 +18,16 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint;
-use crate::events::Events;
-use crate::gan::StepGraph;
-use crate::mnist::{Dataset, Source};
-use crate::picture;
-use crate::session::{Device, OnnxRuntime, TrainState};
-use crate::train::{Config, Engine, Epoch, Folder, Keep, Plan, steps_per_epoch};
+pub mod checkpoint;
+pub mod events;
+pub mod pictures;
+
+use crate::config::{Config, Device, Engine, Folder, Keep, Plan, Source, steps_per_epoch};
+use crate::data::Dataset;
+use crate::files;
+use crate::ort::OnnxRuntime;
+use crate::run::events::Events;
+use crate::state::{Epoch, METRICS, TrainState};
 
 /// The folder of one run, locked against a second trainer.
 pub struct Run {
@@ -87,6 +90,16 @@ impl RunConfig {
     }
 }
 
+/// The configuration of the run in a folder, to go on with it.
+///
+/// # Errors
+/// When the folder holds no run, or its configuration cannot be read.
+pub fn resumed(folder: PathBuf) -> Result<Config> {
+    let RunConfig { plan, data, engine, out, checkpoints, score_every, keep, .. } = RunConfig::read(&folder)?;
+    let (data, folder) = (data.parse()?, Folder::Resume(folder));
+    Ok(Config { plan, data, engine, out, step_graph: None, folder, checkpoints, score_every, keep })
+}
+
 impl Run {
     /// Makes a new run's folder, or goes back to an old one; with it the state to go on from, where there is one.
     ///
@@ -126,7 +139,7 @@ impl Run {
         for below in ["samples", "checkpoints"] {
             fs::create_dir_all(path.join(below)).with_context(|| format!("{}: cannot be made", path.display()))?;
         }
-        checkpoint::write(&path.join("config.json"), &serde_json::to_vec_pretty(&config)?)?;
+        files::write(&path.join("config.json"), &serde_json::to_vec_pretty(&config)?)?;
         let done = state.as_ref().map_or(0, |s| s.step);
         let history = read_metrics(&path.join("metrics.jsonl"))?.into_iter().filter(|e| e.step <= done).collect();
         let metrics = write_metrics(&path.join("metrics.jsonl"), &history)?;
@@ -159,16 +172,16 @@ impl Run {
         line.push(b'\n');
         self.metrics.write_all(&line).with_context(|| self.cannot_write("metrics.jsonl"))?;
         self.history.push(epoch.clone());
-        let grid = picture::grid(samples, 4);
-        let png = picture::png(&grid)?;
-        checkpoint::write(&self.sample_path(epoch.epoch), &png)?;
+        let grid = pictures::grid(samples, 4);
+        let png = pictures::png(&grid)?;
+        files::write(&self.sample_path(epoch.epoch), &png)?;
         self.events.epoch(epoch, &grid, &png).with_context(|| self.cannot_write("the TensorBoard event file"))?;
         if last || epoch.epoch.is_multiple_of(10) || epoch.epoch < 10 {
-            checkpoint::write(&self.folder.join("losses.svg"), picture::losses(&self.history)?.as_bytes())?;
+            files::write(&self.folder.join("losses.svg"), pictures::losses(&self.history)?.as_bytes())?;
         }
         if last || epoch.epoch.is_multiple_of(25) {
             let frames = (1..=epoch.epoch).map(|e| self.sample_path(e)).filter(|path| path.exists());
-            checkpoint::write(&self.folder.join("samples/samples.png"), &picture::animation(frames)?)?;
+            files::write(&self.folder.join("samples/samples.png"), &pictures::animation(frames)?)?;
         }
         // Last, for a run is resumed from here: whatever it would record again is recorded already.
         self.checkpoint(state)
@@ -267,7 +280,7 @@ fn write_metrics(path: &Path, history: &Vec<Epoch>) -> Result<File> {
         text += &serde_json::to_string(epoch)?;
         text.push('\n');
     }
-    checkpoint::write(path, text.as_bytes())?;
+    files::write(path, text.as_bytes())?;
     OpenOptions::new().append(true).open(path).with_context(|| format!("{}: cannot be written", path.display()))
 }
 
@@ -414,4 +427,4 @@ pub fn compare(folders: &[PathBuf]) -> Result<String> {
     Ok(rows.iter().map(line).collect::<Vec<_>>().join("\n"))
 }
 
-const _: () = assert!(StepGraph::METRICS.len() == 4); // `Epoch` and `events` name them one by one
+const _: () = assert!(METRICS.len() == 4); // `Epoch` and `events` name them one by one

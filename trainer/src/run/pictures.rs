@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, anyhow};
 use plotters::prelude::*;
 
-use crate::gan::PIXELS;
-use crate::train::Epoch;
+use crate::config::PIXELS;
+use crate::state::Epoch;
 
 /// A grey picture, row-major, 0 black to 255 white.
 pub struct Grey {

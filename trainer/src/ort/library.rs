@@ -67,7 +67,7 @@ pub const CPU: Build = Build {
     absent: "no usable ONNX Runtime found on this machine",
     folder: "onnxruntime-1.31.1",
     packages: "onnxruntime==1.31.1",
-    lock: include_str!("../onnxruntime.lock"),
+    lock: include_str!("../../onnxruntime.lock"),
     size: "24 MB",
 };
 
@@ -78,7 +78,7 @@ pub const CUDA: Build = Build {
     folder: "onnxruntime-1.31.1-cuda",
     // Its own extra `cuda` forgets cuBLAS.
     packages: "onnxruntime-gpu==1.31.1 nvidia-cuda-runtime==13.0.96 nvidia-cublas==13.1.0.3 nvidia-curand==10.4.0.35",
-    lock: include_str!("../onnxruntime-cuda.lock"),
+    lock: include_str!("../../onnxruntime-cuda.lock"),
     size: "740 MB, 1 GB unpacked",
 };
 
