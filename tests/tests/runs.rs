@@ -41,10 +41,19 @@ fn succeeds(command: &mut Command) -> String {
     stderr
 }
 
-/// Fails with exit code 1 and one last line that holds `expected`.
+/// Asserts that `command` fails with exit code 1, and that the last line of its standard error holds `expected`.
 fn fails(command: &mut Command, expected: &[&str]) {
+    exits(1, command, expected);
+}
+
+/// Asserts that `command` is a usage error: exit code 2.
+fn is_misuse(command: &mut Command, expected: &[&str]) {
+    exits(2, command, expected);
+}
+
+fn exits(code: i32, command: &mut Command, expected: &[&str]) {
     let (output, stderr) = run(command);
-    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert_eq!(output.status.code(), Some(code), "{stderr}");
     let error = stderr.lines().last().unwrap_or_default();
     assert!(error.starts_with("error: ") && !stderr.contains("panicked"), "{stderr}");
     expected.iter().for_each(|word| assert!(error.contains(word), "{word:?} is missing from {error:?}"));
@@ -154,7 +163,7 @@ fn a_run_may_be_extended_and_is_then_the_longer_run() {
     succeeds(&mut resume(&short, &["--epochs", "4"]));
     assert!(generator(&short) == generator(&long));
     check_events(&short, "4", &["2", "4"]); // each run scores its last epoch
-    fails(&mut resume(&short, &["--epochs", "3"]), &["--epochs", "at least the 4", "3 found"]);
+    is_misuse(&mut resume(&short, &["--epochs", "3"]), &["--epochs", "at least the 4", "3 found"]);
     let (table, _) = run(program("trainer").arg("compare").args([&long, &short]));
     let table = String::from_utf8(table.stdout).unwrap();
     assert_eq!((table.lines().count(), table.matches("4/4").count()), (3, 2), "{table}");
@@ -169,17 +178,17 @@ fn what_contradicts_a_run_or_spoils_it_is_refused_and_nothing_good_is_lost() {
     let kept = || (generator(&good), fs::read(good.join("metrics.jsonl")).unwrap());
     let before = kept();
 
-    fails(
+    is_misuse(
         &mut resume(&good, &["--lr", "0.1", "--seed", "9"]),
         &["--lr 0.1 (the run has 0.002)", "--seed 9 (the run has 5)"],
     );
-    fails(&mut train(&data, &good, "3"), &["good holds a run already", "--resume"]);
+    is_misuse(&mut train(&data, &good, "3"), &["good holds a run already", "--resume"]);
     fails(&mut resume(&folder.path().join("none"), &[]), &["none: a run folder with a config.json expected"]);
     let out = folder.path().join("out.onnx");
     let unwritable = &["--run-dir: /proc/run: cannot be made"];
     fails(train(&data, Path::new("/proc/run"), "3").arg("--out").arg(out), unwritable);
     digits(&data, 1000);
-    fails(&mut resume(&good, &[]), &["--data: the run in", "was trained on", "sha256"]);
+    is_misuse(&mut resume(&good, &[]), &["--data: the run in", "was trained on", "sha256"]);
     digits(&data, 2000);
 
     let checkpoint = newest_checkpoint(&good);
@@ -263,7 +272,7 @@ fn a_full_disk_is_an_error_and_the_last_checkpoint_stays_good() {
 
 #[test]
 fn the_library_does_what_the_program_does() {
-    use trainer::config::{Config, Device, Engine, Folder, Plan};
+    use trainer::config::{Config, Device, Engine, Plan, RunDir};
     use trainer::state::Step;
     use trainer::train::Observer;
     /// Stops on an epoch's last step.
@@ -278,7 +287,7 @@ fn the_library_does_what_the_program_does() {
     succeeds(&mut train(&data, &by_program, "2"));
     let config = Config {
         engine: Engine { device: Some(Device::Cpu), threads: Some(1), ..Engine::default() },
-        folder: Folder::New(by_library.clone()),
+        run_dir: RunDir::New(by_library.clone()),
         ..Config::new(Plan { epochs: 2, seed: 5, ..Plan::seed_recipe() }, data.to_str().unwrap().parse().unwrap())
     };
     let outcome = trainer::train::train(&config, &mut Stop(32)).unwrap();
@@ -322,8 +331,8 @@ fn the_tuned_recipe_resumes_exactly_and_keeps_its_best() {
     trainer.kill().unwrap();
     trainer.wait().unwrap();
     // The learning rate falls over all epochs, so that their number is no longer free.
-    fails(&mut resume(&killed, &["--epochs", "9"]), &["--epochs 9 (the run has 8)"]);
-    fails(
+    is_misuse(&mut resume(&killed, &["--epochs", "9"]), &["--epochs 9 (the run has 8)"]);
+    is_misuse(
         &mut resume(&killed, &["--recipe", "seed"]),
         &["--recipe seed (the run has tuned)", "--ema 0.0 (the run has 0.999)"],
     );
@@ -346,9 +355,9 @@ fn every_setting_of_a_recipe_trains() {
     for (i, options) in [
         "--recipe tuned",
         "--recipe tuned --conditional false",
-        "--recipe tuned --one-z false --mean-bias false",
+        "--recipe tuned --shared-z false --mean-bias false",
         "--recipe tuned --r1-every 1 --ema 0 --lr-end 0",
-        "--recipe tuned --r1 0 --dropout 0.3 --d 32,16,8,4",
+        "--recipe tuned --r1 0 --dropout 0.3 --d-hidden 32,16,8,4",
         "--recipe tuned --r1 0 --dropout 0.3 --one-z false",
         "--recipe seed --conditional true --real-target 1 --beta1 0.5 --beta2 0.99",
         "--recipe seed --dropout 0 --r1 1",
@@ -365,11 +374,11 @@ fn every_setting_of_a_recipe_trains() {
     for (options, expected) in [
         ("--ema 1", "--ema: 0 to 0.999999 expected, 1 found"),
         ("--r1 -1", "--r1: 0 to 1000000 expected, -1 found"),
-        ("--r1 0.3", "--r1: 0 expected with --dropout 0.2, 0.3 found"),
+        ("--r1 0.3", "--r1: 0 with --dropout 0.2 expected, 0.3 found"),
         ("--r1-every 0", "--r1-every: at least 1 expected, 0 found"),
-        ("--d 0", "--d: widths of 1 to 4096 expected, 0 found"),
+        ("--d 0", "--d-hidden: widths of 1 to 4096 expected, 0 found"),
     ] {
-        fails(train(&data, &run_dir, "1").args(options.split(' ')), &[expected]);
+        is_misuse(train(&data, &run_dir, "1").args(options.split(' ')), &[expected]);
         assert!(!run_dir.exists());
     }
 }

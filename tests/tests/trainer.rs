@@ -61,13 +61,17 @@ fn a_training_run_stays_below_700_mb() {
     assert!(peak < 700.0, "{peak} MB");
 }
 
-/// Runs the trainer on spoilt input: it must fail with exit code 1, say `expected` and leave the good file alone.
+/// Asserts that the trainer fails on spoilt input with exit code 1, says `expected` and leaves the good file alone.
 fn refuses(data: &Path, more: &[&str], expected: &[&str]) {
+    exits(1, data, more, expected);
+}
+
+fn exits(code: i32, data: &Path, more: &[&str], expected: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("g.onnx");
     fs::write(&out, "good").unwrap();
     let (output, stderr) = run(&mut train(data, &out, more));
-    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert_eq!(output.status.code(), Some(code), "{stderr}");
     let error = stderr.lines().last().unwrap_or_default();
     assert!(error.starts_with("error: ") && !stderr.contains("panicked"), "{stderr}");
     expected.iter().for_each(|word| assert!(error.contains(word), "{word:?} is missing from {error:?}"));
@@ -108,11 +112,11 @@ fn spoilt_data_is_refused_with_the_file_and_what_is_wrong_with_it() {
 fn options_that_make_no_sense_are_refused_before_any_work() {
     let data = small_data();
     let data = data.path();
-    refuses(data, &["--batch", "0"], &["--batch", "at least 1", "0 found"]);
-    refuses(data, &["--lr", "0"], &["--lr", "above 0", "0 found"]);
-    refuses(data, &["--threads", "0"], &["--threads", "at least 1"]);
+    exits(2, data, &["--batch", "0"], &["--batch", "at least 1", "0 found"]);
+    exits(2, data, &["--lr", "0"], &["--lr", "above 0", "0 found"]);
+    exits(2, data, &["--threads", "0"], &["--threads", "at least 1"]);
     let (output, stderr) = run(program("trainer").args(["--epochs", "0", "--data"]).arg(data));
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(2));
     assert!(stderr.contains("--epochs: at least 1 expected, 0 found"), "{stderr}");
 }
 

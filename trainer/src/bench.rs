@@ -18,7 +18,7 @@ use crate::train::{Training, draw};
 
 /// Medians over the steps of one run; the peak was measured in turns with them.
 pub struct Figures {
-    /// [`OnnxRuntime::place`].
+    /// [`OnnxRuntime::describe_device`].
     pub place: String,
     pub batch: usize,
     pub steps: usize,
@@ -73,7 +73,7 @@ fn measure(runtime: &OnnxRuntime, batch: usize, steps: usize) -> Result<Figures>
         }
     }
     Ok(Figures {
-        place: runtime.place(),
+        place: runtime.describe_device(),
         batch,
         steps,
         step_ms: 1e3 * median(&mut step_s[WARM_UP..]),

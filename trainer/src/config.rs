@@ -1,22 +1,56 @@
-//! What to train: recipe, plan, and everything that a run is asked for.
+//! Settings of a training run: plan, recipe, data source, device and run folder.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-/// A run, wholly determined: the same plan on the same data gives the same generator.
+/// Settings of one call of [`train`](crate::train::train).
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What to train.
+    pub plan: Plan,
+    /// Which images to train on.
+    pub data: Source,
+    /// Where and how the training step is computed.
+    pub engine: Engine,
+    /// Path of the exported generator. The run folder gets its own copy.
+    pub out: Option<PathBuf>,
+    /// Path for the ONNX file of one training step, to inspect in a viewer such as Netron.
+    pub step_graph: Option<PathBuf>,
+    /// Which folder holds the run's files.
+    pub run_dir: RunDir,
+    /// Number of checkpoints to keep, not counting the best by score. 0 means 1.
+    pub checkpoints: usize,
+    /// Score the generator every `score_every` epochs and after the last epoch. 0 turns scoring off.
+    pub score_every: u64,
+    /// Which generator is exported when the run ends.
+    pub keep: KeepPolicy,
+}
+
+impl Config {
+    /// Settings for `plan` on `data`, with defaults for everything else: a new numbered folder in `runs`, three
+    /// checkpoints, a score every ten epochs. The seed recipe exports its last generator, other recipes their best.
+    pub fn new(plan: Plan, data: Source) -> Self {
+        let (engine, run_dir) = (Engine::default(), RunDir::Next);
+        let keep = if plan.recipe.name == "seed" { KeepPolicy::Last } else { KeepPolicy::Best };
+        Self { plan, data, engine, out: None, step_graph: None, run_dir, checkpoints: 3, score_every: 10, keep }
+    }
+}
+
+/// Everything that determines the trained weights, given the data set and the device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
+    /// The networks, losses and optimizer settings.
     #[serde(flatten)]
     pub recipe: Recipe,
-    /// Passes over the data set.
+    /// Number of passes over the data set, at least 1.
     pub epochs: u64,
-    /// Images in a step; the last step of an epoch takes what is left.
+    /// Images per training step, at least 1. The last step of an epoch may have fewer.
     pub batch: usize,
-    /// Names the initial parameters and all that is drawn at random after them.
+    /// Random seed for the initial parameters, the order of the images, z and the dropout masks.
     pub seed: u64,
 }
 
@@ -26,20 +60,21 @@ impl Plan {
         Self { recipe: Recipe::seed(), epochs: 100, batch: 64, seed: 0 }
     }
 
-    /// Our best: 100 epochs in batches of 128.
+    /// The recipe with the best scores: 100 epochs in batches of 128.
     pub fn tuned_recipe() -> Self {
         Self { recipe: Recipe::tuned(), epochs: 100, batch: 128, seed: 0 }
     }
 
+    /// Checks the range of every setting.
+    ///
     /// # Errors
-    /// Names the first setting that makes no sense.
-    pub fn check(&self) -> Result<()> {
-        ensure!(self.epochs >= 1, "--epochs: at least 1 expected, 0 found");
-        ensure!(self.batch >= 1, "--batch: at least 1 expected, 0 found");
-        let Recipe { adam, d, p_drop, real_target, r1, r1_every, ema, .. } = &self.recipe;
-        let alpha = adam.alpha;
-        ensure!(alpha > 0.0 && alpha.is_finite(), "--lr: a number above 0 expected, {alpha} found");
-        let shares = [
+    /// Names the first setting that is out of range, as a command-line option.
+    pub fn check(&self) -> Result<(), UsageError> {
+        let Recipe { adam, d_hidden, p_drop, real_target, r1, r1_every, ema, .. } = &self.recipe;
+        UsageError::unless(self.epochs >= 1, "epochs", "at least 1", self.epochs)?;
+        UsageError::unless(self.batch >= 1, "batch", "at least 1", self.batch)?;
+        UsageError::unless(adam.alpha > 0.0 && adam.alpha.is_finite(), "lr", "a number above 0", adam.alpha)?;
+        let ranges = [
             ("lr-end", adam.alpha_end, 0.0..=1.0),
             ("beta1", adam.beta1, 0.0..=0.9999),
             ("beta2", adam.beta2, 0.0..=0.999999),
@@ -48,35 +83,32 @@ impl Plan {
             ("r1", *r1, 0.0..=1e6),
             ("ema", *ema, 0.0..=0.999999),
         ];
-        for (option, value, range) in shares {
-            let (least, most) = (range.start(), range.end());
-            ensure!(range.contains(&value), "--{option}: {least} to {most} expected, {value} found");
+        for (option, value, range) in ranges {
+            let expected = format!("{} to {}", range.start(), range.end());
+            UsageError::unless(range.contains(&value), option, &expected, value)?;
         }
-        ensure!(*r1_every >= 1, "--r1-every: at least 1 expected, 0 found");
-        ensure!(*r1 == 0.0 || *p_drop == 0.0, "--r1: 0 expected with --dropout {p_drop}, {r1} found");
-        let layers = d.len();
-        ensure!((1..=8).contains(&layers), "--d: 1 to 8 widths of hidden layers expected, {layers} found");
-        let odd = d.iter().find(|width| !(1..=4096).contains(*width));
-        odd.map_or(Ok(()), |width| bail!("--d: widths of 1 to 4096 expected, {width} found"))
+        UsageError::unless(*r1_every >= 1, "r1-every", "at least 1", r1_every)?;
+        UsageError::unless(*r1 == 0.0 || *p_drop == 0.0, "r1", &format!("0 with --dropout {p_drop}"), r1)?;
+        UsageError::unless((1..=8).contains(&d_hidden.len()), "d-hidden", "1 to 8 widths", d_hidden.len())?;
+        let odd = d_hidden.iter().find(|width| !(1..=4096).contains(*width));
+        odd.map_or(Ok(()), |width| UsageError::unless(false, "d-hidden", "widths of 1 to 4096", width))
     }
 
-    /// How many steps the plan takes over `n` images.
+    /// Number of steps over all epochs for a data set of `n` images.
     ///
     /// # Errors
-    /// When there are more than can be counted.
-    pub fn steps(&self, n: usize) -> Result<u64> {
+    /// When the number does not fit in an `i64`, the type of TensorBoard's step counter.
+    pub fn steps(&self, n: usize) -> Result<u64, UsageError> {
         let per_epoch = steps_per_epoch(n, self.batch);
-        let most = i64::MAX as u64 / per_epoch.max(1); // event files count in i64
-        ensure!(self.epochs <= most, "--epochs: at most {most} expected, {} found", self.epochs);
+        let most = i64::MAX as u64 / per_epoch.max(1);
+        UsageError::unless(self.epochs <= most, "epochs", &format!("at most {most}"), self.epochs)?;
         Ok(self.epochs * per_epoch)
     }
 
-    /// Where this plan is not that of a `run` to go on with, in the words of the options: `--lr 0.1 (the run has
-    /// 0.002)`. The number of epochs may differ, unless the learning
-    /// rate falls.
+    /// Settings in which this plan differs from the plan of an existing `run`, each as `--lr 0.1 (the run has 0.002)`.
+    /// The number of epochs may differ, unless the learning rate decays: the decay is spread over all epochs.
     pub fn contradictions(&self, run: &Plan) -> Vec<String> {
         let [ours, theirs] = [self, run].map(|plan| serde_json::to_value(plan).unwrap_or_default());
-        // A learning rate that falls does so over all epochs.
         let any_epochs = run.recipe.adam.alpha_end == 1.0;
         let ours = ours.as_object().into_iter().flatten().filter(|(key, _)| *key != "epochs" || !any_epochs);
         let plain = |value: &serde_json::Value| value.as_str().map_or(value.to_string(), str::to_string);
@@ -87,94 +119,38 @@ impl Plan {
     }
 }
 
-/// How the training step is run. Another device or number of threads is another order of sums, and so another generator.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Engine {
-    /// `None` takes CUDA where it works, else the CPU.
-    pub device: Option<Device>,
-    /// CPU threads; `None` takes two, or one on a machine of one core.
-    pub threads: Option<usize>,
-    /// Whether CUDA may round what it multiplies to TF32's 10 bits.
-    #[serde(default)]
-    pub tf32: bool,
-    /// Never fetch anything.
-    pub offline: bool,
-}
-
-/// What to train and where to leave it.
-#[derive(Clone, Debug)]
-pub struct Config {
-    pub plan: Plan,
-    pub data: Source,
-    pub engine: Engine,
-    /// Where the generator goes, beside the run folder's own copy.
-    pub out: Option<PathBuf>,
-    /// Where the graph of the training step goes, for people to look at.
-    pub step_graph: Option<PathBuf>,
-    pub folder: Folder,
-    /// How many checkpoints stay, beside the best by score.
-    pub checkpoints: usize,
-    /// Epochs from one score to the next; 0 is never.
-    pub score_every: u64,
-    pub keep: Keep,
-}
-
-/// Which generator a run leaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Keep {
-    /// The one with the least Fréchet distance.
-    Best,
-    /// The one after the last step.
-    Last,
-}
-
-impl Config {
-    /// A plan and its data; the rest is what most would want: a numbered folder in `runs`, three checkpoints, a score
-    /// every ten epochs; the seed recipe keeps its last generator, others their best.
-    pub fn new(plan: Plan, data: Source) -> Self {
-        let (engine, folder) = (Engine::default(), Folder::Next);
-        let keep = if plan.recipe.name == "seed" { Keep::Last } else { Keep::Best };
-        Self { plan, data, engine, out: None, step_graph: None, folder, checkpoints: 3, score_every: 10, keep }
-    }
-}
-
-/// Where a run lives.
-#[derive(Clone, Debug)]
-pub enum Folder {
-    /// A new one, numbered, below `runs`.
-    Next,
-    /// A new one of this name.
-    New(PathBuf),
-    /// The one of a run that was stopped or killed, to go on with it.
-    Resume(PathBuf),
-}
-
-/// What a training step is made of. As JSON its fields have the names of the trainer's options.
+/// The networks, losses and optimizer settings. In JSON each field has the name of its command-line option, with `_` for
+/// `-`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Recipe {
+    /// `seed` or `tuned`: the recipe whose defaults these settings started from.
     #[serde(rename = "recipe")]
     pub name: String,
+    /// Adam's settings, shared by both networks.
     #[serde(flatten)]
     pub adam: Adam,
-    /// The widths of the discriminator's hidden layers.
-    pub d: Vec<usize>,
-    /// Whether z[0..10] is the class as one-hot, and D has a logit for each class.
+    /// Widths of the discriminator's hidden layers.
+    #[serde(alias = "d")]
+    pub d_hidden: Vec<usize>,
+    /// Class-conditional training: z[0..10] is the class as one-hot, and D has one logit per class.
     pub conditional: bool,
-    /// Whether one z, and so one pass through G, serves both updates.
-    pub one_z: bool,
-    /// The probability of dropout after each hidden layer of both networks.
+    /// Use the same z, and so the same pass through G, for the D update and the G update.
+    #[serde(alias = "one_z")]
+    pub shared_z: bool,
+    /// Dropout probability after each hidden layer of both networks.
     #[serde(rename = "dropout")]
     pub p_drop: f64,
-    /// The target of real images in the discriminator's update (one-sided label smoothing).
+    /// Target for real images in the D update. A value below 1 is one-sided label smoothing.
     pub real_target: f64,
-    /// γ of R1, the penalty γ/2 · E|∂D(x)/∂x|² on real images; 0 is none. Source: Mescheder et al. 2018.
+    /// γ of the R1 penalty, γ/2 · E|∂D(x)/∂x|² on real images; 0 turns it off. Source: Mescheder et al. 2018.
     pub r1: f64,
-    /// R1 is taken every so many steps, and then so many times as large (lazy regularisation, StyleGAN2).
+    /// Apply R1 on every `r1_every`-th step, multiplied by `r1_every` (lazy regularisation). Source: Karras et al. 2020,
+    /// StyleGAN2.
     pub r1_every: u64,
-    /// The decay of the exponential moving average of G's parameters, which is then what is exported; 0 is none.
+    /// Decay of the exponential moving average of G's parameters, which is sampled, scored and exported in G's place. 0
+    /// turns the average off.
     pub ema: f64,
-    /// Whether G's last bias starts at the atanh of the mean image.
+    /// Start G's last bias at the atanh of the mean image.
     pub mean_bias: bool,
 }
 
@@ -184,9 +160,9 @@ impl Recipe {
         Self {
             name: "seed".into(),
             adam: Adam { alpha: 2e-3, alpha_end: 1.0, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 },
-            d: vec![128, 64, 32],
+            d_hidden: vec![128, 64, 32],
             conditional: false,
-            one_z: false,
+            shared_z: false,
             p_drop: 0.2,
             real_target: 0.9,
             r1: 0.0,
@@ -196,14 +172,14 @@ impl Recipe {
         }
     }
 
-    /// The same generator, trained as well as we know how to, and able to draw the digit asked for.
+    /// The recipe with the best scores: a class-conditional GAN with the same generator architecture.
     pub fn tuned() -> Self {
         Self {
             name: "tuned".into(),
             adam: Adam { alpha: 3e-3, alpha_end: 0.25, beta1: 0.5, beta2: 0.99, epsilon: 1e-8 },
-            d: vec![256, 128],
+            d_hidden: vec![256, 128],
             conditional: true,
-            one_z: true,
+            shared_z: true,
             p_drop: 0.0,
             real_target: 1.0,
             r1: 0.3,
@@ -213,91 +189,100 @@ impl Recipe {
         }
     }
 
-    /// The discriminator's layer widths.
+    /// The discriminator's layer widths, input and output included.
     pub fn d_sizes(&self) -> Vec<usize> {
         let logits = if self.conditional { CLASSES } else { 1 };
-        [&[PIXELS], &self.d[..], &[logits]].concat()
+        [&[PIXELS], &self.d_hidden[..], &[logits]].concat()
     }
 
-    /// How many z a step of `batch` images draws.
+    /// Number of z vectors drawn for a step of `batch` images.
     pub fn z_rows(&self, batch: usize) -> usize {
-        if self.one_z { batch } else { 2 * batch }
+        if self.shared_z { batch } else { 2 * batch }
     }
 
-    /// Whether a step, counted from 0, takes R1.
-    pub fn penalises(&self, step: u64) -> bool {
+    /// Whether `step`, counted from 0, applies the R1 penalty.
+    pub fn applies_r1(&self, step: u64) -> bool {
         self.r1 > 0.0 && step.is_multiple_of(self.r1_every)
     }
 
-    /// Adam's step size and ε (see [`Adam::at_step`]) in a step, counted from 0, of a run of `steps`, and how far the moving
-    /// average goes towards the parameters: 1 − `ema`, and more in the first steps, so that it forgets where it began.
+    /// Adam's step size, Adam's ε (see [`Adam::bias_corrected`]) and the EMA rate for `step`, counted from 0, of a run of
+    /// `steps`. The EMA rate is 1 − `ema`, but larger in early steps, so that the average forgets the initial parameters.
     pub fn rates(&self, step: u64, steps: u64) -> [f32; 3] {
         let t = step + 1;
-        let AtStep { step_size, epsilon } = self.adam.at_step(t, steps);
+        let BiasCorrected { step_size, epsilon } = self.adam.bias_corrected(t, steps);
         let ramp = 9.0 / (t as f32 + 9.0); // 1 − t / (t + 9)
         [step_size, epsilon, ramp.clamp((1.0 - self.ema) as f32, 1.0)]
     }
 
-    /// What stands before the names of those parameters of [`state_specs`] that are sampled, scored and exported.
-    pub fn best(&self) -> &'static str {
+    /// Name prefix of the parameters in [`state_specs`](crate::state::state_specs) that are sampled, scored and exported:
+    /// `ema.` with a moving average, otherwise empty.
+    pub fn export_prefix(&self) -> &'static str {
         if self.ema > 0.0 { "ema." } else { "" }
     }
 }
 
-/// The step size α, which falls linearly over a run to a share of itself, and the decay rates β₁ and β₂ of the moments.
+/// Settings of the Adam optimizer, with the paper's letters. Source: Kingma & Ba 2015, Algorithm 1.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Adam {
+    /// Initial step size α, above 0.
     #[serde(rename = "lr")]
     pub alpha: f64,
-    /// The share of α that is left at the run's end.
+    /// Fraction of α that is left when the run ends, 0 to 1. α decays linearly over all steps.
     #[serde(rename = "lr_end")]
     pub alpha_end: f64,
+    /// Decay rate β₁ of the first moments.
     pub beta1: f64,
+    /// Decay rate β₂ of the second moments.
     pub beta2: f64,
+    /// ε, which keeps the update finite where the second moment is 0.
     pub epsilon: f64,
 }
 
-/// What one step t has in common for all parameters: two numbers, or the scalars that hold them.
+impl Adam {
+    /// Step size and ε with Adam's bias correction folded in, for step `t`, counted from 1, of a run of `steps`.
+    /// Computed in f64, as PyTorch does: in f32, 1 − 0.999¹ would be off by 5·10⁻⁵.
+    pub fn bias_corrected(&self, t: u64, steps: u64) -> BiasCorrected<f32> {
+        let [c1, c2] = [self.beta1, self.beta2].map(|beta| 1.0 - beta.powf(t as f64));
+        // α (1 − (1 − end) (t − 1) / steps)
+        let fall = self.alpha * (1.0 - self.alpha_end) / steps as f64;
+        let alpha = self.alpha - fall * (t as f64 - 1.0);
+        let correction = c2.sqrt();
+        BiasCorrected { step_size: (alpha / c1 * correction) as f32, epsilon: (self.epsilon * correction) as f32 }
+    }
+}
+
+/// Adam's two scalars for one step `t`: numbers, or the graph nodes that hold them.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AtStep<T> {
+pub struct BiasCorrected<T> {
     /// α √(1 − β₂ᵗ) / (1 − β₁ᵗ)
     pub step_size: T,
     /// ε √(1 − β₂ᵗ)
     pub epsilon: T,
 }
 
-impl Adam {
-    /// α and the bias corrections at step `t`, counted from 1, of a run of `steps`. They are computed in f64, as PyTorch
-    /// does: in f32, 1 − 0.999¹ would be off by 5·10⁻⁵.
-    pub fn at_step(&self, t: u64, steps: u64) -> AtStep<f32> {
-        let [c1, c2] = [self.beta1, self.beta2].map(|beta| 1.0 - beta.powf(t as f64));
-        // α (1 − (1 − end) (t − 1) / steps)
-        let fall = self.alpha * (1.0 - self.alpha_end) / steps as f64;
-        let alpha = self.alpha - fall * (t as f64 - 1.0);
-        let correction = c2.sqrt();
-        AtStep { step_size: (alpha / c1 * correction) as f32, epsilon: (self.epsilon * correction) as f32 }
-    }
+/// Where and how the training step is computed. Changing the device or the thread count changes the summation order, and
+/// so the trained weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Engine {
+    /// `None` means CUDA if it works, otherwise the CPU.
+    pub device: Option<Device>,
+    /// CPU threads. `None` means two, or one on a single-core machine.
+    pub threads: Option<usize>,
+    /// Allow CUDA to round the inputs of matrix products to TF32 (10 bits of mantissa).
+    #[serde(default)]
+    pub tf32: bool,
+    /// Do not download anything.
+    pub offline: bool,
 }
 
-/// Where a session runs.
+/// Device that a session runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Device {
+    /// ONNX Runtime's CPU execution provider.
     Cpu,
+    /// ONNX Runtime's CUDA execution provider, on GPU 0.
     Cuda,
-}
-
-impl Device {
-    /// What makes the sums of a run what they are, to the bit, in words: the device, and on the CPU its threads, on CUDA
-    /// whether products are rounded to TF32.
-    pub fn place(self, threads: usize, tf32: bool) -> String {
-        match (self, threads, tf32) {
-            (Device::Cpu, 1, _) => "cpu, 1 thread".into(),
-            (Device::Cpu, threads, _) => format!("cpu, {threads} threads"),
-            (Device::Cuda, _, false) => "cuda, TF32 off".into(),
-            (Device::Cuda, _, true) => "cuda, TF32 on".into(),
-        }
-    }
 }
 
 impl fmt::Display for Device {
@@ -309,24 +294,48 @@ impl fmt::Display for Device {
     }
 }
 
+/// The device that a run trains on, with the settings that decide its summation order.
+#[derive(Clone, Copy, Debug)]
+pub struct DeviceSettings {
+    /// The device.
+    pub device: Device,
+    /// Threads of the CPU provider.
+    pub threads: usize,
+    /// Whether the CUDA provider may round to TF32.
+    pub tf32: bool,
+}
+
+impl DeviceSettings {
+    /// A description of what decides the trained weights to the last bit: `cpu, 2 threads` or `cuda, TF32 off`.
+    pub fn describe(&self) -> String {
+        match (self.device, self.threads, self.tf32) {
+            (Device::Cpu, 1, _) => "cpu, 1 thread".into(),
+            (Device::Cpu, threads, _) => format!("cpu, {threads} threads"),
+            (Device::Cuda, _, false) => "cuda, TF32 off".into(),
+            (Device::Cuda, _, true) => "cuda, TF32 on".into(),
+        }
+    }
+}
+
 /// The data sets that `--data` knows by name.
 pub const PUBLISHED: [&str; 3] = ["mnist", "fashion", "kmnist"];
 
-/// What `--data` may name.
+/// Source of the training images: a parsed `--data`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// One of [`PUBLISHED`].
+    /// A data set of [`PUBLISHED`], from the cache or downloaded.
     Published(&'static str),
+    /// A folder with four IDX files.
     Folder(PathBuf),
     /// Digits drawn by the shipped generator.
     Demo,
 }
 
 impl FromStr for Source {
-    type Err = anyhow::Error;
+    type Err = UsageError;
 
-    fn from_str(text: &str) -> Result<Self> {
-        ensure!(!text.is_empty(), "--data: mnist, fashion, kmnist, demo or a folder expected, nothing found");
+    fn from_str(text: &str) -> Result<Self, UsageError> {
+        UsageError::unless(!text.is_empty(), "data", "mnist, fashion, kmnist, demo or a folder", "nothing")?;
         Ok(match PUBLISHED.iter().find(|&&name| name == text) {
             Some(name) => Source::Published(name),
             None if text == "demo" => Source::Demo,
@@ -345,16 +354,74 @@ impl fmt::Display for Source {
     }
 }
 
-/// The generator's layer widths.
+/// Which folder holds a run's files.
+#[derive(Clone, Debug)]
+pub enum RunDir {
+    /// A new numbered folder in `runs`.
+    Next,
+    /// A new run in this folder, which must not hold a run yet.
+    New(PathBuf),
+    /// The folder of a stopped or killed run, to continue that run.
+    Resume(PathBuf),
+}
+
+/// Which generator a run exports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum KeepPolicy {
+    /// The generator with the lowest Fréchet distance.
+    Best,
+    /// The generator after the last step.
+    Last,
+}
+
+/// The generator's layer widths, input and output included.
 pub const G_SIZES: [usize; 5] = [LATENT, 32, 64, 128, PIXELS];
-/// Digits.
+/// Number of classes: the ten digits.
 pub const CLASSES: usize = 10;
-/// The length of z.
+/// Length of z.
 pub const LATENT: usize = 100;
-/// 28 × 28.
+/// Pixels of an image, 28 × 28.
 pub const PIXELS: usize = 784;
 
-/// How many steps an epoch over `n` images takes.
+/// Number of steps in an epoch over `n` images.
 pub fn steps_per_epoch(n: usize, batch: usize) -> u64 {
     n.div_ceil(batch) as u64
+}
+
+/// An error that another command line would avoid: a value out of range, or options that contradict each other. `trainer`
+/// exits with code 2 for it, and with 1 for every other error.
+#[derive(Debug)]
+pub struct UsageError(pub String);
+
+impl UsageError {
+    /// `--option: … expected, … found`, unless `ok`.
+    ///
+    /// # Errors
+    /// When `ok` is false.
+    pub fn unless(ok: bool, option: &str, expected: &str, found: impl fmt::Display) -> Result<(), Self> {
+        if ok { Ok(()) } else { Err(Self(format!("--{option}: {expected} expected, {found} found"))) }
+    }
+}
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_read_under_the_names_of_older_runs_too() {
+        let plan = Plan::tuned_recipe();
+        let json = serde_json::to_string(&plan).unwrap();
+        assert!(json.contains("\"d_hidden\":[256,128]") && json.contains("\"shared_z\":true"), "{json}");
+        let older = json.replace("\"d_hidden\"", "\"d\"").replace("\"shared_z\"", "\"one_z\"");
+        assert_eq!(serde_json::from_str::<Plan>(&older).unwrap(), plan);
+    }
 }

@@ -23,6 +23,7 @@ pub mod gan;
 pub mod graph;
 pub mod noise;
 pub mod ort;
+pub mod pixel;
 pub mod report;
 pub mod run;
 pub mod sample;

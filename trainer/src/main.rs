@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use trainer::config::{Config, Device, Engine, Folder, Keep, Plan, Recipe, Source};
+use trainer::config::{Config, Device, Engine, KeepPolicy, Plan, Recipe, RunDir, Source, UsageError};
 use trainer::ort::OnnxRuntime;
 use trainer::ort::library::CUDA;
 use trainer::report::{self, Style, Terminal, say};
@@ -82,7 +82,7 @@ struct Train {
     score_every: Option<u64>,
     /// Which generator to leave: the last, or the best by score [default: last; tuned: best].
     #[arg(long, value_enum)]
-    keep: Option<Keep>,
+    keep: Option<KeepPolicy>,
     /// Writes the graph of the training step too, to look at in Netron.
     #[arg(long, value_name = "FILE")]
     write_step_graph: Option<PathBuf>,
@@ -115,14 +115,14 @@ struct RecipeArgs {
     #[arg(long)]
     beta2: Option<f64>,
     /// The widths of the discriminator's hidden layers [default: 128,64,32; tuned: 256,128].
-    #[arg(long, value_delimiter = ',', value_name = "WIDTHS")]
-    d: Option<Vec<usize>>,
+    #[arg(long, alias = "d", value_delimiter = ',', value_name = "WIDTHS")]
+    d_hidden: Option<Vec<usize>>,
     /// Whether the generator is told the digit, as one-hot in z[0..10], and D judges it as that digit [default: false; tuned: true].
     #[arg(long, value_name = "BOOL")]
     conditional: Option<bool>,
     /// Whether one z serves both updates [default: false; tuned: true].
-    #[arg(long, value_name = "BOOL")]
-    one_z: Option<bool>,
+    #[arg(long, alias = "one-z", value_name = "BOOL")]
+    shared_z: Option<bool>,
     /// The probability of dropout in both networks [default: 0.2; tuned: 0].
     #[arg(long, value_name = "P")]
     dropout: Option<f64>,
@@ -151,14 +151,26 @@ enum Named {
 
 impl RecipeArgs {
     fn apply(&self, recipe: &mut Recipe) {
-        let Self { lr_end, beta1, beta2, d, conditional, one_z, dropout, real_target, r1, r1_every, ema, mean_bias } =
-            self;
+        let Self {
+            lr_end,
+            beta1,
+            beta2,
+            d_hidden,
+            conditional,
+            shared_z,
+            dropout,
+            real_target,
+            r1,
+            r1_every,
+            ema,
+            mean_bias,
+        } = self;
         set(&mut recipe.adam.alpha_end, *lr_end);
         set(&mut recipe.adam.beta1, *beta1);
         set(&mut recipe.adam.beta2, *beta2);
-        set(&mut recipe.d, d.clone());
+        set(&mut recipe.d_hidden, d_hidden.clone());
         set(&mut recipe.conditional, *conditional);
-        set(&mut recipe.one_z, *one_z);
+        set(&mut recipe.shared_z, *shared_z);
         set(&mut recipe.p_drop, *dropout);
         set(&mut recipe.real_target, *real_target);
         set(&mut recipe.r1, *r1);
@@ -285,7 +297,7 @@ fn main() -> ExitCode {
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
-        ExitCode::FAILURE
+        if error.is::<UsageError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
     })
 }
 
@@ -345,7 +357,7 @@ fn configure(args: &Train) -> Result<Config> {
     config.out = args.out.clone().or(config.out);
     config.step_graph = args.write_step_graph.clone();
     if let Some(folder) = &args.run_dir {
-        config.folder = Folder::New(folder.clone());
+        config.run_dir = RunDir::New(folder.clone());
     }
     args.engine.apply(&mut config.engine);
     Ok(config)
@@ -360,9 +372,9 @@ fn set<T>(setting: &mut T, option: Option<T>) {
 /// What `--data` names; without it, what `MNIST_DIR` does, else MNIST.
 fn source(data: Option<&str>) -> Result<Source> {
     match (data, std::env::var("MNIST_DIR").ok().filter(|folder| !folder.is_empty())) {
-        (Some(data), _) => data.parse(),
+        (Some(data), _) => Ok(data.parse()?),
         (None, Some(folder)) => Ok(Source::Folder(folder.into())),
-        (None, None) => "mnist".parse(),
+        (None, None) => Ok("mnist".parse()?),
     }
 }
 
@@ -374,7 +386,7 @@ fn dry_run(config: &Config) -> Result<ExitCode> {
     }
     let mut hear = |line: &str| eprintln!("{line}");
     let (data, runtime) = trainer::train::open(&config.data, &config.engine, &mut hear)?;
-    let before = run::standing(&config.folder, &config.plan, &data)?;
+    let before = run::resume_point(&config.run_dir, &config.plan, &data)?;
     let done = before.and_then(|before| before.state).map_or(0, |state| state.step);
     let estimate = bench::estimate(&config.plan, &data, &runtime, done)?;
     let plan = serde_json::to_value(&config.plan)?;
@@ -382,15 +394,15 @@ fn dry_run(config: &Config) -> Result<ExitCode> {
     let mut lines: Vec<(String, String)> =
         settings.map(|(name, value)| (name.replace('_', "-"), plain(value))).collect();
     let steps = config.plan.steps(data.len())?;
-    let folder = match &config.folder {
-        Folder::Next => "the next in runs".into(),
-        Folder::New(folder) | Folder::Resume(folder) => folder.display().to_string(),
+    let folder = match &config.run_dir {
+        RunDir::Next => "the next in runs".into(),
+        RunDir::New(folder) | RunDir::Resume(folder) => folder.display().to_string(),
     };
     let time = indicatif::HumanDuration(estimate.time);
     lines.extend([
         ("steps".into(), format!("{steps} ({done} done)")),
         ("data".into(), format!("{} images of {} (sha256 {})", data.len(), data.name, data.sha256)),
-        ("device".into(), runtime.place()),
+        ("device".into(), runtime.describe_device()),
         ("runtime".into(), runtime.library.clone()),
         ("out".into(), config.out.as_deref().unwrap_or(Path::new("-")).display().to_string()),
         ("folder".into(), folder),
@@ -442,13 +454,9 @@ fn run_setup(args: &SetupArgs) -> Result<()> {
 }
 
 fn run_bench(args: &Bench) -> Result<()> {
-    ensure!(
-        (1..=bench::IMAGES).contains(&args.batch),
-        "--batch: 1 to {} expected, {} found",
-        bench::IMAGES,
-        args.batch
-    );
-    ensure!(args.steps >= 1, "--steps: at least 1 expected, 0 found");
+    let batches = 1..=bench::IMAGES;
+    UsageError::unless(batches.contains(&args.batch), "batch", &format!("1 to {}", bench::IMAGES), args.batch)?;
+    UsageError::unless(args.steps >= 1, "steps", "at least 1", args.steps)?;
     let runtime = OnnxRuntime::of(&args.engine.engine(), &mut |line| eprintln!("{line}"))?;
     let figures = bench::bench(&runtime, args.batch, args.steps)?;
     say(&if args.json { figures.json() } else { figures.table() });

@@ -8,6 +8,7 @@ use crate::data::Dataset;
 use crate::files::hex;
 use crate::noise::{self, name_digits, stream};
 use crate::ort::OnnxRuntime;
+use crate::pixel::pixel;
 
 /// How many images a score is made of.
 pub const SAMPLES: usize = 10_000;
@@ -21,7 +22,7 @@ pub fn demo(runtime: &OnnxRuntime) -> Result<Dataset> {
         noise::uniform_into(&mut z, 0, part, stream::DEMO);
         labels.extend(name_digits(&mut z));
         let drawn = generator.run(&[("z", &[AT_ONCE, LATENT], &z)])?;
-        images.extend(drawn[0].iter().map(|x| (x * 127.5 + 127.5).round_ties_even() as u8));
+        images.extend(drawn[0].iter().map(|&x| pixel(x)));
     }
     let (test_images, test_labels) = (images.split_off(60_000 * PIXELS), labels.split_off(60_000));
     let sha256 = hex(&Sha256::digest(&images));
@@ -47,7 +48,7 @@ pub fn draw(
         let drawn = generator.run(&[("z", &[AT_ONCE, LATENT], &z)])?;
         let drawn = drawn.first().filter(|image| image.len() == AT_ONCE * PIXELS);
         let drawn = drawn.with_context(|| format!("{AT_ONCE} images of {PIXELS} pixels expected"))?;
-        images.extend(drawn.iter().map(|x| (x * 127.5 + 127.5).round_ties_even() as u8));
+        images.extend(drawn.iter().map(|&x| pixel(x)));
     }
     Ok((images, conditional.then_some(digits)))
 }

@@ -10,11 +10,12 @@ use anyhow::{Context, Result, anyhow, ensure};
 use prost::Message;
 
 use crate::config::{Config, Engine, PIXELS, Plan, Recipe, Source, steps_per_epoch};
-use crate::data::{self, Dataset, unit};
+use crate::data::{self, Dataset};
 use crate::files;
 use crate::gan::{Form, StepGraph};
 use crate::noise::{self, name_digits, sample_latents, stream};
 use crate::ort::{Feed, OnnxRuntime, Row, Stepper, explain, joined};
+use crate::pixel::unit;
 use crate::run::Run;
 use crate::run::checkpoint;
 use crate::sample;
@@ -76,7 +77,7 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
         let graphs = step_graphs(plan, data.len(), Form::Tensors);
         checkpoint::write_model(path, &graphs[0].model).context("--write-step-graph")?;
     }
-    let (mut run, state) = Run::open(config, &data, &runtime, &mut |line| observer.say(line))?;
+    let (mut run, state) = Run::open(config, &data, runtime.device_settings(), &mut |line| observer.say(line))?;
     let state = state.unwrap_or_else(|| initial_state(plan, &data.images));
     observer.say(&format!(
         "{} images of {}, recipe {}, seed {}, on {} with {}; the run's folder is {}",
@@ -84,7 +85,7 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
         data.name,
         plan.recipe.name,
         plan.seed,
-        runtime.place(),
+        runtime.describe_device(),
         runtime.library,
         run.folder().display()
     ));
@@ -256,7 +257,7 @@ impl<'a> Training<'a> {
         noise::order_into(&mut self.order, *seed, epoch);
         let picks = |step: u64| self.order.chunks(*batch).nth((step - first) as usize).expect("a step of the epoch");
         let graph = |step: u64| {
-            let kind = (picks(step).len(), recipe.penalises(step));
+            let kind = (picks(step).len(), recipe.applies_r1(step));
             self.kinds.iter().position(|&k| k == kind).expect("a graph for each kind of step")
         };
         // Tells whether there are any.

@@ -94,11 +94,6 @@ impl Dataset {
     }
 }
 
-/// A grey level, 0 to 255, as the networks see it: -1 to 1.
-pub fn unit(pixel: u8) -> f32 {
-    pixel as f32 / 127.5 - 1.0
-}
-
 /// A published data set of MNIST's shape.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Known {

@@ -2,13 +2,21 @@
 
 use multiversion::multiversion;
 
-use crate::config::{Adam, AtStep};
+use crate::config::{Adam, BiasCorrected};
 use crate::graph::{Graph, Var};
 
 impl Adam {
     /// (θₜ, mₜ, vₜ) from θₜ₋₁, mₜ₋₁, vₜ₋₁ and the gradient gₜ at θₜ₋₁, in PyTorch's order of operations: the operator
     /// [`OPERATOR`], for which [`kernel`] may stand in.
-    pub fn update(&self, g: &mut Graph, at: AtStep<Var>, theta: Var, m: Var, v: Var, grad: Var) -> (Var, Var, Var) {
+    pub fn update(
+        &self,
+        g: &mut Graph,
+        at: BiasCorrected<Var>,
+        theta: Var,
+        m: Var,
+        v: Var,
+        grad: Var,
+    ) -> (Var, Var, Var) {
         let one_minus_beta1 = g.scalar((1.0 - self.beta1) as f32);
         let (beta2, one_minus_beta2) = (g.scalar(self.beta2 as f32), g.scalar((1.0 - self.beta2) as f32));
         let inputs = [
@@ -51,7 +59,7 @@ pub const OPERATOR: &str = "Adam";
 
 /// What [`Adam::update`] describes, in one pass over memory: the same single operations, so the same bits.
 ///
-/// θ, m, v and the gradient have one length; the numbers are 1 − β₁, β₂, 1 − β₂, the step size and ε of [`AtStep`].
+/// θ, m, v and the gradient have one length; the numbers are 1 − β₁, β₂, 1 − β₂, the step size and ε of [`BiasCorrected`].
 #[multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
 pub fn kernel(
     [theta, m, v, grad]: [&[f32]; 4],

@@ -4,7 +4,7 @@ use multiversion::multiversion;
 
 pub mod adam;
 
-use crate::config::{AtStep, CLASSES, G_SIZES, LATENT, PIXELS, Recipe};
+use crate::config::{BiasCorrected, CLASSES, G_SIZES, LATENT, PIXELS, Recipe};
 use crate::graph::onnx::{self, Type};
 use crate::graph::{Graph, Var};
 use crate::state::{Spec, params, state_specs};
@@ -140,13 +140,13 @@ impl StepGraph {
                 (rates, z, real[0], class.first().copied(), by_pass(slopes, &slopes_of(recipe, batch)))
             }
         };
-        let (at, towards, z) = (AtStep { step_size: rates[0], epsilon: rates[1] }, rates[2], z[0]);
+        let (at, towards, z) = (BiasCorrected { step_size: rates[0], epsilon: rates[1] }, rates[2], z[0]);
         let [d_on_both, d_on_fake, g_for_d, g_for_g] = &dropout;
 
         // G's two batches of fakes, one for each update; or one z serves both. On a GPU one pass makes both, and G's update
         // shows D both, though only the second's gradient is wanted: that is fewer kernels.
         g.scope("fakes/");
-        let (fake_d, fake_g) = if recipe.one_z {
+        let (fake_d, fake_g) = if recipe.shared_z {
             let fake = generate(g, &gen_, z, g_for_d);
             (fake, fake)
         } else if form == Form::Tensors {
@@ -161,7 +161,7 @@ impl StepGraph {
         g.scope("d_update/");
         let fake = g.detach(fake_d); // this update is D's alone
         let class_fake = recipe.conditional.then(|| {
-            let z_d = if recipe.one_z { z } else { g.rows(z, 0, batch) };
+            let z_d = if recipe.shared_z { z } else { g.rows(z, 0, batch) };
             g.columns(z_d, 0, CLASSES) // (B, 10)
         });
         let mut penalty = None;
@@ -295,7 +295,7 @@ pub fn prepare(recipe: &Recipe, batch: usize, n: usize, slots: usize) -> onnx::M
         // Where a network is shown two batches at once, their masks stand side by side. In G's update, D's for the first batch
         // of fakes, whose loss counts nothing, may be any.
         let [d_on_both, d_on_fake, g_for_d, g_for_g] = &mut pieces;
-        if !recipe.one_z {
+        if !recipe.shared_z {
             for (both, fake) in d_on_both.iter().zip(d_on_fake) {
                 let any = g.columns(*both, 0, g.shape(*fake)[1]);
                 *fake = g.concat_columns(&[any, *fake]);
@@ -520,7 +520,7 @@ const PASSES: [&str; 4] = ["d_on_both", "d_on_fake", "g_for_d", "g_for_g"];
 
 /// For each of the [`PASSES`] the shapes (rows, units) of the masks of its hidden layers.
 fn masks_of(recipe: &Recipe, batch: usize) -> [Vec<[usize; 2]>; 4] {
-    let g_for_g = if recipe.one_z { 0 } else { batch };
+    let g_for_g = if recipe.shared_z { 0 } else { batch };
     hidden_shapes(recipe, [2 * batch, batch, batch, g_for_g])
 }
 

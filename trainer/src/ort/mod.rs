@@ -25,11 +25,12 @@ use prost::Message;
 
 pub mod library;
 
-use crate::config::{Device, Engine, LATENT, PIXELS, Recipe};
-use crate::data::{Dataset, unit};
+use crate::config::{Device, DeviceSettings, Engine, LATENT, PIXELS, Recipe, UsageError};
+use crate::data::Dataset;
 use crate::gan::{self, Block, Form, StepGraph, adam, sampler};
 use crate::graph::{Graph, onnx};
 use crate::ort::library::Candidate;
+use crate::pixel::unit;
 use crate::state::{METRICS, Metrics, Spec, TrainState};
 
 /// ONNX Runtime, loaded into this process, and the device and threads that its sessions use.
@@ -89,7 +90,7 @@ impl OnnxRuntime {
     pub fn of(engine: &Engine, say: &mut dyn FnMut(&str)) -> Result<Self> {
         let available = || thread::available_parallelism().map_or(1, |n| n.get());
         let threads = engine.threads.unwrap_or_else(|| available().min(2));
-        ensure!(threads >= 1, "--threads: at least 1 expected, 0 found");
+        UsageError::unless(threads >= 1, "threads", "at least 1", threads)?;
         let mut runtime = Self::open(engine.device, threads, engine.offline, say)?;
         runtime.tf32 = engine.tf32;
         Ok(runtime)
@@ -122,9 +123,14 @@ impl OnnxRuntime {
         Self { device: Device::Cpu, threads, ..self.clone() }
     }
 
-    /// See [`Device::place`].
-    pub fn place(&self) -> String {
-        self.device.place(self.threads, self.tf32)
+    /// The device, with the settings that decide the summation order.
+    pub fn device_settings(&self) -> DeviceSettings {
+        DeviceSettings { device: self.device, threads: self.threads, tf32: self.tf32 }
+    }
+
+    /// See [`DeviceSettings::describe`].
+    pub fn describe_device(&self) -> String {
+        self.device_settings().describe()
     }
 
     /// Runs a model of f32 inputs once, see [`Loaded::run`].
@@ -882,7 +888,7 @@ impl Sampler {
         let mut bind = |set: &[DynTensor]| -> Result<IoBinding> {
             let mut binding = session.create_binding()?;
             binding.bind_input("z", &latents)?;
-            names.bind_state(&mut binding, blocks, set, recipe.best())?;
+            names.bind_state(&mut binding, blocks, set, recipe.export_prefix())?;
             binding.bind_output("image", &mut image)?;
             Ok(binding)
         };
@@ -974,9 +980,9 @@ mod tests {
         let data = Dataset { images, labels, ..Dataset::default() };
         let (seed, tuned) = (Plan::seed_recipe(), Plan::tuned_recipe());
         // What the two do not have together, and widths that no vector is aligned to.
-        let other = Recipe { conditional: true, ema: 0.9, d: vec![33, 17], ..seed.recipe.clone() };
-        let one_z = Recipe { one_z: true, ..seed.recipe.clone() };
-        for plan in [Plan { recipe: other, ..seed.clone() }, Plan { recipe: one_z, ..seed.clone() }, seed, tuned] {
+        let other = Recipe { conditional: true, ema: 0.9, d_hidden: vec![33, 17], ..seed.recipe.clone() };
+        let shared_z = Recipe { shared_z: true, ..seed.recipe.clone() };
+        for plan in [Plan { recipe: other, ..seed.clone() }, Plan { recipe: shared_z, ..seed.clone() }, seed, tuned] {
             let plan = Plan { batch: 16, epochs: 2, ..plan };
             // Both epochs from a state, or until a step and what is left of its round.
             let train = |form: Form, slots: usize, from: TrainState, until: u64| {

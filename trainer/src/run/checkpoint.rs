@@ -63,7 +63,7 @@ struct Head {
 
 /// The generator of a state of this recipe as a model, with `provenance` as its metadata.
 pub fn export(recipe: &Recipe, state: &TrainState, provenance: &[(&str, String)]) -> onnx::Model {
-    let best = format!("{}g.", recipe.best());
+    let best = format!("{}g.", recipe.export_prefix());
     let weights: Vec<&[f32]> = (state_specs(recipe).iter().zip(&state.tensors))
         .filter(|(spec, _)| spec.name.starts_with(&best))
         .map(|(_, tensor)| tensor.as_slice())

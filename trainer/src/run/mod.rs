@@ -22,10 +22,11 @@ pub mod checkpoint;
 pub mod events;
 pub mod pictures;
 
-use crate::config::{Config, Device, Engine, Folder, Keep, Plan, Source, steps_per_epoch};
+use crate::config::{
+    Config, Device, DeviceSettings, Engine, KeepPolicy, Plan, RunDir, Source, UsageError, steps_per_epoch,
+};
 use crate::data::Dataset;
 use crate::files;
-use crate::ort::OnnxRuntime;
 use crate::run::events::Events;
 use crate::state::{Epoch, METRICS, TrainState};
 
@@ -49,7 +50,7 @@ pub struct RunConfig {
     pub out: Option<PathBuf>,
     pub checkpoints: usize,
     pub score_every: u64,
-    pub keep: Keep,
+    pub keep: KeepPolicy,
     pub data_name: String,
     pub data_sha256: String,
     /// The device that it runs on.
@@ -58,7 +59,7 @@ pub struct RunConfig {
 }
 
 impl RunConfig {
-    fn new(config: &Config, data: &Dataset, runtime: &OnnxRuntime) -> Result<Self> {
+    fn new(config: &Config, data: &Dataset, device: DeviceSettings) -> Result<Self> {
         let source = match &config.data {
             Source::Folder(folder) => Source::Folder(std::path::absolute(folder)?),
             named => named.clone(),
@@ -66,16 +67,21 @@ impl RunConfig {
         Ok(Self {
             plan: config.plan.clone(),
             data: source.to_string(),
-            engine: Engine { threads: Some(runtime.threads), ..config.engine },
+            engine: Engine { threads: Some(device.threads), ..config.engine },
             out: config.out.as_ref().map(std::path::absolute).transpose()?,
             checkpoints: config.checkpoints,
             score_every: config.score_every,
             keep: config.keep,
             data_name: data.name.clone(),
             data_sha256: data.sha256.clone(),
-            device: runtime.device,
+            device: device.device,
             trainer_version: env!("CARGO_PKG_VERSION").into(),
         })
+    }
+
+    fn device_settings(&self) -> DeviceSettings {
+        let Engine { threads, tf32, .. } = self.engine;
+        DeviceSettings { device: self.device, threads: threads.unwrap_or(1), tf32 }
     }
 
     /// That of a run folder.
@@ -96,8 +102,8 @@ impl RunConfig {
 /// When the folder holds no run, or its configuration cannot be read.
 pub fn resumed(folder: PathBuf) -> Result<Config> {
     let RunConfig { plan, data, engine, out, checkpoints, score_every, keep, .. } = RunConfig::read(&folder)?;
-    let (data, folder) = (data.parse()?, Folder::Resume(folder));
-    Ok(Config { plan, data, engine, out, step_graph: None, folder, checkpoints, score_every, keep })
+    let (data, run_dir) = (data.parse()?, RunDir::Resume(folder));
+    Ok(Config { plan, data, engine, out, step_graph: None, run_dir, checkpoints, score_every, keep })
 }
 
 impl Run {
@@ -108,30 +114,30 @@ impl Run {
     pub fn open(
         config: &Config,
         data: &Dataset,
-        runtime: &OnnxRuntime,
+        device: DeviceSettings,
         say: &mut dyn FnMut(&str),
     ) -> Result<(Self, Option<TrainState>)> {
-        let path = match &config.folder {
-            Folder::Next => next_folder(Path::new("runs"), &config.plan.recipe.name)?,
-            Folder::New(path) => {
+        let path = match &config.run_dir {
+            RunDir::Next => next_folder(Path::new("runs"), &config.plan.recipe.name)?,
+            RunDir::New(path) => {
                 fs::create_dir_all(path).with_context(|| format!("--run-dir: {}: cannot be made", path.display()))?;
                 path.clone()
             }
-            Folder::Resume(path) => path.clone(),
+            RunDir::Resume(path) => path.clone(),
         };
         let lock = lock(&path)?;
-        let before = standing(&config.folder, &config.plan, data)?;
-        let config = RunConfig::new(config, data, runtime)?;
-        if let Some(Standing { config: before, checkpoint, .. }) = &before {
+        let before = resume_point(&config.run_dir, &config.plan, data)?;
+        let config = RunConfig::new(config, data, device)?;
+        if let Some(ResumePoint { config: before, checkpoint, .. }) = &before {
             remove_leftovers(&path);
             checkpoint.iter().for_each(|file| say(&format!("going on from {}", file.display())));
-            let place = |run: &RunConfig| run.device.place(run.engine.threads.unwrap_or(1), run.engine.tf32);
-            if place(before) != place(&config) {
+            let before = before.device_settings().describe();
+            if before != device.describe() {
                 say(&format!(
                     "warning: this run was on {}, and goes on on {}: its generator will not be, byte for byte, that of a \
                      run on one of them alone",
-                    place(before),
-                    place(&config)
+                    before,
+                    device.describe()
                 ));
             }
         }
@@ -202,7 +208,7 @@ impl Run {
         let scored = self.history.iter().filter(|e| e.frechet_distance.is_some());
         let best = scored.min_by(|a, b| a.frechet_distance.partial_cmp(&b.frechet_distance).expect("finite distances"));
         let (kept, best_state) = match (self.config.keep, best, self.history.last()) {
-            (Keep::Best, Some(best), Some(end)) if best.step < end.step => {
+            (KeepPolicy::Best, Some(best), Some(end)) if best.step < end.step => {
                 (Some(best), Some(checkpoint::read(&self.folder.join("checkpoints/best.ckpt"), plan)?))
             }
             (_, _, end) => (end, None),
@@ -285,7 +291,7 @@ fn write_metrics(path: &Path, history: &Vec<Epoch>) -> Result<File> {
 }
 
 /// Where a run stands that is to go on.
-pub struct Standing {
+pub struct ResumePoint {
     pub config: RunConfig,
     /// The newest, and the state in it.
     pub checkpoint: Option<PathBuf>,
@@ -296,31 +302,34 @@ pub struct Standing {
 ///
 /// # Errors
 /// See [`Run::open`].
-pub fn standing(folder: &Folder, plan: &Plan, data: &Dataset) -> Result<Option<Standing>> {
+pub fn resume_point(folder: &RunDir, plan: &Plan, data: &Dataset) -> Result<Option<ResumePoint>> {
     let folder = match folder {
-        Folder::Resume(folder) => folder,
-        Folder::New(folder) if folder.join("config.json").exists() => {
-            bail!("--run-dir: {} holds a run already; go on with it by --resume, or name another", folder.display())
+        RunDir::Resume(folder) => folder,
+        RunDir::New(folder) if folder.join("config.json").exists() => {
+            let name = folder.display();
+            bail!(UsageError(format!(
+                "--run-dir: {name} holds a run already; go on with it by --resume, or name another"
+            )))
         }
         _ => return Ok(None),
     };
     let (name, before) = (folder.display(), RunConfig::read(folder)?);
     let contradictions = plan.contradictions(&before.plan);
-    ensure!(contradictions.is_empty(), "--resume: {} contradicts {name}", contradictions.join(", "));
-    ensure!(
-        before.data_sha256 == data.sha256,
-        "--data: the run in {name} was trained on {} with sha256 {}, this is {} with {}",
-        before.data_name,
-        before.data_sha256,
-        data.name,
-        data.sha256
-    );
+    let contradictions = contradictions.join(", ");
+    ensure!(contradictions.is_empty(), UsageError(format!("--resume: {contradictions} contradicts {name}")));
+    let RunConfig { data_name, data_sha256, .. } = &before;
+    if *data_sha256 != data.sha256 {
+        let (found, found_sha256) = (&data.name, &data.sha256);
+        bail!(UsageError(format!(
+            "--data: the run in {name} was trained on {data_name} with sha256 {data_sha256}, this is {found} with {found_sha256}"
+        )));
+    }
     let checkpoint = newest_checkpoint(folder)?;
     let state = checkpoint.as_ref().map(|file| checkpoint::read(file, plan)).transpose()?;
     let begun = state.as_ref().map_or(0, |state| state.step.div_ceil(steps_per_epoch(data.len(), plan.batch)));
     let epochs = plan.epochs;
-    ensure!(epochs >= begun, "--epochs: at least the {begun} that {name} has begun expected, {epochs} found");
-    Ok(Some(Standing { config: before, checkpoint, state }))
+    UsageError::unless(epochs >= begun, "epochs", &format!("at least the {begun} that {name} has begun"), epochs)?;
+    Ok(Some(ResumePoint { config: before, checkpoint, state }))
 }
 
 fn next_folder(runs: &Path, recipe: &str) -> Result<PathBuf> {

@@ -5,12 +5,13 @@
 use anyhow::{Context, Result, ensure};
 use prost::Message;
 
-use crate::config::{Adam, AtStep, CLASSES, PIXELS};
-use crate::data::{Dataset, unit};
+use crate::config::{Adam, BiasCorrected, CLASSES, PIXELS};
+use crate::data::Dataset;
 use crate::graph::onnx::{self, Type};
 use crate::graph::{Graph, Var};
 use crate::noise::{self, stream};
 use crate::ort::{Loaded, OnnxRuntime};
+use crate::pixel::unit;
 use crate::state::Spec;
 
 /// The length of the features: the last hidden layer.
@@ -143,7 +144,7 @@ pub fn train(
                 target[b * CLASSES + data.labels[i as usize] as usize] = 1.0;
             }
             step += 1;
-            let AtStep { step_size, epsilon } = ADAM.at_step(step, steps);
+            let BiasCorrected { step_size, epsilon } = ADAM.bias_corrected(step, steps);
             let batch: [(&str, &[usize], &[f32]); 4] = [
                 ("image", &[BATCH, PIXELS], &images),
                 ("target", &[BATCH, CLASSES], &target),
@@ -176,7 +177,7 @@ fn step_graph() -> (onnx::Model, Vec<(String, Vec<usize>)>) {
     let image = g.input("image", Type::F32, &[BATCH, PIXELS]);
     let target = g.input("target", Type::F32, &[BATCH, CLASSES]);
     let [step_size, epsilon] = ["step_size", "epsilon"].map(|name| g.input(name, Type::F32, &[]));
-    let at = AtStep { step_size, epsilon };
+    let at = BiasCorrected { step_size, epsilon };
     let (_, logits) = network(g, theta, image);
     let log_probability = g.log_softmax(logits);
     let hit = g.mul(log_probability, target);

@@ -1,0 +1,23 @@
+//! Conversion between grey levels, 0 black to 255 white, and the networks' range, -1 black to 1 white.
+
+/// A grey level in the networks' range.
+pub fn unit(pixel: u8) -> f32 {
+    f32::from(pixel) / 127.5 - 1.0
+}
+
+/// The grey level of a network's output: 127.5·x + 127.5, rounded to the nearest integer, ties to even.
+pub fn pixel(x: f32) -> u8 {
+    (x * 127.5 + 127.5).round_ties_even() as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_grey_level_survives_both_conversions() {
+        assert!((0..=255).all(|level| pixel(unit(level)) == level));
+        assert_eq!([-2.0, -1.0, 0.0, 1.0, 2.0].map(pixel), [0, 0, 128, 255, 255]);
+        assert_eq!(pixel(1.0 / 127.5), 128, "128.5 is a tie");
+    }
+}
