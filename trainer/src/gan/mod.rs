@@ -61,7 +61,7 @@ impl Form {
             Form::Tensors => held.to_vec(),
             Form::Vectors => {
                 let shapes: Vec<Vec<usize>> = params("", sizes).into_iter().map(|spec| spec.shape).collect();
-                g.cut(held[0], &shapes)
+                g.unpack(held[0], &shapes)
             }
         }
     }
@@ -70,7 +70,7 @@ impl Form {
     fn hold(self, g: &mut Graph, parameters: Vec<Var>) -> Vec<Var> {
         match self {
             Form::Tensors => parameters,
-            Form::Vectors => vec![g.join(&parameters)],
+            Form::Vectors => vec![g.pack(&parameters)],
         }
     }
 }
@@ -103,8 +103,10 @@ impl StepGraph {
     /// `g`. What [`prepare`] made of the other inputs stands in their place, and instead of `metrics` the outputs are
     /// the logits that [`metrics`] makes them of: see [`prepared`] and [`logits`].
     pub fn new(recipe: &Recipe, batch: usize, n: usize, penalised: bool, form: Form) -> Self {
-        let g = &mut Graph::default();
-        g.sums_by_gemm = form == Form::Vectors;
+        let g = &mut match form {
+            Form::Tensors => Graph::default(),
+            Form::Vectors => Graph::with_sums_by_gemm(),
+        };
         let inputs = |g: &mut Graph, specs: &[Spec]| -> Vec<Var> {
             specs.iter().map(|spec| g.input(&spec.name, spec.elem, &spec.shape)).collect()
         };
@@ -231,7 +233,7 @@ impl StepGraph {
             let probability = g.sigmoid(logits);
             let halves = g.constant("halves", &[2, 2 * batch], &halves(batch, 1.0 / batch as f32));
             let means = g.gemm(halves, probability, None, false, false); // (2, 1), of reals and of fakes
-            outputs.push((g.join(&[d_loss, g_loss, means]), "metrics".into()));
+            outputs.push((g.pack(&[d_loss, g_loss, means]), "metrics".into()));
         } else {
             outputs.extend([(logits, "d_logits".into()), (judged, "g_logits".into())]);
         }

@@ -1,17 +1,20 @@
-//! The part of the ONNX format that this project writes: the messages of [onnx.proto] that a model of
-//! float tensors, standard operators, functions of them and metadata needs, with the field numbers of that file.
+//! The protobuf messages of an ONNX model, as far as this project writes them.
+//!
+//! Source: [onnx.proto]. Messages and fields have the names, numbers and meanings of that file, which documents them.
 //!
 //! [onnx.proto]: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
+#![allow(missing_docs)]
 
 use prost::Message;
 
-/// IR version 8 with opset 17: old enough for every ONNX Runtime since 1.12, new enough for each operator we use.
+/// IR version 8 goes with opset 17. Every ONNX Runtime since 1.12 reads it, and it has every operator that we use.
 pub const IR_VERSION: i64 = 8;
+/// Version of the standard operator set.
 pub const OPSET: i64 = 17;
-/// The domain of the operators that are ours; each file that uses one carries its function.
+/// Domain of this project's own operators. A file that uses one also carries it as a function of standard operators.
 pub const DOMAIN: &str = "trainer";
 
-/// `TensorProto.DataType`.
+/// The element type of a tensor, `TensorProto.DataType`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
 pub enum Type {
@@ -22,7 +25,7 @@ pub enum Type {
 }
 
 impl Type {
-    /// Bytes of an element.
+    /// Bytes per element.
     pub fn size(self) -> usize {
         match self {
             Type::U8 | Type::Bool => 1,
@@ -52,7 +55,7 @@ pub struct Model {
     pub functions: Vec<Function>,
 }
 
-/// What a node of `domain` and type `name` stands for where no kernel of that name is registered.
+/// The body of the operator `name` in `domain`, in terms of other operators. Runs if no kernel of that name is registered.
 #[derive(Clone, PartialEq, Message)]
 pub struct Function {
     #[prost(string, tag = "1")]
@@ -156,7 +159,7 @@ pub struct ValueInfo {
 }
 
 impl ValueInfo {
-    /// A tensor; `free` names the first dimension instead of giving its length, so that callers may choose it.
+    /// A tensor's name, type and shape. `free` replaces the length of the first dimension by a name, for callers to choose.
     pub fn tensor(name: &str, elem: Type, shape: &[usize], free: Option<&str>) -> Self {
         let dim = shape
             .iter()
