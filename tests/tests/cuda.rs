@@ -4,8 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use ndarray::{Array1, Array2, s};
 use tests::{data_set, digits, mnist, peers_python, program, run};
-use trainer::config::{PIXELS, Plan};
+use trainer::config::Plan;
 use trainer::data::Dataset;
 use trainer::gan::{Form, metrics, prepare, sampler};
 use trainer::run::checkpoint::write_model;
@@ -96,8 +97,13 @@ fn the_checks_for_a_gpu_pass_on_an_emulated_one() {
     let Some(mnist) = mnist() else { return };
     let first_images = |folder: &Path| {
         let (mnist, n) = (Dataset::open(&mnist).unwrap(), 33 * 64);
-        data_set(folder, "train", &mnist.images[..n * PIXELS], &mnist.labels[..n]);
-        data_set(folder, "t10k", &mnist.test_images[..100 * PIXELS], &mnist.test_labels[..100]);
+        let first = |n: usize, images: &Array2<u8>, labels: &Array1<u8>| {
+            (images.slice(s![..n, ..]).iter().copied().collect::<Vec<u8>>(), labels.slice(s![..n]).to_vec())
+        };
+        let (images, labels) = first(n, &mnist.images, &mnist.labels);
+        data_set(folder, "train", &images, &labels);
+        let (images, labels) = first(100, &mnist.test_images, &mnist.test_labels);
+        data_set(folder, "t10k", &images, &labels);
     };
     let Some(machine) = Machine::new(first_images) else { return };
     let bin = machine.folder.path().join("bin");

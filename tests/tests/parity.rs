@@ -3,6 +3,7 @@
 use std::io::Read;
 
 use flate2::read::GzDecoder;
+use ndarray::Array2;
 use rand_mt::Mt;
 use trainer::config::{Device, G_SIZES, LATENT, Recipe};
 use trainer::data::Dataset;
@@ -16,7 +17,7 @@ const B: usize = 64;
 fn the_first_steps_agree_with_pytorch() {
     let Some(mnist) = tests::mnist() else { return };
     let data = Dataset::open(&mnist).unwrap();
-    let n = data.images.len() / 784;
+    let n = data.len();
     let golden: serde_json::Value = serde_json::from_str(include_str!("../golden/parity.json")).unwrap();
     let mut moved = vec![];
     GzDecoder::new(&include_bytes!("../golden/parity.i16.gz")[..]).read_to_end(&mut moved).unwrap();
@@ -149,6 +150,7 @@ fn the_tuned_step_agrees_with_pytorchs_double_backward() {
     }
     let start = TrainState { tensors, step: 0, sums: Default::default() };
     let images = noise(1, B * 784).iter().map(|x| ((x + 1.0) * 127.0).round_ties_even() as u8).collect();
+    let images = Array2::from_shape_vec((B, 784), images).unwrap();
     let data = Dataset { images, labels: (0..B as u8).collect(), ..Dataset::default() };
     let runtime = OnnxRuntime::open(Some(Device::Cpu), 1, false, &mut |_| ()).unwrap();
     let graph = StepGraph::new(&recipe, B, B, true, Form::Tensors);

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use ndarray::{Array1, Array2, ArrayView2, s};
 use sha2::{Digest, Sha256};
 use tests::{mnist, peers_python, run};
 use trainer::config::Device;
@@ -20,17 +21,19 @@ fn the_judge_tells_digits_and_its_scores_are_numpys() {
     let data = Dataset::open(&mnist).unwrap();
     let runtime = OnnxRuntime::open(Some(Device::Cpu), 2, false, &mut |_| ()).unwrap();
     let mut judge = Judge::shipped(&runtime).unwrap();
-    let accuracy = judge.accuracy(&data.test_images, &data.test_labels).unwrap();
+    let accuracy = judge.accuracy(data.test_images.view(), data.test_labels.view()).unwrap();
     println!("the judge tells {:.2} % of the test images", 100.0 * accuracy);
     assert!(accuracy >= 0.985, "{accuracy}");
 
-    let labels: Vec<u8> = (0..SEEDS).map(|seed| runtime::Digit::of(seed).value()).collect();
+    let labels: Array1<u8> = (0..SEEDS).map(|seed| runtime::Digit::of(seed).value()).collect();
     let [drawn, int8] = [runtime::generate, runtime::int8::generate]
-        .map(|draw| (0..SEEDS).flat_map(|seed| draw(seed).0).collect::<Vec<u8>>());
+        .map(|draw| (0..SEEDS).flat_map(|seed| draw(seed).0).collect::<Vec<u8>>())
+        .map(|pixels| Array2::from_shape_vec((SEEDS as usize, 784), pixels).unwrap());
     let seed_recipe = trainer::sample::draw(&runtime, include_bytes!("../../models/seed.onnx"), false, 0).unwrap().0;
-    let mut measure = |images: &[u8], labels| Score::measure(&mut judge, &data, images, labels).unwrap();
-    let (shipped, floor) = (measure(&drawn, Some(&labels)), measure(&data.images[..drawn.len()], None));
-    let (int8, seed_recipe) = (measure(&int8, Some(&labels)), measure(&seed_recipe, None));
+    let mut measure = |images: ArrayView2<u8>, labels| Score::measure(&mut judge, &data, images, labels).unwrap();
+    let (shipped, floor) =
+        (measure(drawn.view(), Some(labels.view())), measure(data.images.slice(s![..drawn.nrows(), ..]), None));
+    let (int8, seed_recipe) = (measure(int8.view(), Some(labels.view())), measure(seed_recipe.view(), None));
     for (name, score) in [("shipped", &shipped), ("int8", &int8), ("seed recipe", &seed_recipe), ("training", &floor)] {
         println!("{name}: {}", serde_json::to_string(score).unwrap());
     }
@@ -45,7 +48,7 @@ fn the_judge_tells_digits_and_its_scores_are_numpys() {
 
     let Some(python) = peers_python() else { return };
     let folder = tempfile::tempdir().unwrap();
-    let file = |name: &str, bytes: &[u8]| {
+    let file = |name: &str, bytes: Vec<u8>| {
         let path = folder.path().join(name);
         fs::write(&path, bytes).unwrap();
         path
@@ -53,8 +56,10 @@ fn the_judge_tells_digits_and_its_scores_are_numpys() {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut check = Command::new(python);
     check.arg(tests.join("peers/check_score.py")).arg(tests.join("../models/judge.onnx"));
-    check.arg(file("drawn", &drawn)).arg(file("real", &data.test_images));
-    check.arg(file("labels", &data.test_labels)).args([accuracy.to_string(), serde_json::to_string(&shipped).unwrap()]);
+    check.arg(file("drawn", drawn.into_iter().collect())).arg(file("real", data.test_images.into_iter().collect()));
+    check
+        .arg(file("labels", data.test_labels.to_vec()))
+        .args([accuracy.to_string(), serde_json::to_string(&shipped).unwrap()]);
     let (output, stderr) = run(&mut check);
     assert!(output.status.success(), "{stderr}");
 }

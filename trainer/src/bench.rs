@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use ndarray::{Array1, Array2};
 
 use crate::config::{G_SIZES, PIXELS, Plan, Recipe};
 use crate::data::Dataset;
@@ -45,8 +46,9 @@ fn measure(runtime: &OnnxRuntime, batch: usize, steps: usize) -> Result<Figures>
     let mut images = vec![0; IMAGES * PIXELS];
     noise::keep_masks_into(&mut images, 0, 0, 0, 0.5);
     images.iter_mut().for_each(|pixel| *pixel *= 255);
-    let data = Dataset { images, labels: vec![0; IMAGES], ..Dataset::default() };
-    let state = initial_state(&plan, &data.images);
+    let images = Array2::from_shape_vec((IMAGES, PIXELS), images)?;
+    let data = Dataset { images, labels: Array1::zeros(IMAGES), ..Dataset::default() };
+    let state = initial_state(&plan, data.images.view());
     let slots = runtime.slots(batch);
     let mut stepper = Stepper::new(runtime, recipe, &[graph], slots, &state, &data, &sample_latents(&plan))?;
     let mut product = product(runtime)?;
@@ -134,7 +136,7 @@ pub struct Estimate {
 
 /// Sets a run up of which `done` steps lie behind, and takes a few.
 pub fn estimate(plan: &Plan, data: &Dataset, runtime: &OnnxRuntime, done: u64) -> Result<Estimate> {
-    let mut training = Training::new(plan, data, runtime, initial_state(plan, &data.images)).map_err(explain)?;
+    let mut training = Training::new(plan, data, runtime, initial_state(plan, data.images.view())).map_err(explain)?;
     // The steps of a round are told of at once, and CUDA captures its graphs in the first.
     let slots = training.slots();
     let mut told = vec![Instant::now()];

@@ -422,7 +422,12 @@ fn run_score(args: &ScoreArgs) -> Result<()> {
     let mut hear = |line: &str| eprintln!("{line}");
     let (data, runtime) = trainer::train::open(&source(args.data.as_deref())?, &args.engine.engine(), &mut hear)?;
     let (drawn, labels) = score::images_of(&runtime, &args.file, args.seed)?;
-    let score = Score::measure(&mut Judge::shipped(&runtime.on_cpu())?, &data, &drawn, labels.as_deref())?;
+    let score = Score::measure(
+        &mut Judge::shipped(&runtime.on_cpu())?,
+        &data,
+        drawn.view(),
+        labels.as_ref().map(|l| l.view()),
+    )?;
     say(&if args.json { serde_json::to_string(&score)? } else { score.table() });
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Images drawn with a generator's file.
 
 use anyhow::{Context, Result};
+use ndarray::{Array1, Array2};
 use sha2::{Digest, Sha256};
 
 use crate::config::{LATENT, PIXELS};
@@ -26,6 +27,9 @@ pub fn demo(runtime: &OnnxRuntime) -> Result<Dataset> {
     }
     let (test_images, test_labels) = (images.split_off(60_000 * PIXELS), labels.split_off(60_000));
     let sha256 = hex(&Sha256::digest(&images));
+    let array = |images: Vec<u8>| Array2::from_shape_vec((images.len() / PIXELS, PIXELS), images);
+    let (images, test_images) = (array(images)?, array(test_images)?);
+    let (labels, test_labels) = (labels.into(), test_labels.into());
     Ok(Dataset { name: "demo (no MNIST)".into(), sha256, images, labels, test_images, test_labels })
 }
 
@@ -36,7 +40,7 @@ pub fn draw(
     generator: &[u8],
     conditional: bool,
     seed: u64,
-) -> Result<(Vec<u8>, Option<Vec<u8>>)> {
+) -> Result<(Array2<u8>, Option<Array1<u8>>)> {
     const AT_ONCE: usize = 1000;
     let mut generator = runtime.load(generator)?;
     let (mut z, mut images, mut digits) = (vec![0.0; AT_ONCE * LATENT], vec![], vec![]);
@@ -50,5 +54,5 @@ pub fn draw(
         let drawn = drawn.with_context(|| format!("{AT_ONCE} images of {PIXELS} pixels expected"))?;
         images.extend(drawn.iter().map(|&x| pixel(x)));
     }
-    Ok((images, conditional.then_some(digits)))
+    Ok((Array2::from_shape_vec((SAMPLES, PIXELS), images)?, conditional.then(|| digits.into())))
 }

@@ -1,8 +1,9 @@
 //! What is trained: its tensors, and what a step and an epoch tell of it.
 
+use ndarray::ArrayView2;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{G_SIZES, PIXELS, Plan, Recipe};
+use crate::config::{G_SIZES, Plan, Recipe};
 use crate::graph::onnx::Type;
 use crate::noise::{self, stream};
 
@@ -113,7 +114,7 @@ pub fn state_specs(recipe: &Recipe) -> Vec<Spec> {
 
 /// Both networks at the start of a run: weights and biases from U(−1/√in, 1/√in), as `torch.nn.Linear` has them, and G's
 /// last bias from the mean of the `images` (n, 784), where the recipe says so; the moments are zero.
-pub fn initial_state(plan: &Plan, images: &[u8]) -> TrainState {
+pub fn initial_state(plan: &Plan, images: ArrayView2<u8>) -> TrainState {
     let specs = state_specs(&plan.recipe);
     let (mut fan_in, mut tensors) = (0, Vec::<Vec<f32>>::new());
     for (i, spec) in specs.iter().enumerate() {
@@ -130,9 +131,9 @@ pub fn initial_state(plan: &Plan, images: &[u8]) -> TrainState {
             tensor.iter_mut().for_each(|x| *x *= bound);
         }
         if plan.recipe.mean_bias && spec.name == "g.fc4.bias" {
-            let n = (images.len() / PIXELS).max(1) as f32;
-            for (pixel, bias) in tensor.iter_mut().enumerate() {
-                let sum: u64 = images.iter().skip(pixel).step_by(PIXELS).map(|&x| u64::from(x)).sum();
+            let n = images.nrows().max(1) as f32;
+            for (pixels, bias) in images.columns().into_iter().zip(&mut tensor) {
+                let sum: u64 = pixels.iter().map(|&x| u64::from(x)).sum();
                 *bias = (sum as f32 / n / 127.5 - 1.0).clamp(-0.98, 0.98).atanh();
             }
         }
@@ -143,18 +144,21 @@ pub fn initial_state(plan: &Plan, images: &[u8]) -> TrainState {
 
 #[cfg(test)]
 mod tests {
+    use ndarray::aview2;
+
     use super::*;
+    use crate::config::PIXELS;
 
     #[test]
     fn a_run_starts_as_torchs_linear_layers_do() {
         let plan = |seed| Plan { seed, ..Plan::seed_recipe() };
-        let state = initial_state(&plan(1), &[]);
+        let state = initial_state(&plan(1), aview2(&[[0; PIXELS]]));
         let (weight, bias, moments) = (&state.tensors[0], &state.tensors[1], &state.tensors[16]);
         let bound = 1.0 / 28.0;
         assert!(weight.iter().chain(bias).all(|x| x.abs() <= bound));
         let mean_square = weight.iter().map(|x| x * x).sum::<f32>() / weight.len() as f32;
         assert!((mean_square / (bound * bound / 3.0) - 1.0).abs() < 0.02, "{mean_square}");
         assert!(moments.iter().all(|&m| m == 0.0) && state.step == 0);
-        assert_ne!(initial_state(&plan(2), &[]).tensors[0], *weight);
+        assert_ne!(initial_state(&plan(2), aview2(&[[0; PIXELS]])).tensors[0], *weight);
     }
 }

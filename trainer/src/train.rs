@@ -66,7 +66,7 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
     let (data, runtime) = open(&config.data, &config.engine, &mut |line| observer.say(line))?;
     let plan = &config.plan;
     let steps = plan.steps(data.len())?;
-    let test_images = data.test_images.len() / PIXELS;
+    let test_images = data.test_images.nrows();
     ensure!(
         config.score_every == 0 || test_images >= 2,
         "--data: {}: at least 2 test images expected for scores, {test_images} found; --score-every 0 goes without",
@@ -78,7 +78,7 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
         checkpoint::write_model(path, &graphs[0].model).context("--write-step-graph")?;
     }
     let (mut run, state) = Run::open(config, &data, runtime.device_settings(), &mut |line| observer.say(line))?;
-    let state = state.unwrap_or_else(|| initial_state(plan, &data.images));
+    let state = state.unwrap_or_else(|| initial_state(plan, data.images.view()));
     observer.say(&format!(
         "{} images of {}, recipe {}, seed {}, on {} with {}; the run's folder is {}",
         data.len(),
@@ -160,9 +160,11 @@ fn epochs(
                 if let Some(drawn) = drawn {
                     let scorer = match &mut scorer {
                         Some(scorer) => scorer,
-                        None => scorer.insert(Scorer::new(Judge::shipped(&runtime.on_cpu())?, &data.test_images)?),
+                        None => {
+                            scorer.insert(Scorer::new(Judge::shipped(&runtime.on_cpu())?, data.test_images.view())?)
+                        }
                     };
-                    epoch.frechet_distance = Some(scorer.frechet_distance(&drawn)?);
+                    epoch.frechet_distance = Some(scorer.frechet_distance(drawn.view())?);
                 }
                 run.epoch(&epoch, &samples, &state, last)?;
                 let _ = tell.send(epoch); // nobody listens where the loop panicked

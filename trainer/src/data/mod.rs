@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use flate2::read::MultiGzDecoder;
+use ndarray::{Array1, Array2};
 use sha2::{Digest, Sha256};
 
 pub mod download;
@@ -23,12 +24,14 @@ pub struct Dataset {
     pub name: String,
     /// Of the unpacked file of training images.
     pub sha256: String,
-    /// (N, 784), 0 black to 255 white.
-    pub images: Vec<u8>,
-    /// (N,), 0 to 9.
-    pub labels: Vec<u8>,
-    pub test_images: Vec<u8>,
-    pub test_labels: Vec<u8>,
+    /// The training images (N, 784), row by row from the top left; 0 is black, 255 white.
+    pub images: Array2<u8>,
+    /// The digit (N,) that each training image shows, 0 to 9.
+    pub labels: Array1<u8>,
+    /// The test images (M, 784), as [`Self::images`].
+    pub test_images: Array2<u8>,
+    /// The digit (M,) that each test image shows, 0 to 9.
+    pub test_labels: Array1<u8>,
 }
 
 impl Dataset {
@@ -41,7 +44,7 @@ impl Dataset {
         ensure!(folder.is_dir(), "--data: {}: a folder with the four MNIST IDX files expected", folder.display());
         let holds = |folder: &PathBuf| ["", ".gz"].iter().any(|end| folder.join(format!("{IMAGES}{end}")).is_file());
         let folder = LAYOUTS.iter().map(|below| folder.join(below)).find(holds).unwrap_or(folder.into());
-        let (images, image_file) = read_idx(&folder, IMAGES, &[28, 28])?;
+        let (images, image_file) = read_images(&folder, IMAGES)?;
         let sha256 = image_file.sha256;
         let name = match KNOWN.iter().find(|known| known.sha256 == Some(sha256.as_str())) {
             Some(known) => known.name.to_string(),
@@ -50,9 +53,9 @@ impl Dataset {
                 named.file_name().unwrap_or(named.as_os_str()).to_string_lossy().into_owned()
             }
         };
-        let labels = read_labels(&folder, "train-labels-idx1-ubyte", images.len() / PIXELS)?;
-        let (test_images, _) = read_idx(&folder, "t10k-images-idx3-ubyte", &[28, 28])?;
-        let test_labels = read_labels(&folder, "t10k-labels-idx1-ubyte", test_images.len() / PIXELS)?;
+        let labels = read_labels(&folder, "train-labels-idx1-ubyte", images.nrows())?;
+        let (test_images, _) = read_images(&folder, "t10k-images-idx3-ubyte")?;
+        let test_labels = read_labels(&folder, "t10k-labels-idx1-ubyte", test_images.nrows())?;
         Ok(Self { name, sha256, images, labels, test_images, test_labels })
     }
 
@@ -86,7 +89,7 @@ impl Dataset {
 
     /// The number of training images, N.
     pub fn len(&self) -> usize {
-        self.images.len() / PIXELS
+        self.images.nrows()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -169,14 +172,19 @@ struct IdxFile {
     sha256: String,
 }
 
-fn read_labels(folder: &Path, name: &str, images: usize) -> Result<Vec<u8>> {
+fn read_images(folder: &Path, name: &str) -> Result<(Array2<u8>, IdxFile)> {
+    let (pixels, file) = read_idx(folder, name, &[28, 28])?;
+    Ok((Array2::from_shape_vec((pixels.len() / PIXELS, PIXELS), pixels)?, file))
+}
+
+fn read_labels(folder: &Path, name: &str, images: usize) -> Result<Array1<u8>> {
     let (labels, file) = read_idx(folder, name, &[])?;
     let path = file.path.display();
     ensure!(labels.len() == images, "{path}: a label for each of {images} images expected, {} found", labels.len());
     if let Some(at) = labels.iter().position(|&label| label > 9) {
         bail!("{path}: labels from 0 to 9 expected, {} found at {at}", labels[at]);
     }
-    Ok(labels)
+    Ok(labels.into())
 }
 
 /// The items of an IDX file of unsigned bytes, each of shape `item`.
@@ -210,14 +218,14 @@ fn read_idx(folder: &Path, name: &str, item: &[usize]) -> Result<(Vec<u8>, IdxFi
 ///
 /// # Errors
 /// As [`Dataset::open`].
-pub fn read_drawn(path: &Path) -> Result<(Vec<u8>, Option<Vec<u8>>)> {
+pub fn read_drawn(path: &Path) -> Result<(Array2<u8>, Option<Array1<u8>>)> {
     let folder = path.parent().unwrap_or(Path::new(""));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let name = name.trim_end_matches(".gz");
-    let (images, _) = read_idx(folder, name, &[28, 28])?;
+    let (images, _) = read_images(folder, name)?;
     let labels = name.replace("images", "labels").replace("idx3", "idx1");
     let beside = labels != name && ["", ".gz"].iter().any(|end| folder.join(format!("{labels}{end}")).is_file());
-    let labels = beside.then(|| read_labels(folder, &labels, images.len() / PIXELS)).transpose()?;
+    let labels = beside.then(|| read_labels(folder, &labels, images.nrows())).transpose()?;
     Ok((images, labels))
 }
 
@@ -266,7 +274,7 @@ mod tests {
     fn a_folder_is_read_flat_or_as_torchvision_keeps_it() {
         let flat = small();
         let data = Dataset::open(flat.path()).unwrap();
-        assert_eq!((data.len(), data.labels.as_slice(), data.test_images.len()), (2, &[7, 7][..], PIXELS));
+        assert_eq!((data.len(), data.labels.to_vec(), data.test_images.dim()), (2, vec![7, 7], (1, PIXELS)));
         for layout in ["MNIST", "FashionMNIST", "KMNIST"] {
             let nested = tempfile::tempdir().unwrap();
             let raw = nested.path().join(layout).join("raw");

@@ -607,13 +607,16 @@ impl Stepper {
         let fed = device.as_ref().map_or(&bytes, |device| &device.bytes);
         let shape = [data.len(), PIXELS];
         let images = match form {
-            Form::Tensors => runtime.upload(&shape, &data.images)?.upcast(),
+            Form::Tensors => {
+                let copy = |tensor: &mut [u8]| tensor.iter_mut().zip(&data.images).for_each(|(x, &p)| *x = p);
+                runtime.upload_filled(&shape, copy)?.upcast()
+            }
             Form::Vectors => {
                 let units = |tensor: &mut [f32]| tensor.iter_mut().zip(&data.images).for_each(|(x, &p)| *x = unit(p));
                 runtime.upload_filled(&shape, units)?.upcast()
             }
         };
-        let labels = recipe.conditional.then(|| runtime.upload(&[data.len()], &data.labels)).transpose()?;
+        let labels = recipe.conditional.then(|| runtime.upload(&[data.len()], &data.labels.to_vec())).transpose()?;
         let row = Spec::new("metrics", onnx::Type::F32, &[METRICS.len()]);
         let history = runtime.upload(&[slots, row.len()], &vec![0f32; slots * row.len()])?.upcast();
         let mut shared: Vec<Shared> = vec![];
@@ -966,6 +969,8 @@ fn part_of<T: DefiniteTensorValueTypeMarker + ?Sized>(whole: &Value<T>, at: usiz
 mod tests {
     use std::ops::ControlFlow;
 
+    use ndarray::Array2;
+
     use super::*;
     use crate::config::Plan;
     use crate::state::{Step, initial_state, state_specs};
@@ -975,7 +980,7 @@ mod tests {
     #[test]
     fn both_forms_of_a_step_graph_train_alike() {
         let runtime = OnnxRuntime::open(Some(Device::Cpu), 1, false, &mut |_| ()).unwrap();
-        let images: Vec<u8> = (0..100 * PIXELS).map(|i| (i * 7919 % 251) as u8).collect();
+        let images = Array2::from_shape_fn((100, PIXELS), |(n, i)| ((n * PIXELS + i) * 7919 % 251) as u8);
         let labels = (0..100).map(|i| i % 10).collect();
         let data = Dataset { images, labels, ..Dataset::default() };
         let (seed, tuned) = (Plan::seed_recipe(), Plan::tuned_recipe());
@@ -998,7 +1003,7 @@ mod tests {
                 }
                 (metrics, training.state().unwrap())
             };
-            let start = initial_state(&plan, &data.images);
+            let start = initial_state(&plan, data.images.view());
             let (metrics, state) = train(Form::Tensors, 1, start.clone(), 14);
             assert_eq!(metrics.len(), 14, "six whole batches and a smaller one, twice");
             let (metrics_of_vectors, state_of_vectors) = train(Form::Vectors, 3, start.clone(), 14);

@@ -98,7 +98,7 @@ mod tests {
         let path = folder.path().join("step.ckpt");
         let mut plan = Plan::seed_recipe();
         plan.recipe.adam.alpha = 0.000_123_456_789_012_345_67;
-        let mut state = crate::state::initial_state(&plan, &[]);
+        let mut state = crate::state::initial_state(&plan, ndarray::aview2(&[[0; 784]]));
         state.step = u64::MAX / 3;
         // Sums of f32 in f64 have up to 17 digits; the first of these is one that a fast parser gets wrong.
         state.sums = [122.416_294_033_786_58, 1e-17 / 3.0, 649.333_333_333_333_3, f64::MAX / 7.0];

@@ -3,6 +3,7 @@
 //! It is trained by the same graph builder and the same ONNX Runtime as the GAN, and shipped as models/judge.onnx.
 
 use anyhow::{Context, Result, ensure};
+use ndarray::{ArrayView1, ArrayView2, Axis};
 use prost::Message;
 
 use crate::config::{Adam, BiasCorrected, CLASSES, PIXELS};
@@ -76,11 +77,11 @@ impl Judge {
     }
 
     /// Looks at images (n, 784) of grey levels.
-    pub fn look(&mut self, images: &[u8]) -> Result<Seen> {
+    pub fn look(&mut self, images: ArrayView2<u8>) -> Result<Seen> {
         let mut seen = Seen { features: vec![], class: vec![], confidence: vec![] };
-        for part in images.chunks(1000 * PIXELS) {
+        for part in images.axis_chunks_iter(Axis(0), 1000) {
             let images: Vec<f32> = part.iter().map(|&pixel| unit(pixel)).collect();
-            let mut outputs = self.0.run(&[("image", &[part.len() / PIXELS, PIXELS], &images)])?.into_iter();
+            let mut outputs = self.0.run(&[("image", &[part.nrows(), PIXELS], &images)])?.into_iter();
             let (features, probability) = (outputs.next().unwrap_or_default(), outputs.next().unwrap_or_default());
             seen.features.extend(features);
             for row in probability.chunks(CLASSES) {
@@ -93,7 +94,7 @@ impl Judge {
     }
 
     /// The share of images whose class it tells.
-    pub fn accuracy(&mut self, images: &[u8], labels: &[u8]) -> Result<f64> {
+    pub fn accuracy(&mut self, images: ArrayView2<u8>, labels: ArrayView1<u8>) -> Result<f64> {
         let seen = self.look(images)?;
         let right = seen.class.iter().zip(labels).filter(|(class, label)| class == label).count();
         Ok(right as f64 / labels.len() as f64)
@@ -139,8 +140,7 @@ pub fn train(
             let (mut images, mut target) = (vec![-1.0; BATCH * PIXELS], vec![0.0; BATCH * CLASSES]);
             for (b, &i) in pick.iter().enumerate() {
                 let by = [moves[2 * b], moves[2 * b + 1]].map(|x| (x * (MOVE + 0.5)).round() as isize);
-                let image = &data.images[i as usize * PIXELS..][..PIXELS];
-                shift(image, by, &mut images[b * PIXELS..][..PIXELS]);
+                shift(data.images.row(i as usize), by, &mut images[b * PIXELS..][..PIXELS]);
                 target[b * CLASSES + data.labels[i as usize] as usize] = 1.0;
             }
             step += 1;
@@ -156,7 +156,8 @@ pub fn train(
             loss += state.pop().map_or(f32::NAN, |loss| loss[0]);
         }
         let now = export(&state);
-        accuracy = Judge(runtime.load(&now.encode_to_vec())?).accuracy(&data.test_images, &data.test_labels)?;
+        accuracy =
+            Judge(runtime.load(&now.encode_to_vec())?).accuracy(data.test_images.view(), data.test_labels.view())?;
         model = Some(now);
         let (loss, told) = (loss / (data.len() / BATCH) as f32, 100.0 * accuracy);
         say(&format!("judge: epoch {:2} | loss {loss:.4} | {told:.2} % of the test images told", epoch + 1));
@@ -203,7 +204,7 @@ fn export(state: &[Vec<f32>]) -> onnx::Model {
 }
 
 /// The image moved by (down, right) pixels, in [-1, 1]; `out` is black before.
-fn shift(image: &[u8], [down, right]: [isize; 2], out: &mut [f32]) {
+fn shift(image: ArrayView1<u8>, [down, right]: [isize; 2], out: &mut [f32]) {
     for y in 0..28isize {
         for x in 0..28isize {
             let (from_y, from_x) = (y - down, x - right);

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use nalgebra::{DMatrix, DVector};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 use prost::Message;
 use serde::Serialize;
 
@@ -60,10 +61,15 @@ impl Score {
     ///
     /// # Errors
     /// More than five images are needed, drawn and real.
-    pub fn measure(judge: &mut Judge, data: &Dataset, drawn: &[u8], labels: Option<&[u8]>) -> Result<Self> {
-        let real = &data.test_images[..data.test_images.len().min(SAMPLES * PIXELS)];
+    pub fn measure(
+        judge: &mut Judge,
+        data: &Dataset,
+        drawn: ArrayView2<u8>,
+        labels: Option<ArrayView1<u8>>,
+    ) -> Result<Self> {
+        let real = data.test_images.slice(s![..data.test_images.nrows().min(SAMPLES), ..]);
         for (what, images) in [("test", real), ("drawn", drawn)] {
-            let found = images.len() / PIXELS;
+            let found = images.nrows();
             ensure!(found > K, "more than {K} {what} images expected for a score, {found} found");
         }
         let (real_seen, seen) = (judge.look(real)?, judge.look(drawn)?);
@@ -75,8 +81,8 @@ impl Score {
         seen.class.iter().for_each(|&class| histogram[class as usize] += 1);
         let told = labels.map(|labels| seen.class.iter().zip(labels).filter(|(seen, asked)| seen == asked).count());
         let mut met = HashSet::new();
-        let duplicates = drawn.chunks(PIXELS).filter(|image| !met.insert(*image)).count();
-        let [mut ours, mut theirs] = [drawn, real].map(|images| nearest(images, &data.images));
+        let duplicates = drawn.outer_iter().filter(|image| !met.insert(*image)).count();
+        let [mut ours, mut theirs] = [drawn, real].map(|images| nearest(images, data.images.view()));
         let closest = theirs.iter().copied().fold(f32::INFINITY, f32::min);
         let copies = ours.iter().filter(|&&distance| distance < closest).count();
         Ok(Self {
@@ -123,7 +129,7 @@ impl Score {
 ///
 /// # Errors
 /// When the file is neither.
-pub fn images_of(runtime: &OnnxRuntime, path: &Path, seed: u64) -> Result<(Vec<u8>, Option<Vec<u8>>)> {
+pub fn images_of(runtime: &OnnxRuntime, path: &Path, seed: u64) -> Result<(Array2<u8>, Option<Array1<u8>>)> {
     let name = path.display();
     let bytes = std::fs::read(path).with_context(|| format!("{name}: cannot be read"))?;
     if bytes.starts_with(&[0, 0, 8, 3]) || bytes.starts_with(&[0x1f, 0x8b]) {
@@ -228,11 +234,11 @@ fn distances(x: &DMatrix<f32>, y: &DMatrix<f32>, row: &mut dyn FnMut(usize, &mut
 }
 
 /// The distance of each of the first 1,000 images (n, 784) to the nearest training image, in grey levels.
-fn nearest(images: &[u8], train: &[u8]) -> Vec<f32> {
-    let grey = |images: &[u8]| matrix(&images.iter().map(|&x| f32::from(x)).collect::<Vec<_>>(), PIXELS);
-    let images = grey(&images[..images.len().min(COPIES * PIXELS)]);
+fn nearest(images: ArrayView2<u8>, train: ArrayView2<u8>) -> Vec<f32> {
+    let grey = |images: ArrayView2<u8>| matrix(&images.iter().map(|&x| f32::from(x)).collect::<Vec<_>>(), PIXELS);
+    let images = grey(images.slice(s![..images.nrows().min(COPIES), ..]));
     let mut best = vec![f32::INFINITY; images.ncols()];
-    for part in train.chunks(5000 * PIXELS) {
+    for part in train.axis_chunks_iter(Axis(0), 5000) {
         distances(&grey(part), &images, &mut |_, row| {
             best.iter_mut().zip(row).for_each(|(best, d)| *best = best.min(*d));
         });
@@ -277,13 +283,13 @@ pub struct Scorer {
 
 impl Scorer {
     /// Against real images (n, 784).
-    pub fn new(mut judge: Judge, real: &[u8]) -> Result<Self> {
+    pub fn new(mut judge: Judge, real: ArrayView2<u8>) -> Result<Self> {
         let real = Gaussian::of(&judge.look(real)?.features)?;
         Ok(Self { judge, real })
     }
 
     /// The Fréchet distance of drawn images (n, 784) in the judge's features.
-    pub fn frechet_distance(&mut self, drawn: &[u8]) -> Result<f64> {
+    pub fn frechet_distance(&mut self, drawn: ArrayView2<u8>) -> Result<f64> {
         Ok(Gaussian::of(&self.judge.look(drawn)?.features)?.frechet_distance(&self.real))
     }
 }
