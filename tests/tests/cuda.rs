@@ -9,7 +9,7 @@ use tests::{data_set, digits, mnist, peers_python, program, run};
 use trainer::config::Plan;
 use trainer::data::Dataset;
 use trainer::gan::{Form, metrics, prepare, sampler};
-use trainer::run::checkpoint::write_model;
+use trainer::run::export::write_model;
 use trainer::train::step_graphs;
 
 #[test]
@@ -154,7 +154,7 @@ fn what_goes_wrong_with_a_gpu_is_told_in_a_sentence_and_checkpoints_stay() {
         ("cudaSetDevice:46:1", "the GPU is busy, or another process has it to itself"),
         ("cudaMalloc:2:1", "out of memory; a smaller --batch needs less"),
         ("cudaMalloc:2:8", "out of memory; a smaller --batch needs less"),
-        ("cudaGraphLaunch:719:1", "the run broke down before its first checkpoint: the GPU failed or went away (719"),
+        ("cudaGraphLaunch:719:1", "the run failed before its first checkpoint: the GPU failed or went away (719"),
         ("waits:719:175", "step-000000040.ckpt: the GPU failed or went away (719: unspecified launch failure)"),
         (
             "cudaGraphLaunch:719:100",

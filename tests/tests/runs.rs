@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tests::{digits, peers_python, program, run};
-use trainer::run::RunConfig;
 use trainer::run::checkpoint;
+use trainer::run::resume::{self, RunConfig};
 
 const EPOCHS: &str = "30";
 
@@ -182,10 +182,10 @@ fn what_contradicts_a_run_or_spoils_it_is_refused_and_nothing_good_is_lost() {
         &mut resume(&good, &["--lr", "0.1", "--seed", "9"]),
         &["--lr 0.1 (the run has 0.002)", "--seed 9 (the run has 5)"],
     );
-    is_misuse(&mut train(&data, &good, "3"), &["good holds a run already", "--resume"]);
+    is_misuse(&mut train(&data, &good, "3"), &["good already holds a run", "--resume"]);
     fails(&mut resume(&folder.path().join("none"), &[]), &["none: a run folder with a config.json expected"]);
     let out = folder.path().join("out.onnx");
-    let unwritable = &["--run-dir: /proc/run: cannot be made"];
+    let unwritable = &["--run-dir: /proc/run: cannot be created"];
     fails(train(&data, Path::new("/proc/run"), "3").arg("--out").arg(out), unwritable);
     digits(&data, 1000);
     is_misuse(&mut resume(&good, &[]), &["--data: the run in", "was trained on", "sha256"]);
@@ -207,7 +207,7 @@ fn what_contradicts_a_run_or_spoils_it_is_refused_and_nothing_good_is_lost() {
     // As the error said: without the damaged checkpoint the run goes on from the one before.
     fs::remove_file(&checkpoint).unwrap();
     let said = succeeds(&mut resume(&good, &[]));
-    assert!(said.contains("going on from "), "{said}");
+    assert!(said.contains("resuming from "), "{said}");
     assert!(generator(&good) == before.0);
 }
 
@@ -219,7 +219,7 @@ fn a_run_folder_serves_one_trainer_at_a_time() {
     while !run_dir.join("samples/epoch-001.png").exists() {
         std::thread::sleep(Duration::from_millis(5));
     }
-    fails(&mut resume(&run_dir, &[]), &["another trainer is at work in this run folder"]);
+    fails(&mut resume(&run_dir, &[]), &["another trainer is using this run folder"]);
     first.kill().unwrap();
     first.wait().unwrap();
     assert!(newest_checkpoint(&run_dir).exists());
@@ -292,7 +292,7 @@ fn the_library_does_what_the_program_does() {
     };
     let outcome = trainer::train::train(&config, &mut Stop(32)).unwrap();
     assert_eq!((outcome.finished, outcome.state.step), (false, 32));
-    let outcome = trainer::train::train(&trainer::run::resumed(by_library.clone()).unwrap(), &mut ()).unwrap();
+    let outcome = trainer::train::train(&resume::config_of(by_library.clone()).unwrap(), &mut ()).unwrap();
     assert!(outcome.finished);
     assert!(generator(&by_library) == generator(&by_program));
     check_events(&by_library, "2", &["2"]);
@@ -311,7 +311,7 @@ fn a_run_goes_on_as_it_was_begun_but_for_the_options_given() {
     check_events(&run_dir, "4", &["1", "2", "3", "4"]);
     assert_eq!(config(), begun.replace("\"epochs\": 2", "\"epochs\": 4"));
     let said = succeeds(&mut resume(&run_dir, &["--threads", "2", "--epochs", "5"]));
-    assert!(said.contains("warning: this run was on cpu, 1 thread, and goes on on cpu, 2 threads"), "{said}");
+    assert!(said.contains("warning: this run was on cpu, 1 thread and continues on cpu, 2 threads"), "{said}");
 }
 
 #[test]

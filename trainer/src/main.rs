@@ -9,11 +9,11 @@ use trainer::config::{Config, Device, Engine, KeepPolicy, Plan, Recipe, RunDir, 
 use trainer::ort::OnnxRuntime;
 use trainer::ort::library::CUDA;
 use trainer::report::{self, Style, Terminal, say};
-use trainer::run::checkpoint;
+use trainer::run::{compare, export, numbered, resume};
 use trainer::score::judge::{self, Judge};
 use trainer::score::{self, Score};
 use trainer::train::train;
-use trainer::{bench, files, run};
+use trainer::{bench, files};
 
 /// Trains a GAN on MNIST and writes its generator as an ONNX file.
 #[derive(Parser)]
@@ -289,7 +289,7 @@ fn main() -> ExitCode {
         Some(Command::Score(args)) => run_score(&args).map(|()| ExitCode::SUCCESS),
         Some(Command::Judge(args)) => run_judge(&args).map(|()| ExitCode::SUCCESS),
         Some(Command::Setup(args)) => run_setup(&args).map(|()| ExitCode::SUCCESS),
-        Some(Command::Compare { runs }) => run::compare(&runs).map(|table| {
+        Some(Command::Compare { runs }) => compare::table(&runs).map(|table| {
             say(&table);
             ExitCode::SUCCESS
         }),
@@ -327,8 +327,8 @@ fn run_train(args: &Train) -> Result<ExitCode> {
 /// The configuration that the options make, on top of that of the run to be resumed.
 fn configure(args: &Train) -> Result<Config> {
     let mut config = match &args.resume {
-        Some(latest) if latest == Path::new("latest") => run::resumed(run::latest(Path::new("runs"))?)?,
-        Some(folder) => run::resumed(folder.clone()).context("--resume")?,
+        Some(latest) if latest == Path::new("latest") => resume::config_of(numbered::latest(Path::new("runs"))?)?,
+        Some(folder) => resume::config_of(folder.clone()).context("--resume")?,
         None => {
             let out = Some("g.onnx".into());
             let plan = match args.recipe {
@@ -386,7 +386,7 @@ fn dry_run(config: &Config) -> Result<ExitCode> {
     }
     let mut hear = |line: &str| eprintln!("{line}");
     let (data, runtime) = trainer::train::open(&config.data, &config.engine, &mut hear)?;
-    let before = run::resume_point(&config.run_dir, &config.plan, &data)?;
+    let before = resume::resume_point(&config.run_dir, &config.plan, &data)?;
     let done = before.and_then(|before| before.state).map_or(0, |state| state.step);
     let estimate = bench::estimate(&config.plan, &data, &runtime, done)?;
     let plan = serde_json::to_value(&config.plan)?;
@@ -438,7 +438,7 @@ fn run_judge(args: &JudgeArgs) -> Result<()> {
     let engine = Engine { device: Some(Device::Cpu), ..args.engine.engine() };
     let (data, runtime) = trainer::train::open(&source(args.data.as_deref())?, &engine, &mut hear)?;
     let (model, accuracy) = judge::train(&data, &runtime, args.seed, &mut hear)?;
-    checkpoint::write_model(&args.out, &model)?;
+    export::write_model(&args.out, &model)?;
     say(&format!("{} written: it tells {:.2} % of the test images", args.out.display(), 100.0 * accuracy));
     Ok(())
 }

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
+use ndarray::ArrayView2;
 use prost::Message;
 
 use crate::config::{Config, Engine, PIXELS, Plan, Recipe, Source, steps_per_epoch};
@@ -17,7 +18,7 @@ use crate::noise::{self, name_digits, sample_latents, stream};
 use crate::ort::{Feed, OnnxRuntime, Row, Stepper, explain, joined};
 use crate::pixel::unit;
 use crate::run::Run;
-use crate::run::checkpoint;
+use crate::run::export;
 use crate::sample;
 use crate::score::Scorer;
 use crate::score::judge::Judge;
@@ -75,7 +76,7 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
     if let Some(path) = &config.step_graph {
         // The other form leaves a part of a step to two other models.
         let graphs = step_graphs(plan, data.len(), Form::Tensors);
-        checkpoint::write_model(path, &graphs[0].model).context("--write-step-graph")?;
+        export::write_model(path, &graphs[0].model).context("--write-step-graph")?;
     }
     let (mut run, state) = Run::open(config, &data, runtime.device_settings(), &mut |line| observer.say(line))?;
     let state = state.unwrap_or_else(|| initial_state(plan, data.images.view()));
@@ -94,10 +95,10 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
     let mut training = Training::new(plan, &data, &runtime, state).map_err(explain)?;
     let finished = epochs(config, &data, &runtime, &mut training, &mut run, observer)
         .map_err(explain)
-        .with_context(|| run.broke_down())?;
+        .with_context(|| run.failure_context())?;
     let state = training.state().map_err(explain)?;
     if finished {
-        let kept = run.finish(&state, config.out.as_deref())?;
+        let kept = run.export_generator(&state, config.out.as_deref())?;
         if kept != plan.epochs {
             observer.say(&format!("the generator kept is that of epoch {kept}, the best by score"));
         }
@@ -136,7 +137,7 @@ fn epochs(
             told.try_iter().for_each(|epoch| observer.epoch(&epoch));
             flow = stepped?;
             if !training.step.is_multiple_of(training.per_epoch) {
-                run.checkpoint(&training.state()?)?;
+                run.save_checkpoint(&training.state()?)?;
                 return Ok(false);
             }
             let samples = training.stepper.sample()?.to_vec();
@@ -152,7 +153,7 @@ fn epochs(
             let (last, state) = (training.step == steps, training.state()?);
             let mut drawn = None;
             if config.score_every > 0 && (last || epoch.epoch.is_multiple_of(config.score_every)) {
-                let generator = checkpoint::export(&plan.recipe, &state, &[]).encode_to_vec();
+                let generator = export::generator_model(&plan.recipe, &state, &[]).encode_to_vec();
                 drawn = Some(sample::draw(runtime, &generator, plan.recipe.conditional, plan.seed)?.0);
             }
             let tell = tell.clone();
@@ -166,7 +167,8 @@ fn epochs(
                     };
                     epoch.frechet_distance = Some(scorer.frechet_distance(drawn.view())?);
                 }
-                run.epoch(&epoch, &samples, &state, last)?;
+                let samples = ArrayView2::from_shape((samples.len() / PIXELS, PIXELS), &samples)?;
+                run.record_epoch(&epoch, samples, &state, last)?;
                 let _ = tell.send(epoch); // nobody listens where the loop panicked
                 Ok((run, scorer))
             });

@@ -1,21 +1,23 @@
-//! What is written to disk: the training state, the generator, and how any file is written.
+//! Checkpoint files: the training state of a run on disk.
+//!
+//! A checkpoint is a line of JSON (plan, step, sums of the metrics), then the tensors of
+//! [`state_specs`](crate::state::state_specs) as little-endian f32, then the SHA-256 of everything before it.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use prost::Message;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::config::{CLASSES, Plan, Recipe};
+use crate::config::Plan;
 use crate::files;
-use crate::gan::generator;
-use crate::graph::onnx;
 use crate::state::{METRICS, TrainState, state_specs};
 
-/// Saves a state: a line of JSON (the plan, the step, the metrics' sums), the tensors of [`state_specs`] as little-endian
-/// f32, and the SHA-256 of all that.
+/// Writes a checkpoint, whole or not at all.
+///
+/// # Errors
+/// When the file cannot be written.
 pub fn save(path: &Path, plan: &Plan, state: &TrainState) -> Result<()> {
     let head = Head { format: FORMAT.into(), plan: plan.clone(), step: state.step, sums: state.sums };
     let mut bytes = serde_json::to_vec(&head)?;
@@ -26,15 +28,15 @@ pub fn save(path: &Path, plan: &Plan, state: &TrainState) -> Result<()> {
     files::write(path, &bytes)
 }
 
-/// Reads back what [`save`] wrote for the same plan, whose number of epochs may have changed.
+/// The training state in a checkpoint of the same plan. Only the number of epochs may differ.
 ///
 /// # Errors
-/// When the file is damaged, or of another plan.
+/// When the file is damaged or belongs to another plan.
 pub fn read(path: &Path, plan: &Plan) -> Result<TrainState> {
     let name = path.display();
     let bytes = fs::read(path).with_context(|| format!("{name}: cannot be read"))?;
     let damaged =
-        || anyhow!("{name}: a whole checkpoint expected, a damaged one found; delete it to go on from the one before");
+        || anyhow!("{name}: a whole checkpoint expected, a damaged one found; delete it to resume from the one before");
     let (body, digest) = bytes.split_last_chunk::<32>().ok_or_else(damaged)?;
     ensure!(Sha256::digest(body)[..] == digest[..], damaged());
     let line = body.iter().position(|&b| b == b'\n').ok_or_else(damaged)?;
@@ -51,6 +53,34 @@ pub fn read(path: &Path, plan: &Plan) -> Result<TrainState> {
     Ok(TrainState { tensors, step: head.step, sums: head.sums })
 }
 
+/// Saves the state as the newest checkpoint of a run folder, and deletes all but the newest `keep`.
+///
+/// # Errors
+/// When a file cannot be written or deleted.
+pub fn save_newest(run_dir: &Path, plan: &Plan, state: &TrainState, keep: usize) -> Result<()> {
+    save(&run_dir.join(FOLDER).join(format!("step-{:09}.ckpt", state.step)), plan, state)?;
+    let mut old = by_age(run_dir)?;
+    old.truncate(old.len().saturating_sub(keep));
+    let delete =
+        |path: &PathBuf| fs::remove_file(path).with_context(|| format!("{}: cannot be deleted", path.display()));
+    old.iter().try_for_each(delete)
+}
+
+/// The path of the newest checkpoint of a run folder; `None` before the first.
+///
+/// # Errors
+/// When the folder of checkpoints cannot be read.
+pub fn newest(run_dir: &Path) -> Result<Option<PathBuf>> {
+    Ok(by_age(run_dir)?.pop())
+}
+
+/// The path of the checkpoint with the lowest Fréchet distance.
+pub fn best(run_dir: &Path) -> PathBuf {
+    run_dir.join(FOLDER).join("best.ckpt")
+}
+
+/// The folder of checkpoints inside a run folder.
+pub const FOLDER: &str = "checkpoints";
 const FORMAT: &str = "mnist-gan-checkpoint-1";
 
 #[derive(Serialize, Deserialize)]
@@ -61,31 +91,17 @@ struct Head {
     sums: [f64; METRICS.len()],
 }
 
-/// The generator of a state of this recipe as a model, with `provenance` as its metadata.
-pub fn export(recipe: &Recipe, state: &TrainState, provenance: &[(&str, String)]) -> onnx::Model {
-    let best = format!("{}g.", recipe.export_prefix());
-    let weights: Vec<&[f32]> = (state_specs(recipe).iter().zip(&state.tensors))
-        .filter(|(spec, _)| spec.name.starts_with(&best))
-        .map(|(_, tensor)| tensor.as_slice())
-        .collect();
-    let mut model = generator(&weights);
-    let z = if recipe.conditional { "ten of them the digit as one-hot, the rest" } else { "all" };
-    model.doc_string = format!(
-        "Draws handwritten digits: z (N, 100), {z} uniform in [-1, 1], to image (N, 784), 28 × 28 row-major, -1 black to 1 \
-         white."
-    );
-    let conditional = recipe.conditional.then(|| ("conditional", format!("one-hot:{CLASSES}")));
-    model.metadata_props = provenance
-        .iter()
-        .chain(&conditional)
-        .map(|(key, value)| onnx::StringStringEntry { key: (*key).into(), value: value.clone() })
-        .collect();
-    model
-}
-
-/// Writes a model to `path`, see [`files::write`].
-pub fn write_model(path: &Path, model: &onnx::Model) -> Result<()> {
-    files::write(path, &model.encode_to_vec())
+/// The checkpoints to resume from, oldest first. `best.ckpt` is not among them.
+fn by_age(run_dir: &Path) -> Result<Vec<PathBuf>> {
+    let folder = run_dir.join(FOLDER);
+    let entries = fs::read_dir(&folder).with_context(|| format!("{}: cannot be read", folder.display()))?;
+    let is_step = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("step-") && name.ends_with(".ckpt")
+    };
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(is_step).collect();
+    paths.sort();
+    Ok(paths)
 }
 
 #[cfg(test)]
@@ -100,7 +116,7 @@ mod tests {
         plan.recipe.adam.alpha = 0.000_123_456_789_012_345_67;
         let mut state = crate::state::initial_state(&plan, ndarray::aview2(&[[0; 784]]));
         state.step = u64::MAX / 3;
-        // Sums of f32 in f64 have up to 17 digits; the first of these is one that a fast parser gets wrong.
+        // An f64 has up to 17 decimal digits. A fast parser reads the first of these numbers wrongly.
         state.sums = [122.416_294_033_786_58, 1e-17 / 3.0, 649.333_333_333_333_3, f64::MAX / 7.0];
         save(&path, &plan, &state).unwrap();
         assert_eq!(read(&path, &plan).unwrap(), state);

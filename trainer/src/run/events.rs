@@ -1,4 +1,4 @@
-//! TensorBoard's event files: TFRecords of `Event` messages.
+//! TensorBoard event files: TFRecords of `Event` messages.
 //!
 //! Source: tensorflow/core/util/event.proto, tensorflow/core/framework/summary.proto, and for the framing
 //! tensorflow/core/lib/io/record_writer.h.
@@ -9,16 +9,19 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
+use ndarray::Array2;
 use prost::Message;
 
-use crate::run::pictures::Grey;
 use crate::state::Epoch;
 
-/// An event file that grows with the run.
-pub struct Events(File);
+/// An event file, open for appending.
+pub struct EventFile(File);
 
-impl Events {
-    /// A new file in `folder`, which goes on after `step`; what older ones there say of later steps is void.
+impl EventFile {
+    /// A new file in `folder` for the steps after `step`. It makes TensorBoard drop such steps of older event files.
+    ///
+    /// # Errors
+    /// When the file cannot be created.
     pub fn create(folder: &Path, step: u64) -> Result<Self> {
         let seconds = now();
         let path = (0..).map(|n| folder.join(format!("events.out.tfevents.{:010}.{n}.trainer", seconds as u64)));
@@ -28,13 +31,16 @@ impl Events {
         let start = SessionLog { status: 1 };
         let wall_time = seconds;
         events.write(&Event { wall_time, file_version: Some("brain.Event:2".into()), ..Event::default() })?;
-        // TensorBoard drops what it has of this step and those after it.
+        // On SessionLog START, TensorBoard drops all earlier events of this step and later ones.
         events.write(&Event { wall_time, step: step as i64 + 1, session_log: Some(start), ..Event::default() })?;
         Ok(events)
     }
 
-    /// The scalars and the samples of an epoch, at its last step.
-    pub fn epoch(&mut self, epoch: &Epoch, samples: &Grey, png: &[u8]) -> io::Result<()> {
+    /// Appends the scalars of an epoch and its grid of samples (height, width), which is encoded in `png`.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn push(&mut self, epoch: &Epoch, samples: &Array2<u8>, png: &[u8]) -> io::Result<()> {
         let scalars = [
             ("loss/d", epoch.d_loss),
             ("loss/g", epoch.g_loss),
@@ -48,8 +54,8 @@ impl Events {
             .map(|(tag, x)| Value { tag: tag.into(), simple_value: Some(x), image: None })
             .collect();
         let image = Image {
-            height: samples.height as i32,
-            width: samples.width as i32,
+            height: samples.nrows() as i32,
+            width: samples.ncols() as i32,
             colorspace: 1,
             encoded_image_string: png.into(),
         };
@@ -91,7 +97,7 @@ struct Event {
 
 #[derive(Clone, PartialEq, Message)]
 struct SessionLog {
-    /// 1 START.
+    /// 1 is START.
     #[prost(int32, tag = "1")]
     status: i32,
 }
@@ -118,7 +124,7 @@ struct Image {
     height: i32,
     #[prost(int32, tag = "2")]
     width: i32,
-    /// 1 grey.
+    /// 1 is greyscale.
     #[prost(int32, tag = "3")]
     colorspace: i32,
     #[prost(bytes = "vec", tag = "4")]

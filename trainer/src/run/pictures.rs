@@ -5,50 +5,45 @@ use std::io::BufReader;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow};
+use ndarray::{Array2, ArrayView2};
 use plotters::prelude::*;
 
-use crate::config::PIXELS;
+use crate::pixel::pixel;
 use crate::state::Epoch;
 
-/// A grey picture, row-major, 0 black to 255 white.
-pub struct Grey {
-    pub width: usize,
-    pub height: usize,
-    pub pixels: Vec<u8>,
-}
-
-/// Images (n, 784) in [-1, 1], `columns` side by side.
-pub fn grid(images: &[f32], columns: usize) -> Grey {
+/// Images (N, 784) in [-1, 1] as one grey picture (height, width), `columns` side by side.
+pub fn grid(images: ArrayView2<f32>, columns: usize) -> Array2<u8> {
     const SIDE: usize = 28;
-    let rows = (images.len() / PIXELS).div_ceil(columns);
-    let (width, height) = (columns * SIDE, rows * SIDE);
-    let mut pixels = vec![0; width * height];
-    for (i, image) in images.chunks_exact(PIXELS).enumerate() {
-        let corner = i / columns * SIDE * width + i % columns * SIDE;
-        for (y, row) in image.chunks_exact(SIDE).enumerate() {
-            let line = &mut pixels[corner + y * width..][..SIDE];
-            line.iter_mut().zip(row).for_each(|(pixel, x)| *pixel = (x * 127.5 + 127.5).round() as u8);
-        }
+    let mut picture = Array2::zeros((images.nrows().div_ceil(columns) * SIDE, columns * SIDE));
+    for (mut cell, image) in picture.exact_chunks_mut((SIDE, SIDE)).into_iter().zip(images.rows()) {
+        cell.iter_mut().zip(image).for_each(|(level, &x)| *level = pixel(x));
     }
-    Grey { width, height, pixels }
+    picture
 }
 
-pub fn png(picture: &Grey) -> Result<Vec<u8>> {
+/// A grey picture (height, width) as a PNG file.
+///
+/// # Errors
+/// When the picture has no pixels.
+pub fn png(picture: &Array2<u8>) -> Result<Vec<u8>> {
     let mut bytes = vec![];
-    let mut encoder = encoder(&mut bytes, picture.width as u32, picture.height as u32);
+    let mut encoder = encoder(&mut bytes, picture);
     encoder.set_compression(png::Compression::Fast);
     let mut writer = encoder.write_header()?;
-    writer.write_image_data(&picture.pixels)?;
+    writer.write_image_data(pixels(picture)?)?;
     writer.finish()?;
     Ok(bytes)
 }
 
-/// An animated PNG of grey PNG files of one size, ten frames a second, the last one held for two seconds.
+/// An animated PNG of grey PNG files of equal size: ten frames a second, the last one for two seconds.
+///
+/// # Errors
+/// When there is no file, or a file is not a grey PNG of the first one's size.
 pub fn animation(frames: impl Iterator<Item = PathBuf>) -> Result<Vec<u8>> {
-    let frames: Vec<Grey> = frames.map(read).collect::<Result<_>>()?;
-    let first = frames.first().context("an animation of no frames")?;
+    let frames: Vec<Array2<u8>> = frames.map(read).collect::<Result<_>>()?;
+    let first = frames.first().context("at least one frame expected for an animation, none found")?;
     let mut bytes = vec![];
-    let mut encoder = encoder(&mut bytes, first.width as u32, first.height as u32);
+    let mut encoder = encoder(&mut bytes, first);
     encoder.set_animated(frames.len() as u32, 0)?;
     encoder.set_frame_delay(1, 10)?;
     let mut writer = encoder.write_header()?;
@@ -56,29 +51,16 @@ pub fn animation(frames: impl Iterator<Item = PathBuf>) -> Result<Vec<u8>> {
         if i + 1 == frames.len() {
             writer.set_frame_delay(2, 1)?;
         }
-        writer.write_image_data(&frame.pixels)?;
+        writer.write_image_data(pixels(frame)?)?;
     }
     writer.finish()?;
     Ok(bytes)
 }
 
-fn encoder(bytes: &mut Vec<u8>, width: u32, height: u32) -> png::Encoder<'_, &mut Vec<u8>> {
-    let mut encoder = png::Encoder::new(bytes, width, height);
-    encoder.set_color(png::ColorType::Grayscale);
-    encoder
-}
-
-fn read(path: PathBuf) -> Result<Grey> {
-    let open = || -> Result<Grey> {
-        let mut reader = png::Decoder::new(BufReader::new(File::open(&path)?)).read_info()?;
-        let mut pixels = vec![0; reader.output_buffer_size().context("too large")?];
-        let info = reader.next_frame(&mut pixels)?;
-        Ok(Grey { width: info.width as usize, height: info.height as usize, pixels })
-    };
-    open().with_context(|| format!("{}: a PNG of samples expected", path.display()))
-}
-
-/// Both losses by epoch, as SVG.
+/// Both losses by epoch, as an SVG file.
+///
+/// # Errors
+/// When the plot cannot be drawn.
 pub fn losses(history: &[Epoch]) -> Result<String> {
     let mut svg = String::new();
     let epochs = history.last().map_or(1, |e| e.epoch).max(2);
@@ -107,6 +89,42 @@ pub fn losses(history: &[Epoch]) -> Result<String> {
         chart.configure_series_labels().background_style(WHITE).border_style(BLACK).draw()?;
         area.present()
     };
-    draw().map_err(|e| anyhow!("the plot of the losses: {e}"))?;
+    draw().map_err(|e| anyhow!("the plot of the losses cannot be drawn: {e}"))?;
     Ok(svg)
+}
+
+fn encoder<'a>(bytes: &'a mut Vec<u8>, picture: &Array2<u8>) -> png::Encoder<'a, &'a mut Vec<u8>> {
+    let mut encoder = png::Encoder::new(bytes, picture.ncols() as u32, picture.nrows() as u32);
+    encoder.set_color(png::ColorType::Grayscale);
+    encoder
+}
+
+fn pixels(picture: &Array2<u8>) -> Result<&[u8]> {
+    picture.as_slice().context("a picture in row-major order expected")
+}
+
+fn read(path: PathBuf) -> Result<Array2<u8>> {
+    let open = || -> Result<Array2<u8>> {
+        let mut reader = png::Decoder::new(BufReader::new(File::open(&path)?)).read_info()?;
+        let mut pixels = vec![0; reader.output_buffer_size().context("too large")?];
+        let info = reader.next_frame(&mut pixels)?;
+        Ok(Array2::from_shape_vec((info.height as usize, info.width as usize), pixels)?)
+    };
+    open().with_context(|| format!("{}: a PNG of samples expected", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grid_is_read_line_by_line() {
+        let mut images = Array2::from_elem((3, 784), -1.0);
+        images[[1, 1]] = 1.0; // second pixel of the second image
+        images[[2, 28]] = 1.0; // second row of the third image
+        let picture = grid(images.view(), 2);
+        assert_eq!(picture.dim(), (56, 56));
+        let white: Vec<_> = picture.indexed_iter().filter(|(_, level)| **level == 255).map(|(at, _)| at).collect();
+        assert_eq!(white, [(0, 29), (29, 0)]);
+    }
 }

@@ -1,0 +1,23 @@
+//! The lock that keeps a second trainer out of a run folder.
+
+use std::fs::{self, File, OpenOptions};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+/// Locks `folder` until the returned file is dropped. The operating system releases the lock of a killed process.
+///
+/// # Errors
+/// When another trainer holds the lock, or the folder does not exist or cannot be written.
+pub fn lock(folder: &Path) -> Result<File> {
+    let path = folder.join(".lock");
+    let file = OpenOptions::new().create(true).append(true).open(&path);
+    let file = file.with_context(|| format!("{}: a writable run folder expected", folder.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => {
+            bail!("{}: another trainer is using this run folder; wait for it or stop it", folder.display())
+        }
+        Err(fs::TryLockError::Error(e)) => Err(e).with_context(|| format!("{}: cannot be locked", path.display())),
+    }
+}
