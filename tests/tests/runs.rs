@@ -130,7 +130,7 @@ fn ctrl_c_ends_a_run_with_a_checkpoint_and_a_word_on_how_to_go_on() {
     let output = trainer.wait_with_output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(130), "{stderr}"); // as of a shell's command that SIGINT ended
-    let expected = format!("go on with --resume {}", stopped.display());
+    let expected = format!("continue with --resume {}", stopped.display());
     assert!(stderr.contains("stopped after step ") && stderr.contains(&expected), "{stderr}");
     succeeds(&mut resume(&stopped, &[]));
     assert!(generator(&stopped) == generator(&whole), "the stopped run ended in another generator");

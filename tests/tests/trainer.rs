@@ -139,3 +139,20 @@ fn cuda_asked_for_and_not_there_is_an_error_that_says_what_is_missing() {
     }
     refuses(data.path(), &["--device", "cuda"], &["--device cuda", "CUDA"]);
 }
+
+#[test]
+fn completions_and_man_pages_name_the_options() {
+    let text = |args: &[&str]| {
+        let (output, stderr) = run(program("trainer").args(args));
+        assert!(output.status.success(), "{args:?}: {stderr}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        assert!(text(&["completions", shell]).contains("shared-z"), "{shell}");
+    }
+    let (page, bench) = (text(&["man"]), text(&["man", "bench"]));
+    assert!(page.contains(".TH trainer 1") && page.contains("\\-\\-shared\\-z"), "{page}");
+    assert!(bench.contains(".TH trainer\\-bench 1") || bench.contains(".TH trainer-bench 1"), "{bench}");
+    let (output, stderr) = run(program("trainer").args(["man", "paint"]));
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+}

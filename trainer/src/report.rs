@@ -1,6 +1,6 @@
-//! What the user sees of a run: a progress bar on a terminal, a line an epoch elsewhere.
+//! Reports of a run to the user: a progress bar on a terminal, and a line per epoch.
 
-use std::io::{IsTerminal, Write};
+use std::io::{IsTerminal, Write, stderr, stdout};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,46 +11,47 @@ use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use crate::state::{Epoch, Step};
 use crate::train::Observer;
 
-/// How much is told.
+/// How much of a run is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
-    /// A line an epoch on stdout, and a bar on stderr where that is a terminal.
+    /// A line per epoch on standard output, and a progress bar on standard error if that is a terminal.
     Plain,
-    /// An object an epoch on stdout, as in `metrics.jsonl`.
+    /// A JSON object per epoch on standard output, as in `metrics.jsonl`.
     Json,
-    /// Nothing but warnings and errors.
+    /// Only warnings and errors.
     Quiet,
 }
 
-/// Reports to the terminal, and stops the run at Ctrl-C; a second one ends the program at once.
+/// An observer that prints to the terminal. Ctrl-C stops the run with a checkpoint; a second Ctrl-C ends the program at
+/// once.
 pub struct Terminal {
     style: Style,
     stop: Arc<AtomicBool>,
     epochs: u64,
     bar: ProgressBar,
-    drawn: Instant,
+    bar_updated: Instant,
 }
 
-/// The exit code of a program that Ctrl-C ended.
+/// Exit code of a program that Ctrl-C ended: 128 + SIGINT, as shells have it.
 pub const INTERRUPTED: u8 = 130;
 
 impl Terminal {
-    /// For a run of so many epochs.
+    /// A terminal for a run of `epochs`.
     pub fn new(style: Style, epochs: u64) -> Self {
-        let (stop, drawn) = (Arc::new(AtomicBool::new(false)), Instant::now());
-        Self { style, stop, epochs, bar: ProgressBar::hidden(), drawn }
+        let stop = Arc::new(AtomicBool::new(false));
+        Self { style, stop, epochs, bar: ProgressBar::hidden(), bar_updated: Instant::now() }
     }
 }
 
 impl Observer for Terminal {
     fn say(&mut self, line: &str) {
         if self.style == Style::Plain || line.starts_with("warning") {
-            self.bar.suspend(|| eprintln!("{line}"));
+            self.bar.suspend(|| print_line(stderr(), line));
         }
     }
 
     fn start(&mut self, steps: u64, done: u64) {
-        // Not before: until there are steps to finish, Ctrl-C may end the program as it ends any other.
+        // Until the first step there is nothing to save, and Ctrl-C may end the program at once.
         let stop = self.stop.clone();
         let handler = ctrlc::set_handler(move || {
             if stop.swap(true, Ordering::Relaxed) {
@@ -60,7 +61,7 @@ impl Observer for Terminal {
         if let Err(why) = handler {
             self.say(&format!("warning: Ctrl-C will end the run without a checkpoint: {why}"));
         }
-        if self.style == Style::Plain && std::io::stderr().is_terminal() {
+        if self.style == Style::Plain && stderr().is_terminal() {
             let style = ProgressStyle::with_template("{msg} [{bar:30}] {percent:>3} % | {speed} | {eta} left")
                 .expect("a valid template")
                 .progress_chars("=> ")
@@ -77,8 +78,8 @@ impl Observer for Terminal {
             self.bar.abandon();
             return ControlFlow::Break(());
         }
-        if !self.bar.is_hidden() && self.drawn.elapsed() > Duration::from_millis(100) {
-            self.drawn = Instant::now();
+        if !self.bar.is_hidden() && self.bar_updated.elapsed() > Duration::from_millis(100) {
+            self.bar_updated = Instant::now();
             let [d_loss, g_loss, ..] = step.metrics;
             let Step { epoch, step, .. } = step;
             self.bar.set_message(format!("Epoch {epoch:>3}/{} | d_loss {d_loss:.4} | g_loss {g_loss:.4}", self.epochs));
@@ -103,11 +104,11 @@ impl Observer for Terminal {
             Style::Json => serde_json::to_string(epoch).expect("numbers"),
             Style::Quiet => return,
         };
-        self.bar.suspend(|| say(&line));
+        self.bar.suspend(|| print_line(stdout(), &line));
     }
 }
 
-/// A line on stdout. Work goes on when nobody listens any more.
-pub fn say(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{text}");
+/// Prints a line to standard output or standard error. Ignores errors: a run continues when its reader closes the pipe.
+pub fn print_line(mut to: impl Write, line: &str) {
+    let _ = writeln!(to, "{line}");
 }

@@ -1,0 +1,370 @@
+//! The command line: subcommands, options and their help texts.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use trainer::config::{Config, Device, Engine, KeepPolicy, Plan, Recipe, RunDir, Source, UsageError};
+use trainer::run::{numbered, resume};
+
+/// Trains a GAN on MNIST and writes its generator to an ONNX file.
+#[derive(Parser)]
+#[command(
+    name = "trainer",
+    version,
+    args_conflicts_with_subcommands = true,
+    args_override_self = true,
+    allow_negative_numbers = true
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub train: TrainArgs,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Measures milliseconds per training step, and compares them with the machine's peak in matrix products.
+    Bench(BenchArgs),
+    /// Scores a generator: distance from the test images, variety, copies of training images.
+    Score(ScoreArgs),
+    /// Trains the judge on the CPU. The judge is the classifier whose features score generators.
+    Judge(JudgeArgs),
+    /// Finds ONNX Runtime or downloads it, and checks that it works on this machine.
+    Setup(SetupArgs),
+    /// Prints a table of runs.
+    Compare {
+        /// Run folders.
+        #[arg(required = true)]
+        runs: Vec<PathBuf>,
+    },
+    /// Prints a script that completes this command's arguments in a shell.
+    #[command(hide = true)]
+    Completions { shell: clap_complete::Shell },
+    /// Prints the man page of this command, or of one of its subcommands.
+    #[command(hide = true)]
+    Man { command: Option<String> },
+}
+
+#[derive(Args)]
+pub struct TrainArgs {
+    /// Training images: `mnist`, `fashion` or `kmnist` (from the cache, or downloaded), `demo` (drawn by the shipped
+    /// generator, not MNIST), or a folder with the four IDX files, gzipped or raw [default: the folder in MNIST_DIR,
+    /// else mnist].
+    #[arg(long)]
+    data: Option<String>,
+    /// Defaults for the recipe options below: `seed` is the classic recipe, `tuned` has the best scores [default: seed].
+    #[arg(long, value_enum)]
+    recipe: Option<RecipeName>,
+    /// Number of passes over the data set [default: 100].
+    #[arg(long)]
+    epochs: Option<u64>,
+    /// Images per training step [default: 64; tuned: 128].
+    #[arg(long)]
+    batch: Option<usize>,
+    /// Random seed. On one CPU, the same command with the same seed writes the same file [default: 0].
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Adam's step size, for both networks [default: 0.002; tuned: 0.003].
+    #[arg(long)]
+    lr: Option<f64>,
+    /// Path of the exported generator [default: g.onnx].
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Folder for the run's files [default: the next free number in runs, such as runs/00000-seed].
+    #[arg(long, value_name = "DIR", conflicts_with = "resume")]
+    run_dir: Option<PathBuf>,
+    /// Continues a run that was stopped or killed, with its own options where none are given here. `latest` is the run
+    /// with the highest number in runs.
+    #[arg(long, value_name = "DIR|latest")]
+    resume: Option<PathBuf>,
+    /// Number of checkpoints to keep, not counting the best by score [default: 3].
+    #[arg(long, value_name = "K")]
+    checkpoints: Option<usize>,
+    /// Epochs from one score to the next; 0 turns scoring off. The score is the Fréchet distance in the judge's features
+    /// [default: 10].
+    #[arg(long, value_name = "EPOCHS")]
+    score_every: Option<u64>,
+    /// Which generator to export: the last, or the best by score [default: last; tuned: best].
+    #[arg(long, value_enum)]
+    keep: Option<KeepPolicy>,
+    /// Also writes the graph of one training step, to inspect in a viewer such as Netron.
+    #[arg(long, value_name = "FILE")]
+    write_step_graph: Option<PathBuf>,
+    /// Prints all settings with an estimate of time and memory, and stops. Downloads the data set and ONNX Runtime if they
+    /// are missing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Prints only warnings and errors.
+    #[arg(long)]
+    pub quiet: bool,
+    /// Prints one JSON object per epoch to standard output.
+    #[arg(long, conflicts_with = "quiet")]
+    pub json: bool,
+    #[command(flatten)]
+    engine: EngineArgs,
+    #[command(flatten)]
+    recipe_options: RecipeArgs,
+}
+
+impl TrainArgs {
+    /// The settings of a new run, or those of the run to resume, with the given options in their place.
+    ///
+    /// # Errors
+    /// When the run to resume cannot be read, or an option has no valid value.
+    pub fn config(&self) -> Result<Config> {
+        let mut config = match &self.resume {
+            Some(latest) if latest == Path::new("latest") => resume::config_of(numbered::latest(Path::new("runs"))?)?,
+            Some(folder) => resume::config_of(folder.clone()).context("--resume")?,
+            None => {
+                let plan = match self.recipe {
+                    Some(RecipeName::Tuned) => Plan::tuned_recipe(),
+                    _ => Plan::seed_recipe(),
+                };
+                Config { out: Some("g.onnx".into()), ..Config::new(plan, source(None)?) }
+            }
+        };
+        if let (Some(name), Some(_)) = (self.recipe, &self.resume) {
+            config.plan.recipe = match name {
+                RecipeName::Seed => Recipe::seed(),
+                RecipeName::Tuned => Recipe::tuned(),
+            };
+        }
+        self.recipe_options.apply(&mut config.plan.recipe);
+        let Plan { recipe, epochs, batch, seed } = &mut config.plan;
+        set(epochs, self.epochs);
+        set(batch, self.batch);
+        set(seed, self.seed);
+        set(&mut recipe.adam.alpha, self.lr);
+        set(&mut config.checkpoints, self.checkpoints);
+        set(&mut config.score_every, self.score_every);
+        set(&mut config.keep, self.keep);
+        set(&mut config.data, self.data.as_deref().map(str::parse).transpose()?);
+        config.out = self.out.clone().or(config.out);
+        config.step_graph = self.write_step_graph.clone();
+        if let Some(folder) = &self.run_dir {
+            config.run_dir = RunDir::New(folder.clone());
+        }
+        self.engine.apply(&mut config.engine);
+        Ok(config)
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum RecipeName {
+    Seed,
+    Tuned,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Recipe")]
+struct RecipeArgs {
+    /// Fraction of --lr that is left at the end of the run. The step size decays linearly [default: 1; tuned: 0.25].
+    #[arg(long, value_name = "FRACTION")]
+    lr_end: Option<f64>,
+    /// Decay rate of Adam's first moments [default: 0.9; tuned: 0.5].
+    #[arg(long)]
+    beta1: Option<f64>,
+    /// Decay rate of Adam's second moments [default: 0.999; tuned: 0.99].
+    #[arg(long)]
+    beta2: Option<f64>,
+    /// Widths of the discriminator's hidden layers [default: 128,64,32; tuned: 256,128].
+    #[arg(long, alias = "d", value_delimiter = ',', value_name = "WIDTHS")]
+    d_hidden: Option<Vec<usize>>,
+    /// Class-conditional training: the generator gets the digit as one-hot in z[0..10], and the discriminator has one
+    /// output per digit [default: false; tuned: true].
+    #[arg(long, value_name = "BOOL")]
+    conditional: Option<bool>,
+    /// Use the same z for the discriminator's and the generator's update [default: false; tuned: true].
+    #[arg(long, alias = "one-z", value_name = "BOOL")]
+    shared_z: Option<bool>,
+    /// Dropout probability in both networks [default: 0.2; tuned: 0].
+    #[arg(long, value_name = "P")]
+    dropout: Option<f64>,
+    /// The discriminator's target for real images [default: 0.9; tuned: 1].
+    #[arg(long, value_name = "TARGET")]
+    real_target: Option<f64>,
+    /// γ of the R1 penalty on the discriminator's gradients [default: 0; tuned: 0.3].
+    #[arg(long, value_name = "GAMMA")]
+    r1: Option<f64>,
+    /// Steps from one R1 penalty to the next [default: 1; tuned: 4].
+    #[arg(long, value_name = "STEPS")]
+    r1_every: Option<u64>,
+    /// Decay of the moving average of the generator's parameters, which is exported in the generator's place; 0 turns it
+    /// off [default: 0; tuned: 0.999].
+    #[arg(long, value_name = "DECAY")]
+    ema: Option<f64>,
+    /// Start the generator's last bias at the mean image [default: false; tuned: true].
+    #[arg(long, value_name = "BOOL")]
+    mean_bias: Option<bool>,
+}
+
+impl RecipeArgs {
+    fn apply(&self, recipe: &mut Recipe) {
+        set(&mut recipe.adam.alpha_end, self.lr_end);
+        set(&mut recipe.adam.beta1, self.beta1);
+        set(&mut recipe.adam.beta2, self.beta2);
+        set(&mut recipe.d_hidden, self.d_hidden.clone());
+        set(&mut recipe.conditional, self.conditional);
+        set(&mut recipe.shared_z, self.shared_z);
+        set(&mut recipe.p_drop, self.dropout);
+        set(&mut recipe.real_target, self.real_target);
+        set(&mut recipe.r1, self.r1);
+        set(&mut recipe.r1_every, self.r1_every);
+        set(&mut recipe.ema, self.ema);
+        set(&mut recipe.mean_bias, self.mean_bias);
+    }
+}
+
+#[derive(Args)]
+pub struct BenchArgs {
+    /// Images per training step.
+    #[arg(long, default_value_t = 64)]
+    pub batch: usize,
+    /// Number of steps to measure.
+    #[arg(long, default_value_t = 1000)]
+    pub steps: usize,
+    /// Prints one JSON object instead of a table.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+}
+
+#[derive(Args)]
+pub struct ScoreArgs {
+    /// A generator's ONNX file, from which 10,000 images are drawn; or an IDX file of drawn images, with an IDX file of
+    /// labels next to it if there are labels.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Random seed of the drawn images.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Prints one JSON object instead of a table.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+}
+
+#[derive(Args)]
+pub struct JudgeArgs {
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Random seed of the initial parameters and of the order of the images.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Path of the trained judge.
+    #[arg(long, value_name = "FILE", default_value = "judge.onnx")]
+    pub out: PathBuf,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+}
+
+#[derive(Args)]
+pub struct SetupArgs {
+    /// Downloads ONNX Runtime with CUDA and the CUDA libraries that it needs, about 740 MB, to the cache.
+    #[arg(long)]
+    pub cuda: bool,
+    /// Downloads nothing.
+    #[arg(long)]
+    pub offline: bool,
+}
+
+#[derive(Args)]
+pub struct DataArgs {
+    /// Real images: a name or a folder, as for training.
+    #[arg(long)]
+    data: Option<String>,
+}
+
+impl DataArgs {
+    /// The data set to compare with.
+    ///
+    /// # Errors
+    /// When --data is empty.
+    pub fn source(&self) -> Result<Source, UsageError> {
+        source(self.data.as_deref())
+    }
+}
+
+#[derive(Args)]
+pub struct EngineArgs {
+    /// Device that runs the training step [default: auto].
+    #[arg(long, value_enum)]
+    device: Option<DeviceChoice>,
+    /// CPU threads. Changing the count changes the summation order, and so the trained weights [default: 2, or 1 on a
+    /// single-core machine].
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Lets CUDA round the inputs of matrix products to TF32 (10 bits of mantissa), which is faster.
+    #[arg(long)]
+    tf32: bool,
+    /// Downloads nothing.
+    #[arg(long)]
+    offline: bool,
+}
+
+impl EngineArgs {
+    /// The default engine, with the given options in its place.
+    pub fn engine(&self) -> Engine {
+        let mut engine = Engine::default();
+        self.apply(&mut engine);
+        engine
+    }
+
+    fn apply(&self, engine: &mut Engine) {
+        let device = self.device.map(|device| match device {
+            DeviceChoice::Auto => None,
+            DeviceChoice::Cpu => Some(Device::Cpu),
+            DeviceChoice::Cuda => Some(Device::Cuda),
+        });
+        set(&mut engine.device, device);
+        set(&mut engine.threads, self.threads.map(Some));
+        engine.tf32 |= self.tf32;
+        engine.offline |= self.offline;
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum DeviceChoice {
+    /// CUDA if it works, otherwise the CPU.
+    Auto,
+    Cpu,
+    Cuda,
+}
+
+/// The data set named by `--data`; without that option, the folder in MNIST_DIR, or MNIST.
+fn source(data: Option<&str>) -> Result<Source, UsageError> {
+    match (data, std::env::var("MNIST_DIR").ok().filter(|folder| !folder.is_empty())) {
+        (Some(data), _) => data.parse(),
+        (None, Some(folder)) => Ok(Source::Folder(folder.into())),
+        (None, None) => "mnist".parse(),
+    }
+}
+
+fn set<T>(setting: &mut T, option: Option<T>) {
+    if let Some(value) = option {
+        *setting = value;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_options_are_consistent() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn older_names_of_options_still_work() {
+        let cli = Cli::try_parse_from(["trainer", "--d", "32,16", "--one-z", "true"]).unwrap();
+        let recipe = cli.train.config().unwrap().plan.recipe;
+        assert_eq!((recipe.d_hidden, recipe.shared_z), (vec![32, 16], true));
+    }
+}
