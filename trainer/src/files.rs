@@ -1,14 +1,14 @@
-//! How a file is written: whole or not at all.
+//! Files: atomic writes, the cache folder, hexadecimal digests.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-/// Writes a file whole or not at all: to a temporary name beside it, synced, then renamed over `path`.
+/// Writes a file atomically: writes a temporary file beside it, syncs it, and renames it to `path`.
 ///
 /// # Errors
-/// Names the file and why it could not be written; what stood there before is untouched.
+/// Names the file and why it cannot be written. An older file at `path` stays as it was.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = temporary_beside(path)?;
     file.write_all(bytes).and_then(|()| file.as_file().sync_all()).with_context(|| cannot_write(path))?;
@@ -16,7 +16,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Finds out before hours of work whether [`write()`] will be able to write `path`.
+/// Succeeds if [`write()`] can write `path` now. For a check before hours of work.
 ///
 /// # Errors
 /// As [`write()`], and when `path` is a folder.
@@ -47,7 +47,16 @@ fn cannot_write(path: &Path) -> String {
     format!("{}: cannot be written", path.display())
 }
 
-/// Two digits a byte.
+/// The program's folder for downloads, in the platform's place for caches. It may not exist yet.
+///
+/// # Errors
+/// When the platform's place for caches is not known.
+pub fn cache() -> Result<PathBuf> {
+    let cache = dirs::cache_dir().context("no folder for caches is known; set XDG_CACHE_HOME or HOME")?;
+    Ok(cache.join("mnist-gan"))
+}
+
+/// The bytes in hexadecimal: two lower-case digits for each.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

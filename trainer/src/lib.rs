@@ -16,6 +16,7 @@
 #![deny(unsafe_code)]
 
 pub mod bench;
+pub mod clients;
 pub mod config;
 pub mod data;
 pub mod files;

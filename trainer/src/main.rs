@@ -11,7 +11,7 @@ use clap::{CommandFactory, Parser};
 use trainer::config::{Config, Device, Engine, RunDir, UsageError};
 use trainer::ort::OnnxRuntime;
 use trainer::ort::library::CUDA;
-use trainer::report::{INTERRUPTED, Style, Terminal, print_line};
+use trainer::report::{INTERRUPTED, Style, Terminal, downloads, print_line};
 use trainer::run::{compare, export, resume};
 use trainer::score::judge::{self, Judge};
 use trainer::score::{self, Score};
@@ -77,7 +77,7 @@ fn dry_run(config: &Config) -> Result<String> {
     if let Some(out) = &config.out {
         files::check_writable(out).context("--out")?;
     }
-    let (data, runtime) = open(&config.data, &config.engine, &mut to_stderr)?;
+    let (data, runtime) = open(&config.data, &config.engine, &mut downloads())?;
     let before = resume::resume_point(&config.run_dir, &config.plan, &data)?;
     let done = before.and_then(|before| before.state).map_or(0, |state| state.step);
     let estimate = bench::estimate(&config.plan, &data, &runtime, done)?;
@@ -117,7 +117,7 @@ fn run_bench(args: &BenchArgs) -> Result<String> {
 }
 
 fn run_score(args: &ScoreArgs) -> Result<String> {
-    let (data, runtime) = open(&args.data.source()?, &args.engine.engine(), &mut to_stderr)?;
+    let (data, runtime) = open(&args.data.source()?, &args.engine.engine(), &mut downloads())?;
     let (drawn, labels) = score::images_of(&runtime, &args.file, args.seed)?;
     let labels = labels.as_ref().map(|labels| labels.view());
     let score = Score::measure(&mut Judge::shipped(&runtime.on_cpu())?, &data, drawn.view(), labels)?;
@@ -127,7 +127,7 @@ fn run_score(args: &ScoreArgs) -> Result<String> {
 fn run_judge(args: &JudgeArgs) -> Result<String> {
     files::check_writable(&args.out).context("--out")?;
     let engine = Engine { device: Some(Device::Cpu), ..args.engine.engine() };
-    let (data, runtime) = open(&args.data.source()?, &engine, &mut to_stderr)?;
+    let (data, runtime) = open(&args.data.source()?, &engine, &mut downloads())?;
     let (model, accuracy) = judge::train(&data, &runtime, args.seed, &mut to_stderr)?;
     export::write_model(&args.out, &model)?;
     let percent = 100.0 * accuracy;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
+use crate::data::download::Progress;
 use crate::state::{Epoch, Step};
 use crate::train::Observer;
 
@@ -28,6 +29,7 @@ pub struct Terminal {
     style: Style,
     stop: Arc<AtomicBool>,
     epochs: u64,
+    download: Option<ProgressBar>,
     bar: ProgressBar,
     bar_updated: Instant,
 }
@@ -39,7 +41,7 @@ impl Terminal {
     /// A terminal for a run of `epochs`.
     pub fn new(style: Style, epochs: u64) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        Self { style, stop, epochs, bar: ProgressBar::hidden(), bar_updated: Instant::now() }
+        Self { style, stop, epochs, download: None, bar: ProgressBar::hidden(), bar_updated: Instant::now() }
     }
 }
 
@@ -47,6 +49,14 @@ impl Observer for Terminal {
     fn say(&mut self, line: &str) {
         if self.style == Style::Plain || line.starts_with("warning") {
             self.bar.suspend(|| print_line(stderr(), line));
+        }
+    }
+
+    fn fetching(&mut self, progress: Progress) {
+        match (self.style, progress) {
+            (Style::Plain, progress) => show(&mut self.download, progress),
+            (_, Progress::Line(line)) => self.say(line),
+            _ => {}
         }
     }
 
@@ -105,6 +115,31 @@ impl Observer for Terminal {
             Style::Quiet => return,
         };
         self.bar.suspend(|| print_line(stdout(), &line));
+    }
+}
+
+/// A function that prints to standard error how files are fetched, with a progress bar for each download if that is a terminal.
+pub fn downloads() -> impl FnMut(Progress<'_>) {
+    let mut bar = None;
+    move |progress: Progress| show(&mut bar, progress)
+}
+
+fn show(bar: &mut Option<ProgressBar>, progress: Progress) {
+    match progress {
+        Progress::Bytes { file, done, total } if total != Some(done) => {
+            let bar = bar.get_or_insert_with(|| {
+                let template = "{msg} [{bar:30}] {bytes} of {total_bytes} | {bytes_per_sec} | {eta} left";
+                let style = ProgressStyle::with_template(template).expect("a valid template").progress_chars("=> ");
+                ProgressBar::no_length().with_style(style).with_message(file.to_string())
+            });
+            total.iter().for_each(|total| bar.set_length(*total));
+            bar.set_position(done);
+        }
+        // The download ended, or was given up.
+        _ => bar.take().iter().for_each(ProgressBar::finish_and_clear),
+    }
+    if let Progress::Line(line) = progress {
+        print_line(stderr(), line);
     }
 }
 

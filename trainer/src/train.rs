@@ -11,7 +11,8 @@ use ndarray::ArrayView2;
 use prost::Message;
 
 use crate::config::{Config, Engine, PIXELS, Plan, Recipe, Source, steps_per_epoch};
-use crate::data::{self, Dataset};
+use crate::data::Dataset;
+use crate::data::download::Progress;
 use crate::files;
 use crate::gan::{Form, StepGraph};
 use crate::noise::{self, name_digits, sample_latents, stream};
@@ -28,6 +29,13 @@ use crate::state::{Epoch, METRICS, Step, TrainState, initial_state, state_specs}
 pub trait Observer {
     /// Something that took time, was chosen, or is worth a warning.
     fn say(&mut self, _line: &str) {}
+
+    /// Called while the data set and ONNX Runtime are fetched, with a sentence or the progress of a download.
+    fn fetching(&mut self, progress: Progress) {
+        if let Progress::Line(line) = progress {
+            self.say(line);
+        }
+    }
 
     /// All is ready: of the run's `steps`, `done` lie behind.
     fn start(&mut self, _steps: u64, _done: u64) {}
@@ -64,7 +72,7 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
     if let Some(out) = &config.out {
         files::check_writable(out).context("--out")?;
     }
-    let (data, runtime) = open(&config.data, &config.engine, &mut |line| observer.say(line))?;
+    let (data, runtime) = open(&config.data, &config.engine, &mut |progress| observer.fetching(progress))?;
     let plan = &config.plan;
     let steps = plan.steps(data.len())?;
     let test_images = data.test_images.nrows();
@@ -180,17 +188,15 @@ fn epochs(
 }
 
 /// Reads, downloads or draws the data set, and loads ONNX Runtime.
-pub fn open(source: &Source, engine: &Engine, say: &mut dyn FnMut(&str)) -> Result<(Dataset, OnnxRuntime)> {
+pub fn open(source: &Source, engine: &Engine, hear: &mut dyn FnMut(Progress)) -> Result<(Dataset, OnnxRuntime)> {
     // What is likelier to be wrong comes first; only the demo needs ONNX Runtime for its data.
     let data = match source {
         Source::Folder(folder) => Some(Dataset::open(folder)?),
-        Source::Published(name) => {
-            let known = data::known(name).with_context(|| format!("--data: {name}: no such data set"))?;
-            Some(Dataset::published(known, engine.offline, say)?)
-        }
+        Source::Published(name) => Some(Dataset::published(name, engine.offline, hear)?),
         Source::Demo => None,
     };
-    let runtime = OnnxRuntime::of(engine, say)?;
+    let mut say = |line: &str| hear(Progress::Line(line));
+    let runtime = OnnxRuntime::of(engine, &mut say)?;
     let data = match data {
         Some(data) => data,
         None => {

@@ -1,4 +1,4 @@
-//! Where the `trainer` program finds ONNX Runtime, on machines made up for the purpose.
+//! Where the `trainer` program finds ONNX Runtime, on simulated machines.
 #![cfg(target_os = "linux")]
 
 use std::fs;
@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 const WAYS_OUT: [&str; 3] = ["set ORT_DYLIB_PATH", "`pip install onnxruntime==1.31.1`", "without --offline"];
 
-/// A folder with an empty cache, a small data set, and a `bin` that is all of `PATH`.
+/// A folder with an empty cache, a small data set, and a folder `bin` that is the whole `PATH`.
 struct Machine(tempfile::TempDir);
 
 impl Machine {
@@ -36,15 +36,15 @@ impl Machine {
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
-    /// The Python of the real machine, but with no packages installed when it is asked for one.
+    /// Adds the real machine's Python, without its installed packages when it runs code of `-c`.
     fn bare_python(&self) {
         let real = Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output().unwrap();
         let real = String::from_utf8(real.stdout).unwrap();
         let real = real.trim();
-        self.script("python3", &format!("case $1 in -c) exec '{real}' -S \"$@\";; *) exec '{real}' \"$@\";; esac"));
+        self.script("python3", &format!("case $2 in -c) exec '{real}' -S \"$@\";; *) exec '{real}' \"$@\";; esac"));
     }
 
-    /// `trainer --dry-run`, which names the ONNX Runtime found.
+    /// `trainer --dry-run`, which prints where it found ONNX Runtime.
     fn trainer(&self) -> Command {
         self.trainer_on("cpu")
     }
@@ -64,6 +64,7 @@ impl Machine {
     fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_trainer"));
         command.env("PATH", self.path("bin")).env("XDG_CACHE_HOME", self.path("cache")).current_dir(self.0.path());
+        command.env("PYTHONUSERBASE", self.path("user"));
         ["ORT_DYLIB_PATH", "LD_LIBRARY_PATH", "PYTHONPATH"].iter().for_each(|name| _ = command.env_remove(name));
         command
     }
@@ -73,7 +74,7 @@ impl Machine {
         self.path("cache/mnist-gan/onnxruntime-1.31.1")
     }
 
-    /// Files that bear the names of wheels, for a pip that reaches no index: what it is given in the place of one.
+    /// Gives pip a folder in place of its index, with files that have the names of wheels and another content.
     fn other_wheels(&self, names: &[&str], command: &mut Command) {
         fs::create_dir_all(self.path("wheels")).unwrap();
         names.iter().for_each(|name| fs::write(self.path("wheels").join(name), "other bytes").unwrap());
@@ -81,7 +82,7 @@ impl Machine {
     }
 }
 
-/// The line that names the library, and what was said on the way.
+/// The library that the program found, and its standard error.
 fn succeeds(command: &mut Command) -> (String, String) {
     let output = command.output().unwrap();
     let [stdout, stderr] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
@@ -99,7 +100,7 @@ fn fails(command: &mut Command, expected: &[&str]) {
     expected.iter().for_each(|words| assert!(error.contains(words), "{words:?} is missing from {error}"));
 }
 
-/// Whether the machine under the tests has a library in the system's folders, which no variable hides.
+/// Whether the real machine has ONNX Runtime in the system's folders, which no variable hides.
 fn system_has_one() -> bool {
     system_has("libonnxruntime.so")
 }
@@ -195,10 +196,33 @@ fn nothing_found_and_nothing_fetchable_is_one_error_with_the_ways_out() {
     let wheels = ["x86_64", "aarch64"].map(|tag| format!("onnxruntime-1.31.1-cp312-cp312-manylinux_2_28_{tag}.whl"));
     let mut command = machine.trainer();
     machine.other_wheels(&wheels.each_ref().map(String::as_str), &mut command);
-    fails(&mut command, &says(&["python3 -m pip: ERROR: ", "HASHES"]));
+    fails(&mut command, &says(&["python3 -I -m pip: ERROR: ", "HASHES"]));
 
     assert!(!machine.cached().exists());
     assert_eq!(fs::read_dir(machine.path("cache/mnist-gan")).unwrap().count(), 0);
+}
+
+#[test]
+fn no_file_of_the_current_folder_is_executed() {
+    if system_has_one() {
+        return;
+    }
+    let machine = Machine::new();
+    machine.bare_python();
+    let trap = |name: &str| {
+        let path = machine.path("traps").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, format!("open({:?}, 'w')", machine.path("trapped"))).unwrap();
+    };
+    for name in ["types", "os", "site", "sitecustomize", "usercustomize", "pip", "importlib/__init__", "pip/__main__"] {
+        trap(&format!("{name}.py"));
+    }
+    let mut command = machine.trainer();
+    machine.other_wheels(&[], &mut command);
+    // An empty entry of PYTHONPATH, and a relative one, are the current folder too.
+    command.current_dir(machine.path("traps")).env("PYTHONPATH", ":.");
+    fails(&mut command, &["python3 -I -m pip: ERROR: No matching distribution found for onnxruntime==1.31.1"]);
+    assert!(!machine.path("trapped").exists());
 }
 
 #[test]
@@ -222,7 +246,7 @@ fn the_build_with_cuda_is_fetched_only_whole_and_only_when_that_is_allowed() {
     ];
     let mut command = machine.setup();
     machine.other_wheels(&wheels, &mut command);
-    fails(&mut command, &says(&["python3 -m pip: ERROR: ", "HASHES"]));
+    fails(&mut command, &says(&["python3 -I -m pip: ERROR: ", "HASHES"]));
     assert_eq!(fs::read_dir(machine.path("cache/mnist-gan")).unwrap().count(), 0);
 }
 

@@ -1,170 +1,228 @@
-//! Downloads the four files of a data set into the cache: from the first mirror that has them, resumed, checked.
+//! Downloads one file from a mirror: what broke off is resumed, and only the pinned content is kept.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
-use std::path::Path;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
-use sha2::{Digest, Sha256};
+use anyhow::{Context, Result, anyhow};
 
-use crate::files::hex;
+use crate::data::idx::IdxFile;
+use crate::data::pin::Pin;
 
-/// A file as its mirrors have it: its name and its SHA-256 in hexadecimal.
-pub type Pin = (&'static str, &'static str);
-
-/// How patient a download is.
-#[derive(Clone, Copy, Debug)]
-pub struct Patience {
-    /// For a connection, and for the answer's head.
-    pub connect: Duration,
-    /// For one answer's body; what came until then is kept and asked for no more.
-    pub body: Duration,
-    /// Tries in a row that bring nothing, before the next mirror's turn.
-    pub tries: u32,
-    /// Before the second try; twice as long before each one after it.
-    pub pause: Duration,
+/// What the caller hears while files are fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress<'a> {
+    /// A sentence for the user.
+    Line(&'a str),
+    /// Number of bytes of a file that are here, and of all its bytes if that is known. The last event of a file has both equal.
+    Bytes {
+        /// Name of the file.
+        file: &'a str,
+        /// Number of bytes that are here.
+        done: u64,
+        /// Number of all bytes, if it is known.
+        total: Option<u64>,
+    },
 }
 
-impl Default for Patience {
-    fn default() -> Self {
-        let seconds = Duration::from_secs;
-        Self { connect: seconds(15), body: seconds(60), tries: 3, pause: seconds(1) }
+/// Waiting time that is left to a source. Waiting uses it up; every 8 kB that arrive give a second back, up to the time at
+/// the start. So a silent source ends soon, and a long download may go on.
+pub struct Patience {
+    full: Duration,
+    left: Duration,
+    since: Instant,
+}
+
+impl Patience {
+    /// `full` at the start.
+    pub fn new(full: Duration) -> Self {
+        Self { full, left: full, since: Instant::now() }
+    }
+
+    /// The waiting time that is left.
+    pub fn left(&mut self) -> Duration {
+        let now = Instant::now();
+        self.left = self.left.saturating_sub(now - self.since);
+        self.since = now;
+        self.left
+    }
+
+    /// Counts bytes that arrived.
+    pub fn refill(&mut self, bytes: u64) {
+        self.left = (self.left() + Duration::from_secs_f64(bytes as f64 / 8e3)).min(self.full);
     }
 }
 
-/// Puts the files into `folder`, those that are not there yet. A file appears under its name only whole and checked; what
-/// broke off is gone on with, by this call or a later one. A second process that wants the same files waits for them.
+/// Tries in a row that bring nothing before a mirror is given up.
+const TRIES: u32 = 3;
+/// Pause before the second try. Each later pause is twice as long.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Downloads `mirror/name.gz` into `folder`. Until the content is checked the file's name ends in `.part`. A part that is there
+/// already is continued.
 ///
 /// # Errors
-/// When no mirror gave a file: what was wrong with each.
+/// When the mirror does not give the whole file in time (the part stays), or gives another file (the part is removed).
 pub fn fetch(
+    mirror: &str,
+    pin: &Pin,
     folder: &Path,
-    mirrors: &[String],
-    pins: &[Pin],
-    patience: &Patience,
-    say: &mut dyn FnMut(&str),
+    patience: &mut Patience,
+    hear: &mut dyn FnMut(Progress),
 ) -> Result<()> {
-    if pins.iter().all(|(name, _)| folder.join(name).exists()) {
-        return Ok(());
-    }
-    fs::create_dir_all(folder).with_context(|| format!("{}: cannot be made", folder.display()))?;
-    let lock = folder.join("lock");
-    let lock = File::create(&lock).with_context(|| format!("{}: cannot be written", lock.display()))?;
-    let _ = lock.lock(); // some network file systems know no locks; the digests hold without
-    for (name, digest) in pins {
-        let path = folder.join(name);
-        if path.exists() {
-            continue;
-        }
-        let mut problems = vec![];
-        let fetched = mirrors.iter().any(|mirror| {
-            let url = format!("{}/{name}", mirror.trim_end_matches('/'));
-            say(&format!("downloading {url}"));
-            match fetch_file(&path, &url, digest, patience) {
-                Ok(()) => true,
-                Err(problem) => {
-                    problems.push(format!("{url}: {problem:#}"));
-                    false
-                }
-            }
-        });
-        ensure!(fetched, "{name} could not be downloaded: {}", problems.join("; "));
-    }
-    Ok(())
-}
-
-fn fetch_file(path: &Path, url: &str, digest: &str, patience: &Patience) -> Result<()> {
+    let name = format!("{}.gz", pin.name);
+    let (url, path) = (format!("{}/{name}", mirror.trim_end_matches('/')), folder.join(&name));
     let part = path.with_added_extension("part");
-    let begun_before = length(&part) > 0;
-    get_all(url, &part, patience)?;
-    let bytes = fs::read(&part).with_context(|| format!("{}: cannot be read", part.display()))?;
-    let found = hex(&Sha256::digest(&bytes));
-    if found != digest {
-        fs::remove_file(&part).with_context(|| format!("{}: cannot be removed", part.display()))?;
-        if begun_before {
-            // What another mirror began, or an earlier call, need not be the beginning of this file.
-            return fetch_file(path, url, digest, patience);
+    let resumed = length(&part) > 0;
+    hear(Progress::Line(&format!("downloading {url}")));
+    let mut download = Download { url: &url, part: &part, limit: pin.len + (1 << 16), patience, hear };
+    download.get_all().with_context(|| url.clone())?;
+    let file = fs::read(&part).with_context(|| format!("{}: cannot be read", part.display()))?;
+    let checked = IdxFile::from_bytes(PathBuf::from(&url), file, pin.len).and_then(|file| pin.check(&file));
+    match checked {
+        Ok(()) => fs::rename(&part, &path).with_context(|| format!("{}: cannot be written", path.display())),
+        Err(problem) => {
+            fs::remove_file(&part).with_context(|| format!("{}: cannot be removed", part.display()))?;
+            // The part may have been the beginning of another mirror's file.
+            if resumed { fetch(mirror, pin, folder, patience, hear) } else { Err(problem) }
         }
-        bail!("a file of digest {digest} expected, one of {} bytes and {found} found", bytes.len());
     }
-    fs::rename(&part, path).with_context(|| format!("{}: cannot be written", path.display()))
 }
 
-/// Asks until the answers end by themselves, from where the last one broke off.
-fn get_all(url: &str, part: &Path, patience: &Patience) -> Result<()> {
-    let agent: ureq::Agent = ureq::Agent::config_builder()
-        .timeout_connect(Some(patience.connect))
-        .timeout_recv_response(Some(patience.connect))
-        .timeout_recv_body(Some(patience.body))
-        .http_status_as_error(false)
+struct Download<'a> {
+    url: &'a str,
+    part: &'a Path,
+    /// Most bytes that are accepted.
+    limit: u64,
+    patience: &'a mut Patience,
+    hear: &'a mut dyn FnMut(Progress),
+}
+
+/// A problem, and whether another try may help.
+struct Failure {
+    retry: bool,
+    problem: anyhow::Error,
+}
+
+impl Download<'_> {
+    /// Sends requests until the file is complete, each for the bytes that are missing.
+    fn get_all(&mut self) -> Result<()> {
+        let start = length(self.part);
+        let (mut fruitless, mut pause, mut longest) = (0, PAUSE, start);
+        loop {
+            let Err(Failure { retry, problem }) = self.get(longest, longest > start) else { return Ok(()) };
+            // A server that ignores ranges starts again each time: only a longer file than before is progress.
+            let now = length(self.part);
+            (fruitless, pause) = if now > longest { (0, PAUSE) } else { (fruitless + 1, pause * 2) };
+            longest = longest.max(now);
+            let left = self.patience.left();
+            if !retry || fruitless == TRIES || left.is_zero() {
+                return Err(problem);
+            }
+            if fruitless > 0 {
+                thread::sleep((pause / 2).min(left));
+            }
+        }
+    }
+
+    /// Sends one request and adds its answer to the part. `longest`: length of the longest part so far. `answered`: whether
+    /// an earlier request was answered, so that this one deserves another try if it is not.
+    fn get(&mut self, longest: u64, answered: bool) -> Result<(), Failure> {
+        let again = |problem| Failure { retry: true, problem };
+        let never = |problem| Failure { retry: false, problem };
+        let have = length(self.part);
+        let answer = request(self.url, have);
+        let wait = self.patience.left();
+        let head = match answer.recv_timeout(wait) {
+            Ok(Ok(Answer::Head(200, length))) => Ok((0, length)),
+            Ok(Ok(Answer::Head(206, length))) => Ok((have, length)),
+            // The part has the file's length or more: its digest tells whether it is the file.
+            Ok(Ok(Answer::Head(416, _))) if have > 0 => return Ok(()),
+            Ok(Ok(Answer::Head(status, _))) => {
+                let problem = anyhow!("status 200 expected, {status} found");
+                return Err(Failure { retry: matches!(status, 408 | 429 | 500..=599), problem });
+            }
+            Ok(Ok(Answer::Bytes(_))) | Err(RecvTimeoutError::Disconnected) => Err(anyhow!("no answer")),
+            Ok(Err(problem)) => Err(anyhow!(problem)),
+            Err(RecvTimeoutError::Timeout) => Err(anyhow!("no answer within {:.0} s", wait.as_secs_f64())),
+        };
+        let (from, length) = head.map_err(|problem| Failure { retry: answered, problem })?;
+        let (mut done, total) = (from, length.map(|length| from + length));
+        let cannot_write = |e: std::io::Error| never(anyhow!("{}: cannot be written: {e}", self.part.display()));
+        let mut options = OpenOptions::new();
+        options.create(true).append(from > 0).write(true).truncate(from == 0);
+        let mut file = options.open(self.part).map_err(cannot_write)?;
+        let name = self.url.rsplit('/').next().unwrap_or_default();
+        loop {
+            match answer.recv_timeout(self.patience.left().min(self.patience.full / 2)) {
+                Ok(Ok(Answer::Bytes(bytes))) => {
+                    file.write_all(&bytes).map_err(cannot_write)?;
+                    self.patience.refill((done + bytes.len() as u64).saturating_sub(done.max(longest)));
+                    done += bytes.len() as u64;
+                    (self.hear)(Progress::Bytes { file: name, done, total });
+                    if done > self.limit {
+                        return Err(never(anyhow!("at most {} bytes expected, more found", self.limit)));
+                    }
+                }
+                Ok(Ok(Answer::Head(..))) | Err(RecvTimeoutError::Disconnected) => break,
+                Ok(Err(problem)) => return Err(again(anyhow!("the answer broke off after {done} bytes: {problem}"))),
+                Err(RecvTimeoutError::Timeout) => return Err(again(anyhow!("the answer stopped after {done} bytes"))),
+            }
+        }
+        file.sync_all().map_err(cannot_write)?;
+        match total {
+            Some(total) if done < total => Err(again(anyhow!("{total} bytes expected, {done} found"))),
+            _ => {
+                (self.hear)(Progress::Bytes { file: name, done, total: Some(done) });
+                Ok(())
+            }
+        }
+    }
+}
+
+/// A piece of a server's answer.
+enum Answer {
+    /// Status, and number of bytes that follow if the server tells it.
+    Head(u16, Option<u64>),
+    Bytes(Vec<u8>),
+}
+
+/// The pieces of the answer to a GET request for the bytes from `from` on. Another thread reads them, because a look-up of the
+/// server's name cannot be stopped. The thread ends when the receiver is dropped or after 30 s of silence.
+fn request(url: &str, from: u64) -> Receiver<Result<Answer, String>> {
+    let (sender, receiver) = sync_channel(16);
+    let silence = Some(Duration::from_secs(30));
+    let agent: ureq::Agent = (ureq::Agent::config_builder().http_status_as_error(false))
+        .timeout_connect(silence)
+        .timeout_recv_response(silence)
+        .timeout_per_read(silence)
         .build()
         .into();
-    let (mut fruitless, mut pause, mut longest) = (0, patience.pause, length(part));
-    loop {
-        match get(&agent, url, part) {
-            Ok(()) => return Ok(()),
-            Err(Failure::Final(problem)) => return Err(problem),
-            // A server that knows no ranges starts again each time: only what is longer than ever is progress.
-            Err(Failure::Passing(_)) if length(part) > longest => {
-                (fruitless, pause, longest) = (0, patience.pause, length(part));
-            }
-            Err(Failure::Passing(problem)) => {
-                fruitless += 1;
-                if fruitless == patience.tries {
-                    return Err(problem);
-                }
-                std::thread::sleep(pause);
-                pause *= 2;
-            }
-        }
-    }
-}
-
-/// Whether another try may help.
-enum Failure {
-    Passing(anyhow::Error),
-    Final(anyhow::Error),
-}
-
-/// Appends to `part` what of the file is not in it yet.
-fn get(agent: &ureq::Agent, url: &str, part: &Path) -> Result<(), Failure> {
-    let have = length(part);
     let mut request = agent.get(url);
-    if have > 0 {
-        request = request.header("Range", format!("bytes={have}-"));
+    if from > 0 {
+        request = request.header("Range", format!("bytes={from}-"));
     }
-    let mut response = request.call().map_err(|e| Failure::Passing(anyhow!("{e}")))?;
-    let status = response.status().as_u16();
-    match status {
-        200 | 206 => {}
-        // The part is as long as the file or longer: if it is the file, its digest will tell.
-        416 if have > 0 => return Ok(()),
-        408 | 429 | 500..=599 => return Err(Failure::Passing(anyhow!("status 200 expected, {status} found"))),
-        _ => return Err(Failure::Final(anyhow!("status 200 expected, {status} found"))),
-    }
-    let cannot_write = |e: std::io::Error| Failure::Final(anyhow!("{}: cannot be written: {e}", part.display()));
-    let mut file = (OpenOptions::new().create(true).append(status == 206).write(true).truncate(status == 200))
-        .open(part)
-        .map_err(cannot_write)?;
-    let expected = response.body().content_length();
-    let mut body = response.body_mut().as_reader();
-    let (mut buffer, mut got) = (vec![0; 1 << 16], 0);
-    loop {
-        let n = body.read(&mut buffer).map_err(|e| Failure::Passing(anyhow!("the answer broke off: {e}")))?;
-        if n == 0 {
-            break;
+    thread::spawn(move || {
+        let read = || -> Result<(), String> {
+            let mut response = request.call().map_err(|e| e.to_string())?;
+            let head = Answer::Head(response.status().as_u16(), response.body().content_length());
+            let mut receiving = sender.send(Ok(head)).is_ok();
+            let mut body = response.body_mut().as_reader();
+            let mut buffer = vec![0; 1 << 16];
+            while receiving {
+                let n = body.read(&mut buffer).map_err(|e| e.to_string())?;
+                receiving = n > 0 && sender.send(Ok(Answer::Bytes(buffer[..n].to_vec()))).is_ok();
+            }
+            Ok(())
+        };
+        if let Err(problem) = read() {
+            let _ = sender.send(Err(problem)); // nobody waits for the answer any more
         }
-        file.write_all(&buffer[..n]).map_err(cannot_write)?;
-        got += n as u64;
-    }
-    file.sync_all().map_err(cannot_write)?;
-    match expected {
-        Some(expected) if got < expected => {
-            Err(Failure::Passing(anyhow!("{expected} bytes expected, {got} found before the answer ended")))
-        }
-        _ => Ok(()),
-    }
+    });
+    receiver
 }
 
 fn length(path: &Path) -> u64 {
@@ -177,14 +235,21 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
     use std::sync::{Arc, Mutex};
 
+    use sha2::{Digest, Sha256};
+
     use super::*;
+    use crate::data::pin::Sha256Of;
+    use crate::files::hex;
 
     const CONTENT: &[u8] = b"four bytes and some more, to be cut in the middle";
 
-    /// How the server answers a request for the bytes from `from` on.
+    /// The bytes at which requests began, `None` for whole files.
+    type Asked = [Option<usize>];
+
+    /// Answers a request for the bytes from `from` on.
     type Answer = fn(&mut TcpStream, from: Option<usize>);
 
-    /// A server of these answers, one a connection, the last one again and again; with it the ranges it was asked for.
+    /// URL of a server that gives one of these answers to each connection, and repeats the last; and the ranges of the requests.
     fn serve(answers: &'static [Answer]) -> (String, Arc<Mutex<Vec<Option<usize>>>>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -204,7 +269,6 @@ mod tests {
                     }
                 }
                 log.lock().unwrap().push(from);
-                // Apart, for a slow answer must not hold up the next.
                 std::thread::spawn(move || answers[i.min(answers.len() - 1)](&mut stream, from));
             }
         });
@@ -232,7 +296,7 @@ mod tests {
     }
 
     fn wrong(stream: &mut TcpStream, _: Option<usize>) {
-        reply(stream, "200 OK", 5, b"wrong");
+        reply(stream, "200 OK", 6, b"<html>");
     }
 
     fn forbidden(stream: &mut TcpStream, _: Option<usize>) {
@@ -254,7 +318,7 @@ mod tests {
         std::thread::sleep(Duration::from_secs(5));
     }
 
-    /// The file's bytes but the first, in an answer that breaks off.
+    /// Some bytes of the file from its second on, in an answer that breaks off.
     fn another_files_start(stream: &mut TcpStream, _: Option<usize>) {
         reply(stream, "200 OK", CONTENT.len(), &CONTENT[1..20]);
     }
@@ -268,92 +332,98 @@ mod tests {
         format!("http://{}", listener.local_addr().unwrap()) // closed again at the end of this line
     }
 
-    /// Fetches `file` from these mirrors into `folder`.
-    fn fetch_into(folder: &Path, mirrors: &[String]) -> Result<()> {
-        let ms = Duration::from_millis;
-        let patience = Patience { connect: ms(600), body: ms(600), tries: 2, pause: ms(1) };
-        let digest: &'static str = hex(&Sha256::digest(CONTENT)).leak();
-        let result = fetch(folder, mirrors, &[("file", digest)], &patience, &mut |_| ());
-        assert_eq!(folder.join("file").exists(), result.is_ok());
+    /// Fetches `file` from a mirror into `folder`.
+    fn fetch_into(folder: &Path, mirror: &str) -> Result<()> {
+        let sha256 = Sha256Of::Content(hex(&Sha256::digest(CONTENT)).leak());
+        let pin = Pin { name: "file", len: CONTENT.len() as u64, sha256 };
+        let mut patience = Patience::new(Duration::from_secs(2));
+        let result = fetch(mirror, &pin, folder, &mut patience, &mut |_| ());
+        assert_eq!(folder.join("file.gz").exists(), result.is_ok());
         if result.is_ok() {
-            assert_eq!(fs::read(folder.join("file")).unwrap(), CONTENT);
-            assert!(!folder.join("file.part").exists());
+            assert_eq!(fs::read(folder.join("file.gz")).unwrap(), CONTENT);
+            assert!(!folder.join("file.gz.part").exists());
         }
         result
     }
 
-    /// Fetches `file` from these mirrors into a new folder.
-    fn fetched(mirrors: &[String]) -> (tempfile::TempDir, Result<()>) {
+    /// What is wrong with a mirror, and the length of the part that it leaves.
+    fn problem(mirror: &str) -> (String, u64) {
         let folder = tempfile::tempdir().unwrap();
-        let result = fetch_into(folder.path(), mirrors);
-        (folder, result)
+        let error = fetch_into(folder.path(), mirror).unwrap_err();
+        (format!("{error:#}"), length(&folder.path().join("file.gz.part")))
     }
 
     #[test]
-    fn a_good_answer_is_a_file_and_a_broken_one_is_gone_on_with() {
-        fetched(&[serve(&[good]).0]).1.unwrap();
-        let (url, asked) = serve(&[truncated, good]);
-        fetched(&[url]).1.unwrap();
-        assert_eq!(*asked.lock().unwrap(), [None, Some(10)]);
-        fetched(&[serve(&[truncated, no_ranges]).0]).1.unwrap();
-        fetched(&[serve(&[busy, good]).0]).1.unwrap();
-        let (url, asked) = serve(&[stalling, good]);
-        fetched(&[url]).1.unwrap();
-        assert_eq!(*asked.lock().unwrap(), [None, Some(10)]);
-    }
-
-    #[test]
-    fn a_part_of_an_earlier_call_is_gone_on_with_or_begun_anew() {
-        let check = |part: &[u8], answers: &'static [Answer], expected: &[Option<usize>]| {
-            let folder = tempfile::tempdir().unwrap();
-            fs::write(folder.path().join("file.part"), part).unwrap();
-            let (url, asked) = serve(answers);
-            fetch_into(folder.path(), &[url]).unwrap();
-            assert_eq!(*asked.lock().unwrap(), expected);
-        };
-        check(&CONTENT[..20], &[good], &[Some(20)]);
-        check(CONTENT, &[no_such_range], &[Some(CONTENT.len())]);
-        check(b"not the beginning", &[good], &[Some(17), None]);
-        check(&[0; 100], &[no_such_range, good], &[Some(100), None]);
-        fetched(&[serve(&[another_files_start, forbidden]).0, serve(&[good]).0]).1.unwrap();
-    }
-
-    #[test]
-    fn files_that_are_there_are_not_asked_for_and_two_processes_fetch_them_once() {
-        let folder = tempfile::tempdir().unwrap();
-        let (url, asked) = serve(&[good]);
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| fetch_into(folder.path(), std::slice::from_ref(&url)).unwrap());
-            }
-        });
-        assert_eq!(*asked.lock().unwrap(), [None]);
-        fetch_into(folder.path(), &[gone()]).unwrap();
-    }
-
-    #[test]
-    fn the_next_mirror_has_its_turn_after_one_that_fails() {
-        for bad in [&[wrong as Answer] as &[Answer], &[forbidden], &[busy], &[slow], &[stalling], &[truncated]] {
-            fetched(&[serve(bad).0, serve(&[good]).0]).1.unwrap();
-        }
-        fetched(&[gone(), serve(&[good]).0]).1.unwrap();
-    }
-
-    #[test]
-    fn no_good_mirror_is_an_error_that_says_what_was_wrong_with_each() {
-        let cases: [(String, &str); 5] = [
-            (serve(&[wrong]).0, "expected, one of 5 bytes and "),
-            (serve(&[forbidden]).0, "status 200 expected, 403 found"),
-            (serve(&[busy]).0, "status 200 expected, 503 found"),
-            (serve(&[slow]).0, "timeout"),
-            (gone(), "refused"),
+    fn an_answer_that_breaks_off_is_resumed() {
+        let cases: [(&'static [Answer], &Asked); 5] = [
+            (&[good], &[None]),
+            (&[truncated, good], &[None, Some(10)]),
+            (&[stalling, good], &[None, Some(10)]),
+            (&[busy, good], &[None, None]),
+            (&[truncated, no_ranges], &[None, Some(10)]),
         ];
-        for (url, expected) in cases {
-            let (folder, result) = fetched(std::slice::from_ref(&url));
-            let error = format!("{:#}", result.unwrap_err());
-            assert!(error.starts_with("file could not be downloaded: ") && error.contains(&url), "{error}");
-            assert!(error.to_lowercase().contains(expected), "{expected:?} is missing from {error}");
-            assert!(!folder.path().join("file").exists());
+        for (answers, expected) in cases {
+            let folder = tempfile::tempdir().unwrap();
+            let (url, asked) = serve(answers);
+            fetch_into(folder.path(), &url).unwrap();
+            assert_eq!(*asked.lock().unwrap(), expected);
         }
+    }
+
+    #[test]
+    fn a_part_of_an_earlier_run_is_resumed_or_replaced() {
+        let cases: [(&[u8], &'static [Answer], &Asked); 4] = [
+            (&CONTENT[..20], &[good], &[Some(20)]),
+            (CONTENT, &[no_such_range], &[Some(CONTENT.len())]),
+            (b"not the beginning", &[good], &[Some(17), None]),
+            (&[0; 100], &[no_such_range, good], &[Some(100), None]),
+        ];
+        for (part, answers, expected) in cases {
+            let folder = tempfile::tempdir().unwrap();
+            fs::write(folder.path().join("file.gz.part"), part).unwrap();
+            let (url, asked) = serve(answers);
+            fetch_into(folder.path(), &url).unwrap();
+            assert_eq!(*asked.lock().unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn a_part_that_another_mirror_began_wrongly_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        fetch_into(folder.path(), &serve(&[another_files_start, forbidden]).0).unwrap_err();
+        assert_eq!(length(&folder.path().join("file.gz.part")), 19);
+        fetch_into(folder.path(), &serve(&[good]).0).unwrap();
+    }
+
+    #[test]
+    fn a_mirror_that_fails_is_told_with_its_url_and_leaves_only_a_part_of_the_file() {
+        let cases: [(String, &str, u64); 7] = [
+            (serve(&[wrong]).0, "49 unpacked bytes expected, 6 found, which look like a web page", 0),
+            (serve(&[forbidden]).0, "status 200 expected, 403 found", 0),
+            (serve(&[busy]).0, "status 200 expected, 503 found", 0),
+            (serve(&[truncated, forbidden]).0, "status 200 expected, 403 found", 10),
+            (serve(&[stalling]).0, "the answer stopped after 10 bytes", 10),
+            (serve(&[slow]).0, "no answer within 2 s", 0),
+            (gone(), "refused", 0),
+        ];
+        for (url, expected, part) in cases {
+            let (error, left) = problem(&url);
+            assert!(error.starts_with(&format!("{url}/file.gz: ")), "{error}");
+            assert!(
+                error.contains(expected) && left == part,
+                "{expected:?} and {part} expected, {error} and {left} found"
+            );
+        }
+    }
+
+    #[test]
+    fn patience_ends_in_silence_and_comes_back_with_bytes_but_not_beyond_its_start() {
+        let mut patience = Patience::new(Duration::from_millis(100));
+        patience.refill(1 << 30);
+        assert!(patience.left() <= Duration::from_millis(100));
+        thread::sleep(Duration::from_millis(101));
+        assert!(patience.left().is_zero());
+        patience.refill(400); // half as much again
+        assert!(patience.left() > Duration::from_millis(20) && patience.left() <= Duration::from_millis(50));
     }
 }

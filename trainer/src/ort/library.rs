@@ -1,32 +1,34 @@
-//! Where ONNX Runtime's shared library is: on this machine already, or fetched with pip.
+//! Finds ONNX Runtime's shared library on this machine, or fetches it with pip.
 
 use std::fs;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
-/// A library that may serve.
+use crate::{clients, files};
+
+/// A file that may be ONNX Runtime's library. Nobody has tried to load it yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
+    /// Absolute path of the file.
     pub path: PathBuf,
-    /// How it was found, for people.
+    /// Where it was found, in words for the user.
     pub source: String,
 }
 
-/// The libraries to try, in order: `ORT_DYLIB_PATH` alone where it is set; else that of an installed Python package
-/// (`onnxruntime` or `onnxruntime-gpu`), of the system, of our cache, and last, unless `offline`, one that is fetched
-/// when the iterator comes to it. Where `cuda` is wanted, those with a CUDA provider beside them come first.
+/// The libraries to try, in this order: only the file in `ORT_DYLIB_PATH` if that is set; otherwise those of the installed Python
+/// package (`onnxruntime` or `onnxruntime-gpu`), of the system and of the cache. The last item is fetched when the iterator
+/// reaches it, unless `offline`. If `cuda` is wanted, libraries with a CUDA provider beside them come first.
 ///
 /// # Errors
-/// The iterator's last item is an error that names the ways out.
+/// The last item is an error if nothing can be fetched. It names the ways out.
 pub fn locate(cuda: bool, offline: bool, say: &mut dyn FnMut(&str)) -> impl Iterator<Item = Result<Candidate>> {
     let mut found = vec![];
     let mut last = None;
     if let Some(path) = std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()) {
-        // Absolute, for a loader looks for a mere name in the system's folders.
+        // An absolute path, because the loader looks for a bare file name in the system's folders only.
         let path = std::path::absolute(&path).unwrap_or(path.into());
         if path.is_file() {
             found.push(Candidate { path, source: "ORT_DYLIB_PATH".into() });
@@ -35,7 +37,7 @@ pub fn locate(cuda: bool, offline: bool, say: &mut dyn FnMut(&str)) -> impl Iter
                 Some(Err(anyhow!("ORT_DYLIB_PATH: ONNX Runtime's library expected, no file {} found", path.display())));
         }
     } else {
-        // Whoever fetched it wants it to be used.
+        // The user fetched the CUDA library on purpose, so it comes first.
         found.extend(CUDA.cached().filter(|_| cuda));
         found.extend(python_package());
         found.extend(system());
@@ -48,21 +50,25 @@ pub fn locate(cuda: bool, offline: bool, say: &mut dyn FnMut(&str)) -> impl Iter
     found.into_iter().map(Ok).chain(last)
 }
 
-/// What can be fetched of the pinned version.
+/// A pinned version of ONNX Runtime on Python's package index, with the packages that its library needs.
 #[derive(PartialEq, Eq)]
-pub struct Build {
+pub struct PinnedWheel {
+    /// Name for the user.
     name: &'static str,
-    /// What is said where it is not to be had.
+    /// Beginning of the message when it is missing.
     absent: &'static str,
+    /// Name of its folder in the cache.
     folder: &'static str,
-    /// What pip would install for the same.
+    /// Packages and versions, as `pip install` takes them.
     packages: &'static str,
-    /// The hashes of their wheels.
+    /// The same packages with the hashes of their wheels, in pip's format.
     lock: &'static str,
+    /// Size of the download, for the user.
     size: &'static str,
 }
 
-pub const CPU: Build = Build {
+/// ONNX Runtime for the CPU.
+pub const CPU: PinnedWheel = PinnedWheel {
     name: "ONNX Runtime 1.31.1",
     absent: "no usable ONNX Runtime found on this machine",
     folder: "onnxruntime-1.31.1",
@@ -71,18 +77,18 @@ pub const CPU: Build = Build {
     size: "24 MB",
 };
 
-/// With the CUDA libraries that its provider needs.
-pub const CUDA: Build = Build {
+/// ONNX Runtime for the CPU and CUDA, with the CUDA libraries that its provider needs.
+pub const CUDA: PinnedWheel = PinnedWheel {
     name: "ONNX Runtime 1.31.1 with CUDA",
     absent: "no ONNX Runtime with CUDA found in the cache",
     folder: "onnxruntime-1.31.1-cuda",
-    // Its own extra `cuda` forgets cuBLAS.
+    // Not `onnxruntime-gpu[cuda]`: that extra lacks cuBLAS.
     packages: "onnxruntime-gpu==1.31.1 nvidia-cuda-runtime==13.0.96 nvidia-cublas==13.1.0.3 nvidia-curand==10.4.0.35",
     lock: include_str!("../../onnxruntime-cuda.lock"),
     size: "740 MB, 1 GB unpacked",
 };
 
-/// The libraries of CUDA that its provider is linked with, each after those that it needs itself.
+/// The CUDA libraries that ONNX Runtime's CUDA provider is linked with. Each comes after the libraries that it needs itself.
 #[cfg(not(windows))]
 pub const CUDA_LIBRARIES: &[&str] = &["libcudart.so.13", "libcublasLt.so.13", "libcublas.so.13", "libcurand.so.10"];
 #[cfg(windows)]
@@ -104,17 +110,18 @@ fn library_in(folder: &Path) -> Option<PathBuf> {
     libraries.pop()
 }
 
-/// Whether a CUDA provider is beside ONNX Runtime's library.
+/// Whether a CUDA provider lies beside ONNX Runtime's library.
 pub fn has_cuda(library: &Path) -> bool {
     library.with_file_name("libonnxruntime_providers_cuda.so").exists()
         || library.with_file_name("onnxruntime_providers_cuda.dll").exists()
 }
 
-/// Where one of [`CUDA_LIBRARIES`] is: beside ONNX Runtime's own, and in the `nvidia` packages of the Python here, as those
-/// that PyTorch brings along.
+/// The paths where one of [`CUDA_LIBRARIES`] exists: beside ONNX Runtime's library, or in Python's `nvidia` packages, which
+/// PyTorch installs.
 pub fn cuda_library(library: &Path, name: &str) -> impl Iterator<Item = PathBuf> {
     let beside = library.parent().map(PathBuf::from);
-    let packages = std::iter::once_with(|| &python()[1]).flatten().filter_map(|nvidia| fs::read_dir(nvidia).ok());
+    let nvidia = std::iter::once_with(|| &python_packages()[1]).flatten();
+    let packages = nvidia.filter_map(|nvidia| fs::read_dir(nvidia).ok());
     let packages = packages
         .flatten()
         .flatten()
@@ -122,20 +129,20 @@ pub fn cuda_library(library: &Path, name: &str) -> impl Iterator<Item = PathBuf>
     beside.into_iter().chain(packages).map(move |folder| folder.join(name)).filter(|path| path.is_file())
 }
 
-/// Where the Python here would import `onnxruntime` and `nvidia` from; it imports nothing. A package in the current folder
-/// does not count, for whoever filled that folder need not be trusted.
-fn python() -> &'static [Vec<PathBuf>; 2] {
+/// The folders from which the Python of `PATH` imports `onnxruntime` and `nvidia`. Nothing is imported to find out.
+fn python_packages() -> &'static [Vec<PathBuf>; 2] {
     static ANSWER: OnceLock<[Vec<PathBuf>; 2]> = OnceLock::new();
-    let ask = "import sys, os, importlib.util as u; sys.path = [p for p in sys.path if p]; \
-        specs = [u.find_spec(n) for n in ('onnxruntime', 'nvidia')]; \
-        [print(*(s and s.submodule_search_locations or ()), sep=os.pathsep) for s in specs]";
+    // Python runs isolated, so the places that PYTHONPATH and the user add are put back, but no relative ones.
+    let ask = "import sys, os, site\n\
+        from importlib.machinery import PathFinder\n\
+        path = os.environ.get('PYTHONPATH', '').split(os.pathsep) + sys.path\n\
+        path += [site.getusersitepackages()] if sys.prefix == sys.base_prefix else []\n\
+        path = [p for p in path if os.path.isabs(p)]\n\
+        for name in ('onnxruntime', 'nvidia'):\n    \
+            spec = PathFinder.find_spec(name, path)\n    \
+            print(*(spec and spec.submodule_search_locations or ()), sep=os.pathsep)";
     ANSWER.get_or_init(|| {
-        // The first that runs and no other, for starting a Python is a good part of the trainer's own start.
-        let answer = ["python3", "python"].into_iter().find_map(|python| {
-            let answer = Command::new(python).args(["-c", ask]).stdin(Stdio::null()).stderr(Stdio::null()).output();
-            answer.ok().filter(|answer| answer.status.success())
-        });
-        let answer = answer.map(|answer| String::from_utf8_lossy(&answer.stdout).into_owned()).unwrap_or_default();
+        let answer = clients::python(ask);
         let mut lines = answer.lines();
         [(); 2].map(|()| {
             let folders = std::env::split_paths(lines.next().unwrap_or_default());
@@ -145,7 +152,7 @@ fn python() -> &'static [Vec<PathBuf>; 2] {
 }
 
 fn python_package() -> Option<Candidate> {
-    let package = python()[0].first()?;
+    let package = python_packages()[0].first()?;
     let path = library_in(&package.join("capi"))?;
     let version = distribution(package).unwrap_or("onnxruntime".into());
     Some(Candidate { path, source: format!("Python package {version}") })
@@ -170,20 +177,17 @@ fn system() -> Option<Candidate> {
     libraries.next().map(|path| Candidate { path, source: "system library".into() })
 }
 
-impl Build {
-    /// Our own copy's folder, in the platform's place for caches.
-    fn cache(&self) -> Result<PathBuf> {
-        let cache = dirs::cache_dir().context("no folder for caches is known; set XDG_CACHE_HOME or HOME")?;
-        Ok(cache.join("mnist-gan").join(self.folder))
-    }
-
+impl PinnedWheel {
+    /// The library in the cache, if it was fetched before.
     pub fn cached(&self) -> Option<Candidate> {
-        let path = library_in(&self.cache().ok()?)?;
+        let path = library_in(&files::cache().ok()?.join(self.folder))?;
         Some(Candidate { path, source: format!("{} from the cache", self.name) })
     }
 
-    /// Downloads the pinned wheels with pip and unpacks their libraries into the cache. It is pip that checks the wheels'
-    /// hashes.
+    /// Downloads the pinned wheels with pip and unpacks their libraries into the cache. pip checks the wheels' hashes.
+    ///
+    /// # Errors
+    /// When `offline` forbids it, there is no wheel for this platform, or pip fails. The sentence names the ways out.
     pub fn fetch(&self, offline: bool, say: &mut dyn FnMut(&str)) -> Result<Candidate> {
         let Self { name, absent, packages, size, .. } = self;
         let ways_out = format!(
@@ -191,7 +195,7 @@ impl Build {
              where pip reaches a package index"
         );
         ensure!(!offline, "{absent}, and --offline forbids fetching it; {ways_out}");
-        let cache = self.cache()?;
+        let cache = files::cache()?.join(self.folder);
         say(&format!("{absent}; fetching {name} (about {size}) with pip"));
         (self.download_into(&cache))
             .map_err(|problem| anyhow!("{absent}, and fetching it failed ({problem:#}); {ways_out}"))?;
@@ -201,8 +205,7 @@ impl Build {
 
     fn download_into(&self, cache: &Path) -> Result<()> {
         let parent = cache.parent().context("a cache folder with a parent expected")?;
-        fs::create_dir_all(parent).with_context(|| format!("{}: cannot be made", parent.display()))?;
-        let work = tempfile::tempdir_in(parent).with_context(|| format!("{}: cannot be written", parent.display()))?;
+        let work = clients::private_folder(parent)?;
         let lock = work.path().join("onnxruntime.lock");
         fs::write(&lock, self.lock).with_context(|| format!("{}: cannot be written", lock.display()))?;
         let platforms = match (std::env::consts::OS, std::env::consts::ARCH) {
@@ -215,47 +218,25 @@ impl Build {
             ("windows", "aarch64") => "win_arm64",
             (os, arch) => bail!("there is no wheel of it for {os} on {arch}"),
         };
-        let (name, mut pip) =
-            pip().context("neither `python3 -m pip` nor `python -m pip`, `pip3` or `pip` works here")?;
-        // The wheel of one Python serves whatever Python is here, for only the libraries in it are used.
+        let (name, mut pip) = clients::pip(work.path())
+            .context("neither `python3 -m pip` nor `python -m pip`, `pip3` or `pip` works here")?;
+        // The wheel for one version of Python serves every version: only the libraries in it are used.
         let options = "download --disable-pip-version-check --no-input --no-deps --only-binary=:all: \
             --python-version 3.12 --implementation cp --abi cp312 --require-hashes";
         pip.args(options.split_whitespace()).arg("-d").arg(work.path()).arg("-r").arg(&lock);
         platforms.split(' ').for_each(|platform| _ = pip.args(["--platform", platform]));
-        // pip has a bar of its own, for those who see it.
+        // pip draws its own progress bar on standard output.
         if *self == CUDA && std::io::stderr().is_terminal() {
             pip.stdout(std::io::stderr());
         } else {
-            pip.arg("--quiet").stdout(Stdio::null());
+            pip.arg("--quiet");
         }
-        let output = pip.stdin(Stdio::null()).stderr(Stdio::piped()).spawn()?.wait_with_output()?;
-        ensure!(output.status.success(), "{name}: {}", last_error(&String::from_utf8_lossy(&output.stderr)));
+        clients::run(&mut pip, work.path(), &mut || true).context(name)?;
         unpack(work.path(), cache)
     }
 }
 
-/// The first pip that runs, and what it is called.
-fn pip() -> Option<(String, Command)> {
-    ["python3 -m pip", "python -m pip", "pip3", "pip"].into_iter().find_map(|name| {
-        let command = || {
-            let mut words = name.split(' ');
-            let mut command = Command::new(words.next().unwrap_or_default());
-            command.args(words);
-            command
-        };
-        let version = command().arg("--version").stdin(Stdio::null()).output().ok()?;
-        version.status.success().then(|| (name.into(), command()))
-    })
-}
-
-/// pip's last error, whose lines may be several, in one; else the last line that it printed.
-fn last_error(stderr: &str) -> String {
-    let error = stderr.rfind("ERROR: ").map(|at| &stderr[at..]);
-    let last = error.or(stderr.trim_end().lines().last()).unwrap_or("it said nothing");
-    last.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// Takes the libraries out of the wheels in `work`, and puts their folder in place in one step.
+/// Unpacks the libraries of the wheels in `work` into a new folder and renames that folder to `cache`.
 fn unpack(work: &Path, cache: &Path) -> Result<()> {
     let folder = work.join("unpacked");
     fs::create_dir(&folder)?;
@@ -274,12 +255,12 @@ fn unpack(work: &Path, cache: &Path) -> Result<()> {
     }
     ensure!(library_in(&folder).is_some(), "pip left no wheel with the library");
     match fs::rename(&folder, cache) {
-        Err(_) if library_in(cache).is_some() => Ok(()), // another trainer was faster
+        Err(_) if library_in(cache).is_some() => Ok(()), // another trainer has made it meanwhile
         result => result.with_context(|| format!("{}: cannot be made", cache.display())),
     }
 }
 
-/// Whether we need a wheel's file of this name.
+/// Whether a file of a wheel is needed, by its name.
 fn is_wanted(name: &str) -> bool {
     let providers = ["onnxruntime_providers_shared.", "onnxruntime_providers_cuda."];
     is_library(name) || providers.iter().any(|provider| name.contains(provider)) || CUDA_LIBRARIES.contains(&name)
@@ -291,7 +272,7 @@ mod tests {
 
     #[test]
     fn the_versions_are_the_locks() {
-        for Build { name, folder, packages, lock, .. } in [CPU, CUDA] {
+        for PinnedWheel { name, folder, packages, lock, .. } in [CPU, CUDA] {
             let pins = lock.lines().filter(|line| line.contains("=="));
             let pinned: Vec<&str> = pins.filter_map(|line| line.split(' ').next()).collect();
             assert_eq!(pinned, packages.split(' ').collect::<Vec<_>>());
@@ -309,22 +290,5 @@ mod tests {
         for name in ["libonnxruntime_providers_shared.so", "onnxruntime_pybind11_state.so", "libonnxruntime.pc", ""] {
             assert!(!is_library(name), "{name}");
         }
-    }
-
-    #[test]
-    fn pips_last_error_is_told_in_one_line() {
-        let cases = [
-            (
-                "WARNING: Retrying\nERROR: No version\nERROR: No matching distribution\n",
-                "ERROR: No matching distribution",
-            ),
-            (
-                "ERROR: HASHES DIFFER:\n    Expected sha256 a\n         Got        b\n",
-                "ERROR: HASHES DIFFER: Expected sha256 a Got b",
-            ),
-            ("no such option: --abi\n\n", "no such option: --abi"),
-            ("", "it said nothing"),
-        ];
-        cases.iter().for_each(|(stderr, expected)| assert_eq!(last_error(stderr), *expected));
     }
 }
