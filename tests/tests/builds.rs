@@ -1,5 +1,5 @@
-//! The runtime's library built in other ways: unoptimised, for this very CPU, under AddressSanitizer, and for programs that
-//! must not panic. Each build has a folder of its own in `target`, so that later runs are short.
+//! The programs installed with `cargo install`, and the runtime's library built in other ways: unoptimised, for this CPU,
+//! under AddressSanitizer, and into programs that must not panic. Each way has a folder in `target`, so later runs are short.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -70,6 +70,23 @@ fn nothing_in_the_library_can_panic_and_each_precision_costs_its_own_weights_alo
         let file = root().join("target/nopanic/release").join(program);
         let bytes = std::fs::metadata(&file).unwrap().len();
         assert!(bytes < most, "{program}: fewer than {most} bytes expected, {bytes} found");
+    }
+}
+
+#[test]
+fn both_programs_install_and_run_elsewhere() {
+    let root = tempfile::tempdir().unwrap();
+    for name in ["runtime", "trainer"] {
+        // In the folder that `cargo run -p NAME` builds in, so nothing is compiled twice.
+        let install = ["install", "--quiet", "--locked", "--offline", "--path", name, "--root"];
+        let mut install = cargo("", &install);
+        // `cargo test` sets variables of this package, and ring's build script runs again when one of them changes.
+        let of_a_package = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+        std::env::vars().filter(|(name, _)| of_a_package(name)).for_each(|(name, _)| _ = install.env_remove(name));
+        passes(install.arg(root.path()));
+        let installed = root.path().join("bin").join(name).with_extension(std::env::consts::EXE_EXTENSION);
+        let (output, stderr) = tests::run(Command::new(installed).arg("--version").current_dir(&root));
+        assert!(output.status.success() && output.stdout.starts_with(name.as_bytes()), "{output:?} {stderr}");
     }
 }
 
