@@ -8,9 +8,10 @@ use ndarray::{Array1, Array2, s};
 use tests::{data_set, digits, mnist, peers_python, program, run};
 use trainer::config::Plan;
 use trainer::data::Dataset;
-use trainer::gan::{Form, metrics, prepare, sampler};
+use trainer::gan::block::{metrics, prepare, step_graph};
+use trainer::gan::inputs::StepKind;
+use trainer::gan::networks::sampler;
 use trainer::run::export::write_model;
-use trainer::train::step_graphs;
 
 #[test]
 fn every_operator_that_a_gpu_is_asked_for_has_a_cuda_kernel() {
@@ -23,10 +24,10 @@ fn every_operator_that_a_gpu_is_asked_for_has_a_cuda_kernel() {
         models.push(path);
     };
     for plan in [Plan::seed_recipe(), Plan::tuned_recipe()] {
-        // A data set that leaves a smaller last batch.
+        // A data set with a smaller last batch.
         let plan = Plan { batch: 64, ..plan };
-        for (graph, i) in step_graphs(&plan, 100, Form::Vectors).into_iter().zip(0..) {
-            add(format!("{}-{i}.onnx", plan.recipe.name), graph.model);
+        for (kind, i) in StepKind::all(&plan, 100).into_iter().zip(0..) {
+            add(format!("{}-{i}.onnx", plan.recipe.name), step_graph(&plan.recipe, kind));
         }
         add(format!("{}-prepare.onnx", plan.recipe.name), prepare(&plan.recipe, plan.batch, 100, 32));
         add(format!("{}-metrics.onnx", plan.recipe.name), metrics(&plan.recipe, plan.batch, 32));
@@ -124,8 +125,8 @@ fn the_checks_for_a_gpu_pass_on_an_emulated_one() {
 }
 
 #[test]
-fn a_step_is_one_cuda_graph_and_a_round_is_one_copy_each_way() {
-    // Epochs of 40 steps, in rounds of 32 and 8.
+fn a_step_is_one_cuda_graph_and_a_block_is_one_copy_each_way() {
+    // Epochs of 40 steps, in blocks of 32 and 8.
     let Some(machine) = Machine::new(|folder| digits(folder, 40 * 64)) else { return };
     let of_epochs = |epochs: usize| -> serde_json::Value {
         let options = format!("--epochs {epochs} --score-every 0 --run-dir run-{epochs} --out g.onnx");
@@ -138,9 +139,13 @@ fn a_step_is_one_cuda_graph_and_a_round_is_one_copy_each_way() {
     let more = |what: &str| number(&twice, what) - number(&once, what);
     assert_eq!(number(&once, "nodes"), 127, "README says so");
     assert_eq!((number(&once, "captures"), number(&once, "replays")), (32, 40));
-    assert_eq!((more("captures"), more("replays")), (0, 40), "the same slots, from the same of two sets of the state");
+    assert_eq!(
+        (more("captures"), more("replays")),
+        (0, 40),
+        "the same places in the block, from the same copies of the state"
+    );
     assert_eq!(more("to_device"), 2);
-    // The metrics of two rounds; the state's six vectors; the samples.
+    // The metrics of two blocks; the state's six vectors; the samples.
     assert_eq!(more("to_host"), 2 + 6 + 1);
     assert!(more("waits") < 40, "a wait a step: {}", more("waits"));
 }

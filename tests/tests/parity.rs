@@ -3,12 +3,14 @@
 use std::io::Read;
 
 use flate2::read::GzDecoder;
-use ndarray::Array2;
+use ndarray::{Array1, Array2, ArrayView1, s};
 use rand_mt::Mt;
 use trainer::config::{Device, G_SIZES, LATENT, Recipe};
 use trainer::data::Dataset;
-use trainer::gan::{Form, StepGraph};
-use trainer::ort::{OnnxRuntime, Stepper};
+use trainer::gan::inputs::StepKind;
+use trainer::ort::OnnxRuntime;
+use trainer::ort::cpu::CpuStepper;
+use trainer::ort::stepper::Stepper;
 use trainer::state::{TrainState, state_specs};
 
 const B: usize = 64;
@@ -17,7 +19,6 @@ const B: usize = 64;
 fn the_first_steps_agree_with_pytorch() {
     let Some(mnist) = tests::mnist() else { return };
     let data = Dataset::open(&mnist).unwrap();
-    let n = data.len();
     let golden: serde_json::Value = serde_json::from_str(include_str!("../golden/parity.json")).unwrap();
     let mut moved = vec![];
     GzDecoder::new(&include_bytes!("../golden/parity.i16.gz")[..]).read_to_end(&mut moved).unwrap();
@@ -30,19 +31,20 @@ fn the_first_steps_agree_with_pytorch() {
     let start =
         TrainState { tensors: params.iter().cloned().chain(zeros).collect(), step: 0, sums: Default::default() };
     let runtime = OnnxRuntime::open(Some(Device::Cpu), 1, false, &mut |_| ()).unwrap();
-    let graph = StepGraph::new(&recipe, B, n, false, Form::Tensors);
-    let mut stepper = Stepper::new(&runtime, &recipe, &[graph], 1, &start, &data, &[0.0; LATENT]).unwrap();
-    let order = torch.randperm(n);
+    let kind = StepKind { batch: B, with_r1: false };
+    let mut stepper =
+        CpuStepper::new(&runtime, &recipe, &[kind], &start, &data, Array2::zeros((1, LATENT)).view()).unwrap();
+    let order = torch.randperm(data.len());
 
     for step in 0..20 {
-        let mut feed = stepper.feed();
-        let feed = feed.row(0, 0);
-        *feed.rates = recipe.rates(step as u64, 20);
-        feed.pick.copy_from_slice(&order[step * B..][..B]);
-        torch.uniform(feed.z); // z for D's update, then z for G's
-        assert_eq!(feed.z.len(), 2 * B * LATENT);
-        torch.masks(feed.keep);
-        let [d_loss, g_loss, ..] = stepper.round(&[0], |_| false).unwrap()[0];
+        let mut buffers = stepper.inputs();
+        let mut inputs = buffers.step(0, B);
+        *inputs.rates = recipe.rates(step as u64, 20);
+        inputs.indices.assign(&ArrayView1::from(&order[step * B..][..B]));
+        assert_eq!(inputs.z.dim(), (2 * B, LATENT), "z for D's update, then z for G's");
+        torch.uniform(inputs.z.as_slice_mut().unwrap());
+        torch.masks(inputs.dropout_mask);
+        let [d_loss, g_loss, ..] = stepper.run(&[kind], &mut |_| false).unwrap()[0];
         for (name, ours) in [("d_loss", d_loss), ("g_loss", g_loss)] {
             let theirs = golden[name][step].as_f64().unwrap();
             let error = (ours as f64 - theirs).abs();
@@ -50,11 +52,9 @@ fn the_first_steps_agree_with_pytorch() {
             assert!(step > 0 || error <= 2e-6, "step 0, {name}: {ours} against PyTorch's {theirs}");
         }
         if step == 0 {
-            let after = stepper.state(Default::default()).unwrap();
+            let after = stepper.tensors().unwrap();
             let mut worst = 0f64;
-            for (spec, (before, after)) in
-                state_specs(&recipe).iter().zip(start.tensors.iter().zip(&after.tensors)).take(16)
-            {
+            for (spec, (before, after)) in state_specs(&recipe).iter().zip(start.tensors.iter().zip(&after)).take(16) {
                 let columns = *spec.shape.last().unwrap();
                 let rows = spec.len() / columns;
                 for i in 0..spec.len() {
@@ -107,9 +107,9 @@ impl Torch {
         out.iter_mut().for_each(|x| *x = self.rand() * 2.0 - 1.0);
     }
 
-    /// The masks of D on reals, on fakes and on G's fakes, then of G for D and for G; `keep` wants the layers of
-    /// reals and fakes together.
-    fn masks(&mut self, keep: &mut [u8]) {
+    /// The masks of D on reals, on fakes and on G's fakes, then of G for D and for G. `dropout_mask` has each layer's masks of reals
+    /// and fakes side by side.
+    fn masks(&mut self, dropout_mask: &mut [u8]) {
         let mut draw = |sizes: &[usize]| -> Vec<Vec<u8>> {
             sizes[1..4].iter().map(|units| (0..B * units).map(|_| (self.rand() >= 0.2) as u8).collect()).collect()
         };
@@ -119,7 +119,7 @@ impl Torch {
         };
         let both = real.into_iter().zip(fake).flat_map(|(r, f)| [r, f]);
         let all: Vec<u8> = both.chain(gen_).chain(g_d).chain(g_g).flatten().collect();
-        keep.copy_from_slice(&all);
+        dropout_mask.copy_from_slice(&all);
     }
 }
 
@@ -153,24 +153,23 @@ fn the_tuned_step_agrees_with_pytorchs_double_backward() {
     let images = Array2::from_shape_vec((B, 784), images).unwrap();
     let data = Dataset { images, labels: (0..B as u8).collect(), ..Dataset::default() };
     let runtime = OnnxRuntime::open(Some(Device::Cpu), 1, false, &mut |_| ()).unwrap();
-    let graph = StepGraph::new(&recipe, B, B, true, Form::Tensors);
-    let mut stepper = Stepper::new(&runtime, &recipe, &[graph], 1, &start, &data, &[0.0; LATENT]).unwrap();
-    let mut feed = stepper.feed();
-    let feed = feed.row(0, 0);
-    *feed.rates = recipe.rates(0, 1000);
-    feed.pick.iter_mut().zip(0..).for_each(|(pick, i)| *pick = i);
-    feed.z.copy_from_slice(&noise(2, B * LATENT));
-    for (row, z) in feed.z.chunks_mut(LATENT).enumerate() {
-        (0..10).for_each(|class| z[class] = if class == row { 1.0 } else { 0.0 });
-    }
-    let [d_loss, ..] = stepper.round(&[0], |_| false).unwrap()[0];
+    let kind = StepKind { batch: B, with_r1: true };
+    let mut stepper =
+        CpuStepper::new(&runtime, &recipe, &[kind], &start, &data, Array2::zeros((1, LATENT)).view()).unwrap();
+    let mut buffers = stepper.inputs();
+    let mut inputs = buffers.step(0, B);
+    *inputs.rates = recipe.rates(0, 1000);
+    inputs.indices.assign(&Array1::from_iter(0..B as i64));
+    inputs.z.assign(&Array2::from_shape_vec((B, LATENT), noise(2, B * LATENT)).unwrap());
+    inputs.z.slice_mut(s![.., ..10]).assign(&Array2::eye(10).slice(s![..B, ..]));
+    let [d_loss, ..] = stepper.run(&[kind], &mut |_| false).unwrap()[0];
     let theirs = golden["d_loss"].as_f64().unwrap();
     assert!((d_loss as f64 - theirs).abs() < 1e-5, "{d_loss} against {theirs}");
 
     // After one step from zero, m is (1 − β₁) times the gradient.
-    let after = stepper.state(Default::default()).unwrap();
+    let after = stepper.tensors().unwrap();
     let scale = 1.0 / (1.0 - recipe.adam.beta1);
-    let gradients = specs.iter().zip(&after.tensors).filter(|(spec, _)| spec.name.starts_with("m.d."));
+    let gradients = specs.iter().zip(&after).filter(|(spec, _)| spec.name.starts_with("m.d."));
     let mut compared = 0;
     for ((spec, m), golden) in gradients.zip(golden["d_grad"].as_array().unwrap()) {
         let gradient: Vec<f64> = m.iter().map(|&m| m as f64 * scale).collect();
@@ -186,7 +185,7 @@ fn the_tuned_step_agrees_with_pytorchs_double_backward() {
     }
     assert_eq!(compared, 5 * 16 + 10);
     // The moving average has gone all of the first steps' way: (1 − 1/10) towards the parameters.
-    let of = |name: &str| &after.tensors[specs.iter().position(|s| s.name == name).unwrap()];
+    let of = |name: &str| &after[specs.iter().position(|s| s.name == name).unwrap()];
     let (average, bias) = (of("ema.g.fc4.bias"), of("g.fc4.bias"));
     assert!(average.iter().zip(bias).all(|(a, b)| (a - 0.9 * b).abs() < 1e-6));
 }

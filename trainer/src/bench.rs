@@ -1,4 +1,4 @@
-//! How fast the training step is, and how near to what the machine could do.
+//! The speed of the training step, against the machine's peak in matrix products.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -9,79 +9,84 @@ use ndarray::{Array1, Array2};
 
 use crate::config::{G_SIZES, PIXELS, Plan, Recipe};
 use crate::data::Dataset;
-use crate::gan::{Form, StepGraph};
+use crate::gan::block;
+use crate::gan::inputs::StepKind;
 use crate::graph::Graph;
 use crate::graph::onnx::{self, Type};
-use crate::noise::{self, sample_latents};
-use crate::ort::{Bound, Feed, OnnxRuntime, Stepper, explain};
+use crate::noise::write_dropout_mask;
+use crate::ort::errors::user_message;
+use crate::ort::stepper::BatchBuffers;
+use crate::ort::{Bound, OnnxRuntime};
 use crate::state::{initial_state, state_specs};
-use crate::train::{Training, draw};
+use crate::steps::{Steps, stepper, write_step_inputs};
 
-/// Medians over the steps of one run; the peak was measured in turns with them.
+/// Medians over the steps of one run. Steps and the peak are measured in turns.
 pub struct Figures {
-    /// [`OnnxRuntime::describe_device`].
-    pub place: String,
+    /// See [`OnnxRuntime::describe_device`].
+    pub device: String,
+    /// Images in a step.
     pub batch: usize,
+    /// Number of steps measured.
     pub steps: usize,
-    /// Milliseconds a training step: the random numbers, the graph, and reading the metrics.
+    /// Milliseconds per training step: drawing the random numbers, running the graph, reading the metrics.
     pub step_ms: f64,
-    /// 10⁹ floating-point operations a second in a 784 × 1024 × 1024 product by the same ONNX Runtime.
+    /// 10⁹ floating-point operations per second of a 784 × 1024 × 1024 matrix product with the same ONNX Runtime.
     pub peak_gflops: f64,
-    /// Floating-point operations of one step's matrix products.
+    /// Floating-point operations of a step's matrix products.
     pub step_flop: f64,
-    /// What a step launches on a GPU: a kernel for each operator, functions written out, and two for a Gemm with bias.
+    /// Number of kernels that a step launches on a GPU: one per operator with functions inlined, two for a Gemm with
+    /// bias.
     pub kernels: usize,
 }
 
-/// Measures on a data set of noise, which costs what MNIST costs.
+/// Measures steps of the seed recipe on a data set of noise, which takes as long as MNIST.
+///
+/// # Errors
+/// When ONNX Runtime fails.
 pub fn bench(runtime: &OnnxRuntime, batch: usize, steps: usize) -> Result<Figures> {
-    measure(runtime, batch, steps).map_err(explain)
+    measure(runtime, batch, steps).map_err(user_message)
 }
 
 fn measure(runtime: &OnnxRuntime, batch: usize, steps: usize) -> Result<Figures> {
     let plan = Plan { batch, ..Plan::seed_recipe() };
     let recipe = &plan.recipe;
-    let graph = StepGraph::new(recipe, batch, IMAGES, false, runtime.form());
-    let kernels = kernels(&StepGraph::new(recipe, batch, IMAGES, false, Form::Vectors).model);
-    let mut images = vec![0; IMAGES * PIXELS];
-    noise::keep_masks_into(&mut images, 0, 0, 0, 0.5);
-    images.iter_mut().for_each(|pixel| *pixel *= 255);
-    let images = Array2::from_shape_vec((IMAGES, PIXELS), images)?;
-    let data = Dataset { images, labels: Array1::zeros(IMAGES), ..Dataset::default() };
+    let kind = StepKind { batch, with_r1: false };
+    let mut noise = Array2::zeros((IMAGES, PIXELS));
+    write_dropout_mask(noise.as_slice_mut().expect("row-major"), 0, 0, 0, 0.5);
+    let data = Dataset { images: noise * 255, labels: Array1::zeros(IMAGES), ..Dataset::default() };
     let state = initial_state(&plan, data.images.view());
-    let slots = runtime.slots(batch);
-    let mut stepper = Stepper::new(runtime, recipe, &[graph], slots, &state, &data, &sample_latents(&plan))?;
+    let mut stepper = stepper(runtime, &plan, &state, &data)?;
     let mut product = product(runtime)?;
-    let pick: Vec<i64> = (0..batch).map(|i| (i * 37 % IMAGES) as i64).collect();
+    let indices: Array1<i64> = (0..batch).map(|i| (i * 37 % IMAGES) as i64).collect();
 
-    let (graphs, mut drawn) = (vec![0; slots], 0);
-    let mut fill = |mut feed: Feed| {
-        for slot in 0..slots {
-            draw(&mut feed.row(slot, 0), recipe, &pick, 0, drawn, u64::MAX);
-            drawn += 1;
+    let (block_len, mut written) = (stepper.block_len(), 0);
+    let mut write_block = |mut buffers: BatchBuffers| {
+        for index in 0..block_len {
+            write_step_inputs(buffers.step(index, batch), recipe, indices.view(), 0, written, u64::MAX);
+            written += 1;
         }
         true
     };
-    fill(stepper.feed());
+    write_block(stepper.inputs());
     let (mut step_s, mut product_s) = (vec![], vec![]);
-    for round in 0..steps.div_ceil(slots) + WARM_UP {
+    for block in 0..steps.div_ceil(block_len) + WARM_UP {
         let start = Instant::now();
-        stepper.round(&graphs, &mut fill)?;
-        step_s.push(start.elapsed().as_secs_f64() / slots as f64);
-        if round % 16 == 0 {
+        stepper.run(&vec![kind; block_len], &mut write_block)?;
+        step_s.push(start.elapsed().as_secs_f64() / block_len as f64);
+        if block % 16 == 0 {
             let start = Instant::now();
             product.run()?;
             product_s.push(start.elapsed().as_secs_f64());
         }
     }
     Ok(Figures {
-        place: runtime.describe_device(),
+        device: runtime.describe_device(),
         batch,
         steps,
         step_ms: 1e3 * median(&mut step_s[WARM_UP..]),
         peak_gflops: 1e-9 * 2.0 * (M * N * N) as f64 / median(&mut product_s),
         step_flop: step_flop(batch),
-        kernels,
+        kernels: kernels(&block::step_graph(recipe, kind)),
     })
 }
 
@@ -90,15 +95,16 @@ pub const IMAGES: usize = 6000;
 const WARM_UP: usize = 20;
 
 impl Figures {
-    /// The milliseconds that the step's products would take at the peak.
+    /// Milliseconds that a step's matrix products would take at the peak.
     pub fn floor_ms(&self) -> f64 {
         self.step_flop / self.peak_gflops * 1e-6
     }
 
+    /// The figures as a JSON object.
     pub fn json(&self) -> String {
         format!(
-            r#"{{"place":"{}","batch":{},"steps":{},"step_ms":{:.4},"peak_gflops":{:.1},"floor_ms":{:.4},"kernels":{}}}"#,
-            self.place,
+            r#"{{"device":"{}","batch":{},"steps":{},"step_ms":{:.4},"peak_gflops":{:.1},"floor_ms":{:.4},"kernels":{}}}"#,
+            self.device,
             self.batch,
             self.steps,
             self.step_ms,
@@ -108,13 +114,14 @@ impl Figures {
         )
     }
 
+    /// The figures as text.
     pub fn table(&self) -> String {
         format!(
             "{}, batch {}, median of {} steps\n\
              a step                          {:8.3} ms\n\
              its {:.1} MFLOP at the peak     {:8.3} ms   ({:.1} GFLOP/s in a large matrix product, same run)\n\
              share of the peak               {:8.0} %",
-            self.place,
+            self.device,
             self.batch,
             self.steps,
             self.step_ms,
@@ -126,31 +133,39 @@ impl Figures {
     }
 }
 
-/// What a run would take.
+/// Time and memory that a run would take.
 pub struct Estimate {
+    /// Time for the remaining steps.
     pub time: Duration,
+    /// Milliseconds per step.
     pub step_ms: f64,
-    /// The resident size of this process with the run set up in it; where the system does not tell, of its tensors.
+    /// Peak resident memory of this process after a few steps, in MB; on systems without /proc, the size of data set
+    /// and state.
     pub memory_mb: f64,
 }
 
-/// Sets a run up of which `done` steps lie behind, and takes a few.
+/// Measures a few steps of a run that has taken `done` steps already.
+///
+/// # Errors
+/// When ONNX Runtime fails.
 pub fn estimate(plan: &Plan, data: &Dataset, runtime: &OnnxRuntime, done: u64) -> Result<Estimate> {
-    let mut training = Training::new(plan, data, runtime, initial_state(plan, data.images.view())).map_err(explain)?;
-    // The steps of a round are told of at once, and CUDA captures its graphs in the first.
-    let slots = training.slots();
-    let mut told = vec![Instant::now()];
-    let flow = training.epoch(&mut |_| {
-        told.push(Instant::now());
-        if told.len() < 200.max(5 * slots) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    let state = initial_state(plan, data.images.view());
+    let mut run = Steps::new(plan, data, runtime, state).map_err(user_message)?;
+    // The steps of a block are reported at once. CUDA captures its graphs in the first block, which is left out.
+    let block_len = run.block_len();
+    let mut reported = vec![Instant::now()];
+    let flow = run.epoch(&mut |_| {
+        reported.push(Instant::now());
+        if reported.len() < 200.max(5 * block_len) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
-    let _ = flow.map_err(explain)?;
-    let round = slots.min(told.len() - 1);
-    let rounds = told.windows(round + 1).skip(if told.len() > 3 * slots { slots } else { 0 });
-    let mut times: Vec<f64> = rounds.map(|w| (w[round] - w[0]).as_secs_f64() / round as f64).collect();
+    let _ = flow.map_err(user_message)?;
+    let block = block_len.min(reported.len() - 1);
+    let blocks = reported.windows(block + 1).skip(if reported.len() > 3 * block_len { block_len } else { 0 });
+    let mut times: Vec<f64> = blocks.map(|w| (w[block] - w[0]).as_secs_f64() / block as f64).collect();
     let step_s = median(&mut times);
     let steps = plan.steps(data.len())? - done;
-    let tensors = data.images.len() * 2 + 8 * state_specs(&plan.recipe).iter().map(|s| s.len()).sum::<usize>();
+    let state_values = state_specs(&plan.recipe).iter().map(|s| s.len()).sum::<usize>();
+    let tensors = data.images.len() * 2 + 8 * state_values;
     let resident = std::fs::read_to_string("/proc/self/status").ok().and_then(|status| {
         let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
         line.split_whitespace().nth(1)?.parse::<f64>().ok()
@@ -162,6 +177,7 @@ pub fn estimate(plan: &Plan, data: &Dataset, runtime: &OnnxRuntime, done: u64) -
     })
 }
 
+/// Number of kernels that a model launches on a GPU.
 fn kernels(model: &onnx::Model) -> usize {
     fn of(node: &onnx::Node, model: &onnx::Model) -> usize {
         let function = model.functions.iter().find(|function| function.name == node.op_type);
@@ -173,7 +189,7 @@ fn kernels(model: &onnx::Model) -> usize {
         }
     }
     let graph = model.graph.as_ref().expect("a model has a graph");
-    // What depends on constants alone is computed once, when the file is loaded.
+    // Nodes that depend on constants alone are computed once, when the file is loaded.
     let mut constants: HashSet<&str> = graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
     let mut sum = 0;
     for node in &graph.node {
@@ -186,20 +202,22 @@ fn kernels(model: &onnx::Model) -> usize {
     sum
 }
 
-/// Two operations for each multiply-add of the Gemms in the seed recipe's step graph.
+/// Floating-point operations of the Gemms in the seed recipe's step graph, two per multiply-add.
 fn step_flop(batch: usize) -> f64 {
     let madds = |sizes: &[usize]| sizes.windows(2).map(|w| w[0] * w[1]).sum::<usize>() as f64;
     let d_sizes = Recipe::seed().d_sizes();
     let (d, g) = (madds(&d_sizes), madds(&G_SIZES));
     let (d_first, g_first) = (madds(&d_sizes[..2]), madds(&G_SIZES[..2]));
-    // D's update: G forward; D forward, its weights' gradient, its inputs' but for the first layer, on 2B rows.
+    // D's update: G forward; then on 2B rows D forward, gradients of weights, gradients of inputs but for the first
+    // layer.
     let d_update = g + 2.0 * (d + d + (d - d_first));
-    // G's update: G and D forward; D's inputs' gradient; G's weights' and, but for the first layer, inputs' gradient.
+    // G's update: G and D forward; D's gradients of inputs; G's gradients of weights, and of inputs but for the first
+    // layer.
     let g_update = g + d + d + g + (g - g_first);
     2.0 * batch as f64 * (d_update + g_update)
 }
 
-/// A matrix product large enough to run at the machine's peak: (M, N) by (N, N).
+/// A matrix product (M, N) by (N, N), large enough to run at the machine's peak.
 fn product(runtime: &OnnxRuntime) -> Result<Bound> {
     let mut g = Graph::default();
     let a = g.input("a", Type::F32, &[M, N]);
@@ -219,14 +237,13 @@ fn median(values: &mut [f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gan::{metrics, prepare};
 
     #[test]
     fn a_step_of_the_seed_recipe_is_few_kernels() {
-        let graph = StepGraph::new(&Recipe::seed(), 64, 100, false, Form::Vectors);
-        assert_eq!(kernels(&graph.model), 127);
-        let round = [prepare(&Recipe::seed(), 64, 100, 32), metrics(&Recipe::seed(), 64, 32)];
-        assert_eq!(round.iter().map(kernels).sum::<usize>(), 28, "and two copies, README says");
+        let recipe = Recipe::seed();
+        assert_eq!(kernels(&block::step_graph(&recipe, StepKind { batch: 64, with_r1: false })), 127);
+        let once_a_block = [block::prepare(&recipe, 64, 100, 32), block::metrics(&recipe, 64, 32)];
+        assert_eq!(once_a_block.iter().map(kernels).sum::<usize>(), 28, "and two copies");
     }
 
     #[test]

@@ -30,4 +30,5 @@ pub mod run;
 pub mod sample;
 pub mod score;
 pub mod state;
+pub mod steps;
 pub mod train;

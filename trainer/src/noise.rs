@@ -1,35 +1,38 @@
-//! Random numbers that are addressed, not consumed: each is a function of (seed, step, stream), so that any step can be
-//! replayed alone and no generator's state is saved.
+//! Random numbers as functions of (seed, step, stream).
+//!
+//! No generator state is saved: any step can be repeated alone, and a resumed run draws the same numbers.
 
+use ndarray::{Array1, Array2, ArrayViewMut1, ArrayViewMut2, s};
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 use rand_xoshiro::{SplitMix64, Xoshiro256PlusPlus};
 
 use crate::config::{CLASSES, LATENT, Plan};
 
-/// The streams, one for each thing that is drawn.
+/// The streams: one number for each use of random numbers.
 pub mod stream {
     /// A step's z.
     pub const Z: u64 = 0;
     /// A step's dropout masks.
-    pub const KEEP: u64 = 1;
-    /// The z of the samples.
+    pub const DROPOUT: u64 = 1;
+    /// The z of the samples after every epoch, see [`sample_latents`](super::sample_latents).
     pub const SAMPLES: u64 = 2;
-    /// The z that scores are drawn from.
+    /// The z of the images that are scored.
     pub const SCORE: u64 = 3;
-    /// The z of the demo's digits.
+    /// The z of the demo data set.
     pub const DEMO: u64 = 4;
-    /// The first of the initial parameters', one for each tensor.
+    /// The initial parameters: tensor i has stream `INIT` + i.
     pub const INIT: u64 = 100;
-    /// An epoch's order of the data set.
+    /// The order of the data set in an epoch.
     pub const ORDER: u64 = u64::MAX;
-    /// The first of the judge's initial parameters'; the judge is no part of a run, so that these may be those of others.
+    /// The judge's initial parameters: tensor i has stream `JUDGE_INIT` + i. The judge is trained by itself, so its
+    /// streams may overlap with those of a run.
     pub const JUDGE_INIT: u64 = 0;
-    /// How far the judge's training images are moved in an epoch.
+    /// The shifts of the judge's training images in an epoch.
     pub const JUDGE_MOVES: u64 = 1000;
 }
 
-/// Fills `out` with a permutation of 0 ≤ i < len, the batch order of an epoch.
-pub fn order_into(out: &mut [i64], seed: u64, epoch: u64) {
+/// Fills `out` with the order of the data set in an epoch: a permutation of 0 ≤ i < len.
+pub fn write_order(out: &mut [i64], seed: u64, epoch: u64) {
     let rng = &mut generator(seed, epoch, stream::ORDER);
     out.iter_mut().zip(0..).for_each(|(x, i)| *x = i);
     for i in (1..out.len()).rev() {
@@ -38,25 +41,25 @@ pub fn order_into(out: &mut [i64], seed: u64, epoch: u64) {
 }
 
 /// Fills `out` with numbers from U(−1, 1), multiples of 2⁻²³.
-pub fn uniform_into(out: &mut [f32], seed: u64, step: u64, stream: u64) {
+pub fn write_uniform(out: &mut [f32], seed: u64, step: u64, stream: u64) {
     let rng = &mut generator(seed, step, stream);
-    // Drawing and scaling in turns, for the scaling is then a vector operation.
+    // Blocks of 256: draw the bits first, then scale them, which the compiler vectorises.
     let mut bits = [0u32; 256];
     for out in out.chunks_mut(bits.len()) {
         for two in bits[..out.len().next_multiple_of(2)].chunks_exact_mut(2) {
             let word = rng.next_u64();
             two.copy_from_slice(&[word as u32, (word >> 32) as u32]);
         }
-        // As i32, which 24 bits fit in: there is no instruction for u32.
+        // 24 bits fit into i32, and AVX2 converts only i32 to f32, not u32.
         out.iter_mut().zip(&bits).for_each(|(x, bits)| *x = (bits >> 8) as i32 as f32 * (1.0 / (1 << 23) as f32) - 1.0);
     }
 }
 
-/// Fills `out` with dropout masks: 0 with probability `p_drop`, to the nearest 2⁻¹⁶, else 1.
-pub fn keep_masks_into(out: &mut [u8], seed: u64, step: u64, stream: u64, p_drop: f64) {
+/// Fills `out` with a dropout mask: 0 with probability `p_drop`, rounded to a multiple of 2⁻¹⁶, else 1.
+pub fn write_dropout_mask(out: &mut [u8], seed: u64, step: u64, stream: u64, p_drop: f64) {
     let rng = &mut generator(seed, step, stream);
     let threshold = (p_drop * 65536.0).round() as u32;
-    // Drawing and comparing in turns of 256, for the comparison is then a vector operation.
+    // Blocks of 256: draw the bits first, then compare them, which the compiler vectorises.
     let mut bits = [0; 256];
     for out in out.chunks_mut(bits.len()) {
         for four in bits.chunks_exact_mut(4) {
@@ -72,7 +75,7 @@ fn generator(seed: u64, step: u64, stream: u64) -> Xoshiro256PlusPlus {
     Xoshiro256PlusPlus::seed_from_u64(mix(mix(seed).wrapping_add(step)).wrapping_add(stream))
 }
 
-/// Uniform in 0 ≤ x < n, without bias (Lemire 2019, "Fast random integer generation in an interval").
+/// A number from 0 ≤ x < n, without bias. Source: Lemire 2019, "Fast random integer generation in an interval".
 fn below(rng: &mut Xoshiro256PlusPlus, n: u64) -> u64 {
     loop {
         let product = rng.next_u64() as u128 * n as u128;
@@ -82,22 +85,24 @@ fn below(rng: &mut Xoshiro256PlusPlus, n: u64) -> u64 {
     }
 }
 
-/// Makes each z (100,) one for a class-conditional generator, of the digit that its first number names, in ten equal
-/// parts; returns the digits.
-pub fn name_digits(z: &mut [f32]) -> impl Iterator<Item = u8> {
-    z.chunks_mut(LATENT).map(|z| {
+/// Turns each z of (n, 100) into one for a class-conditional generator: z[0..10] becomes the one-hot of a digit.
+/// Returns the digits (n,). The first number of z, uniform in [-1, 1), selects one of ten equal intervals.
+pub fn write_one_hot(mut z: ArrayViewMut2<f32>) -> Array1<u8> {
+    let one_hot = |mut z: ArrayViewMut1<f32>| {
         let digit = ((z[0] + 1.0) / 2.0 * CLASSES as f32) as usize;
-        (0..CLASSES).for_each(|class| z[class] = f32::from(u8::from(class == digit)));
+        z.slice_mut(s![..CLASSES]).fill(0.0);
+        z[digit] = 1.0;
         digit as u8
-    })
+    };
+    z.rows_mut().into_iter().map(one_hot).collect()
 }
 
-/// The latents whose images show how a run comes along: 16 × (100,), the same after every epoch.
-pub fn sample_latents(plan: &Plan) -> Vec<f32> {
-    let mut z = vec![0.0; 16 * LATENT];
-    uniform_into(&mut z, plan.seed, 0, stream::SAMPLES);
+/// The z (16, 100) of the samples that are drawn after every epoch of a run.
+pub fn sample_latents(plan: &Plan) -> Array2<f32> {
+    let mut z = Array2::zeros((16, LATENT));
+    write_uniform(z.as_slice_mut().expect("row-major"), plan.seed, 0, stream::SAMPLES);
     if plan.recipe.conditional {
-        name_digits(&mut z).for_each(drop);
+        write_one_hot(z.view_mut());
     }
     z
 }
@@ -106,27 +111,27 @@ pub fn sample_latents(plan: &Plan) -> Vec<f32> {
 mod tests {
     use super::*;
 
-    /// Checkpoints and models name their numbers by (seed, step, stream), so these can never change. The expected ones
-    /// were computed apart from this code, from the C that Blackman and Vigna give for SplitMix64 and xoshiro256++.
+    /// Checkpoints and models depend on these numbers, so they must never change. The expected ones were computed with
+    /// the C code of Blackman and Vigna for SplitMix64 and xoshiro256++.
     #[test]
-    fn an_address_names_the_same_numbers_for_ever() {
+    fn seed_step_and_stream_give_the_same_numbers_for_ever() {
         let mut z = [0.0; 6];
-        uniform_into(&mut z, 42, 7, 3);
+        write_uniform(&mut z, 42, 7, 3);
         assert_eq!(z.map(|z| (z * 8388608.0) as i32), [-6113519, -2779015, 5011462, 6389495, 7999145, 6275]);
-        let mut keep = [9; 32];
-        keep_masks_into(&mut keep, 42, 7, 3, 0.2);
+        let mut mask = [9; 32];
+        write_dropout_mask(&mut mask, 42, 7, 3, 0.2);
         let expected = "00110111111111111101000101011100";
-        assert_eq!(keep.map(|k| char::from(b'0' + k)).iter().collect::<String>(), expected);
+        assert_eq!(mask.map(|k| char::from(b'0' + k)).iter().collect::<String>(), expected);
         let mut order = [0; 10];
-        order_into(&mut order, 42, 7);
+        write_order(&mut order, 42, 7);
         assert_eq!(order, [7, 0, 9, 8, 5, 4, 3, 1, 2, 6]);
     }
 
     #[test]
-    fn an_order_is_a_permutation_of_its_seed_and_epoch() {
+    fn an_order_is_a_permutation_that_depends_on_seed_and_epoch() {
         let order = |seed, epoch| {
             let mut order = vec![0; 1000];
-            order_into(&mut order, seed, epoch);
+            write_order(&mut order, seed, epoch);
             order
         };
         let mut sorted = order(1, 2);
@@ -142,21 +147,21 @@ mod tests {
     #[test]
     fn the_numbers_have_the_moments_of_their_distributions() {
         let mut z = vec![0.0; 100_000];
-        uniform_into(&mut z, 3, 4, 5);
+        write_uniform(&mut z, 3, 4, 5);
         assert!(z.iter().all(|z| (-1.0..1.0).contains(z)));
         let mean = |f: fn(f64) -> f64| z.iter().map(|&z| f(z as f64)).sum::<f64>() / z.len() as f64;
         assert!(mean(|z| z).abs() < 0.01 && (mean(|z| z * z) - 1.0 / 3.0).abs() < 0.01);
-        let mut keep = vec![9; 100_001];
-        keep_masks_into(&mut keep, 3, 4, 5, 0.2);
-        let kept = keep.iter().map(|&k| k as f64).sum::<f64>() / keep.len() as f64;
-        assert!(keep.iter().all(|&k| k <= 1) && (kept - 0.8).abs() < 0.005, "{kept}");
+        let mut mask = vec![9; 100_001];
+        write_dropout_mask(&mut mask, 3, 4, 5, 0.2);
+        let kept = mask.iter().map(|&k| k as f64).sum::<f64>() / mask.len() as f64;
+        assert!(mask.iter().all(|&k| k <= 1) && (kept - 0.8).abs() < 0.005, "{kept}");
     }
 
     #[test]
     fn steps_streams_and_seeds_are_independent() {
         let draw = |seed, step, stream| {
             let mut z = vec![0.0; 10_000];
-            uniform_into(&mut z, seed, step, stream);
+            write_uniform(&mut z, seed, step, stream);
             z
         };
         let z = draw(0, 0, 0);

@@ -1,58 +1,83 @@
-//! Images drawn with a generator's file.
+//! Images drawn with a generator's ONNX file.
 
 use anyhow::{Context, Result};
-use ndarray::{Array1, Array2};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 use sha2::{Digest, Sha256};
 
 use crate::config::{LATENT, PIXELS};
 use crate::data::Dataset;
 use crate::files::hex;
-use crate::noise::{self, name_digits, stream};
+use crate::noise::{self, stream, write_one_hot};
 use crate::ort::OnnxRuntime;
 use crate::pixel::pixel;
 
-/// How many images a score is made of.
+/// Number of images that a score is computed from.
 pub const SAMPLES: usize = 10_000;
 
-/// No MNIST, but 60,000 digits (and 10,000 for tests) drawn by the shipped generator, to try things out on.
-pub fn demo(runtime: &OnnxRuntime) -> Result<Dataset> {
-    let mut generator = runtime.load(include_bytes!("../../models/g.onnx"))?;
-    const AT_ONCE: usize = 5000;
-    let (mut z, mut images, mut labels) = (vec![0.0; AT_ONCE * LATENT], vec![], vec![]);
-    for part in 0..14 {
-        noise::uniform_into(&mut z, 0, part, stream::DEMO);
-        labels.extend(name_digits(&mut z));
-        let drawn = generator.run(&[("z", &[AT_ONCE, LATENT], &z)])?;
-        images.extend(drawn[0].iter().map(|&x| pixel(x)));
-    }
-    let (test_images, test_labels) = (images.split_off(60_000 * PIXELS), labels.split_off(60_000));
-    let sha256 = hex(&Sha256::digest(&images));
-    let array = |images: Vec<u8>| Array2::from_shape_vec((images.len() / PIXELS, PIXELS), images);
-    let (images, test_images) = (array(images)?, array(test_images)?);
-    let (labels, test_labels) = (labels.into(), test_labels.into());
-    Ok(Dataset { name: "demo (no MNIST)".into(), sha256, images, labels, test_images, test_labels })
-}
-
-/// [`SAMPLES`] images (n, 784) of grey levels, drawn by a generator's file from z that are functions of the seed, and the
-/// digits that these name where the generator is class-conditional.
+/// [`SAMPLES`] images (n, 784) of grey levels, drawn by a generator's file from z that depend on `seed` alone. If the
+/// generator is class-conditional, also the digits (n,) that they should show.
+///
+/// # Errors
+/// When the file is not a generator z (N, 100) → image (N, 784).
 pub fn draw(
     runtime: &OnnxRuntime,
     generator: &[u8],
     conditional: bool,
     seed: u64,
 ) -> Result<(Array2<u8>, Option<Array1<u8>>)> {
-    const AT_ONCE: usize = 1000;
+    let (images, digits) = draw_from(runtime, generator, conditional, SAMPLES, 1000, seed, stream::SCORE)?;
+    Ok((images, conditional.then_some(digits)))
+}
+
+/// A data set of 60,000 digits for training and 10,000 for tests, drawn by the shipped generator. It is not MNIST, but
+/// lets everything be tried without a download.
+///
+/// # Errors
+/// When ONNX Runtime fails.
+pub fn demo(runtime: &OnnxRuntime) -> Result<Dataset> {
+    let generator = include_bytes!("../../models/g.onnx");
+    let (images, labels) = draw_from(runtime, generator, true, 70_000, 5000, 0, stream::DEMO)?;
+    let part =
+        |from: usize, to: usize| (images.slice(s![from..to, ..]).to_owned(), labels.slice(s![from..to]).to_owned());
+    let ((images, labels), (test_images, test_labels)) = (part(0, 60_000), part(60_000, 70_000));
+    let sha256 = hex(&Sha256::digest(images.as_slice().expect("row-major")));
+    Ok(Dataset { name: "demo (no MNIST)".into(), sha256, images, labels, test_images, test_labels })
+}
+
+/// `n` images (n, 784) in parts of `part`, each from the z of (seed, number of the part, stream), and the digits (n,)
+/// that they should show; no digits unless `conditional`.
+fn draw_from(
+    runtime: &OnnxRuntime,
+    generator: &[u8],
+    conditional: bool,
+    n: usize,
+    part: usize,
+    seed: u64,
+    stream: u64,
+) -> Result<(Array2<u8>, Array1<u8>)> {
     let mut generator = runtime.load(generator)?;
-    let (mut z, mut images, mut digits) = (vec![0.0; AT_ONCE * LATENT], vec![], vec![]);
-    for part in 0..SAMPLES / AT_ONCE {
-        noise::uniform_into(&mut z, seed, part as u64, stream::SCORE);
+    let (mut images, mut digits) = (Array2::zeros((n, PIXELS)), Array1::zeros(n));
+    let mut z = Array2::zeros((part, LATENT));
+    let parts = images.axis_chunks_iter_mut(Axis(0), part).zip(digits.axis_chunks_iter_mut(Axis(0), part));
+    for ((mut images, mut digits), i) in parts.zip(0..) {
+        noise::write_uniform(z.as_slice_mut().expect("row-major"), seed, i, stream);
         if conditional {
-            digits.extend(name_digits(&mut z));
+            digits.assign(&write_one_hot(z.view_mut()));
         }
-        let drawn = generator.run(&[("z", &[AT_ONCE, LATENT], &z)])?;
-        let drawn = drawn.first().filter(|image| image.len() == AT_ONCE * PIXELS);
-        let drawn = drawn.with_context(|| format!("{AT_ONCE} images of {PIXELS} pixels expected"))?;
-        images.extend(drawn.iter().map(|&x| pixel(x)));
+        let drawn = generator.run(&[("z", z.view().into_dyn())])?;
+        let drawn = drawn.first().filter(|drawn| drawn.shape() == [part, PIXELS]);
+        let drawn = drawn.with_context(|| format!("{part} images of {PIXELS} pixels expected"))?;
+        images.iter_mut().zip(drawn).for_each(|(to, &x)| *to = pixel(x));
     }
-    Ok((Array2::from_shape_vec((SAMPLES, PIXELS), images)?, conditional.then(|| digits.into())))
+    Ok((images, digits))
+}
+
+/// The mean over pixels of the standard deviation between images (n, 784); 0 if all images are equal.
+pub(crate) fn variety(images: ArrayView2<f32>) -> f32 {
+    let n = images.nrows() as f32;
+    let deviation = |pixel: ArrayView1<f32>| {
+        let mean = pixel.iter().sum::<f32>() / n;
+        (pixel.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / n).sqrt()
+    };
+    images.columns().into_iter().map(deviation).sum::<f32>() / images.ncols() as f32
 }

@@ -1,4 +1,4 @@
-//! What is trained: its tensors, and what a step and an epoch tell of it.
+//! What is trained: the training state, its tensors, and the metrics of steps and epochs.
 
 use ndarray::ArrayView2;
 use serde::{Deserialize, Serialize};
@@ -7,85 +7,97 @@ use crate::config::{G_SIZES, Plan, Recipe};
 use crate::graph::onnx::Type;
 use crate::noise::{self, stream};
 
-/// The values of a step's metrics, in order.
-pub const METRICS: [&str; 4] = ["d_loss", "g_loss", "d_real", "d_fake"];
-
-/// All of training that outlives a step, on the host. Whatever is not in it does not survive a run.
+/// Everything that a run carries from one step to the next, on the host. A checkpoint holds a `TrainState`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainState {
-    /// Those of [`gan::state_specs`], in their order.
+    /// The tensors of [`state_specs`] in that order, each row-major.
     pub tensors: Vec<Vec<f32>>,
-    /// Steps taken.
+    /// Number of steps taken.
     pub step: u64,
-    /// Sums of the metrics over the steps of the epoch so far.
+    /// Sums of the [`METRICS`] over the steps of the current epoch.
     pub sums: [f64; METRICS.len()],
 }
 
-/// The numbers of [`METRICS`].
+/// Names of a step's metrics. `d_loss` and `g_loss` are binary cross-entropies, `d_real` and `d_fake` the
+/// discriminator's mean probability that a real or a fake image is real.
+pub const METRICS: [&str; 4] = ["d_loss", "g_loss", "d_real", "d_fake"];
+
+/// A step's metrics, in the order of [`METRICS`].
 pub type Metrics = [f32; METRICS.len()];
 
-/// One step, just taken.
+/// A step that was taken.
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
-    /// Steps taken in the whole run.
+    /// Number of steps taken in the whole run, this one included.
     pub step: u64,
-    /// From 1.
+    /// The step's epoch, from 1.
     pub epoch: u64,
-    /// In the order of [`METRICS`].
+    /// The step's metrics, in the order of [`METRICS`].
     pub metrics: Metrics,
 }
 
-/// One epoch, just ended: a line of `metrics.jsonl`.
+/// An epoch that has ended: a line of `metrics.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Epoch {
-    /// From 1.
+    /// Number of the epoch, from 1.
     pub epoch: u64,
-    /// Steps taken in the whole run.
+    /// Number of steps taken in the whole run.
     pub step: u64,
-    /// Means over the epoch's steps.
+    /// D's loss without R1, as the mean over the epoch's steps.
     pub d_loss: f32,
+    /// G's loss, as the mean over the epoch's steps.
     pub g_loss: f32,
     /// The discriminator's mean probability that a real image is real.
     pub d_real: f32,
     /// The discriminator's mean probability that a fake is real.
     pub d_fake: f32,
+    /// Speed of the epoch's steps, without sampling, scoring and recording.
     pub steps_per_second: f64,
-    /// How far apart the 16 samples are, where as many real images have 1: see [`variety`].
+    /// Standard deviation between the 16 samples, relative to that of 16 real images: about 1 is good, 0 means equal
+    /// samples.
     pub variety: f32,
-    /// The Fréchet distance in the judge's features, in epochs that were scored.
+    /// Fréchet distance between generated and real images in the judge's features; `None` in epochs without a score.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frechet_distance: Option<f64>,
-    /// Whether the samples' variety has fallen below half its best, or the discriminator is never fooled.
+    /// Whether the samples' variety fell below half its best value, or fakes never fool the discriminator.
     pub collapse: bool,
 }
 
-/// A named tensor that a step graph reads or writes.
+/// Name, type and shape of a tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
+    /// Name in the ONNX graph.
     pub name: String,
+    /// Element type.
     pub elem: Type,
+    /// Lengths of the axes; empty for a scalar.
     pub shape: Vec<usize>,
 }
 
 impl Spec {
+    /// A tensor of this name, type and shape.
     pub fn new(name: impl Into<String>, elem: Type, shape: &[usize]) -> Self {
         Self { name: name.into(), elem, shape: shape.into() }
     }
 
+    /// Size in bytes.
     pub fn bytes(&self) -> usize {
         self.len() * self.elem.size()
     }
 
+    /// Number of elements.
     pub fn len(&self) -> usize {
         self.shape.iter().product()
     }
 
+    /// Whether the tensor has no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// The names and shapes of a network's weights and biases, in layer order: `g.fc1.weight` (I, O), `g.fc1.bias` (O,), …
+/// The weights (I, O) and biases (O,) of a network with these layer widths, in layer order: `g.fc1.weight`,
+/// `g.fc1.bias`, …
 pub fn params(net: &str, sizes: &[usize]) -> Vec<Spec> {
     (sizes.windows(2).enumerate())
         .flat_map(|(i, w)| {
@@ -98,9 +110,9 @@ pub fn params(net: &str, sizes: &[usize]) -> Vec<Spec> {
         .collect()
 }
 
-/// All that a training step reads and writes again, in a fixed order: both networks' parameters, Adam's first moments
-/// m and second moments v of each (`m.g.fc1.weight`), and the moving average of the generator's (`ema.g.fc1.weight`)
-/// where the recipe has one.
+/// The tensors of a training state, in order: the parameters of D and G (`d.fc1.weight`, …, `g.fc1.weight`, …); Adam's
+/// first moments of both (`m.d.fc1.weight`, …); the second moments (`v.d.fc1.weight`, …); and for recipes with a moving
+/// average of G's parameters, the average (`ema.g.fc1.weight`, …).
 pub fn state_specs(recipe: &Recipe) -> Vec<Spec> {
     let (d, g) = (params("d", &recipe.d_sizes()), params("g", &G_SIZES));
     let theta = [d, g.clone()].concat();
@@ -112,28 +124,29 @@ pub fn state_specs(recipe: &Recipe) -> Vec<Spec> {
     [theta, m, v, ema].concat()
 }
 
-/// Both networks at the start of a run: weights and biases from U(−1/√in, 1/√in), as `torch.nn.Linear` has them, and G's
-/// last bias from the mean of the `images` (n, 784), where the recipe says so; the moments are zero.
+/// The state at the start of a run. Weights and biases are drawn from U(−1/√in, 1/√in), as by `torch.nn.Linear`;
+/// moments are 0; the moving average starts at the parameters. For recipes with `mean_bias`, G's last bias starts at
+/// the atanh of the mean of the `images` (n, 784).
 pub fn initial_state(plan: &Plan, images: ArrayView2<u8>) -> TrainState {
     let specs = state_specs(&plan.recipe);
     let (mut fan_in, mut tensors) = (0, Vec::<Vec<f32>>::new());
     for (i, spec) in specs.iter().enumerate() {
         let mut tensor = vec![0.0; spec.len()];
         if let Some(name) = spec.name.strip_prefix("ema.") {
-            let of = specs.iter().position(|s| s.name == name).expect("what is averaged");
+            let of = specs.iter().position(|s| s.name == name).expect("the averaged parameter");
             tensor.copy_from_slice(&tensors[of]);
         } else if !spec.name.starts_with("m.") && !spec.name.starts_with("v.") {
             if spec.shape.len() == 2 {
-                fan_in = spec.shape[0]; // a bias has that of its weight, which stands before it
+                fan_in = spec.shape[0]; // a bias follows its weight and has the same bound
             }
             let bound = 1.0 / (fan_in as f32).sqrt();
-            noise::uniform_into(&mut tensor, plan.seed, 0, stream::INIT + i as u64);
+            noise::write_uniform(&mut tensor, plan.seed, 0, stream::INIT + i as u64);
             tensor.iter_mut().for_each(|x| *x *= bound);
         }
         if plan.recipe.mean_bias && spec.name == "g.fc4.bias" {
             let n = images.nrows().max(1) as f32;
-            for (pixels, bias) in images.columns().into_iter().zip(&mut tensor) {
-                let sum: u64 = pixels.iter().map(|&x| u64::from(x)).sum();
+            for (pixel, bias) in images.columns().into_iter().zip(&mut tensor) {
+                let sum: u64 = pixel.iter().map(|&x| u64::from(x)).sum();
                 *bias = (sum as f32 / n / 127.5 - 1.0).clamp(-0.98, 0.98).atanh();
             }
         }

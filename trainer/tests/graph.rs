@@ -1,5 +1,6 @@
 //! Backward rules of the graph's operators, checked by ONNX Runtime.
 
+use ndarray::{arr0, arr2, aview1, aview2};
 use trainer::config::Device;
 use trainer::graph::onnx::Type;
 use trainer::graph::{Graph, Var};
@@ -69,7 +70,9 @@ fn every_backward_rule_agrees_with_central_differences_to_second_order() {
         let outputs = ["loss", "loss_of_first", "first", "second"].map(String::from);
         let outputs: Vec<_> = [loss, loss_of_first, first, second].into_iter().zip(outputs).collect();
         let model = g.to_model(name, &outputs, None);
-        let run = |x: &[f32]| runtime.run(&model, &[("x", &[3, 4], x)]).unwrap();
+        let run = |x: &[f32]| {
+            runtime.run(&model, &[("x", aview1(x).into_shape_with_order((3, 4)).unwrap().into_dyn())]).unwrap()
+        };
         let gradients = run(&at);
         for i in 0..at.len() {
             let h = 4e-3;
@@ -96,7 +99,7 @@ fn a_product_of_two_expanded_tensors_has_their_shape() {
     assert_eq!(g.shape(square), [3, 2]);
     let sum = g.sum(square, &[0, 1], false);
     let model = g.to_model("expanded", &[(sum, "sum".into())], None);
-    assert_eq!(runtime.run(&model, &[("x", &[1, 1], &[2.0])]).unwrap(), [[24.0]]);
+    assert_eq!(runtime.run(&model, &[("x", aview2(&[[2.0]]).into_dyn())]).unwrap(), [arr0(24.0).into_dyn()]);
 }
 
 #[test]
@@ -110,5 +113,5 @@ fn no_gradient_passes_a_detached_tensor() {
     let loss = g.sum(y, &[0, 1], false);
     let dx = g.grad(loss, &[x])[0];
     let model = g.to_model("detached", &[(dx, "dx".into())], None);
-    assert_eq!(runtime.run(&model, &[("x", &[1, 1], &[3.0])]).unwrap(), [[9.0]]);
+    assert_eq!(runtime.run(&model, &[("x", aview2(&[[3.0]]).into_dyn())]).unwrap(), [arr2(&[[9.0]]).into_dyn()]);
 }

@@ -5,7 +5,8 @@ use crate::graph::{Graph, Origin, Value, Var};
 
 impl Graph {
     /// An ONNX model that computes the named `outputs`, without the nodes that they do not need. `free` names the first
-    /// dimension of all inputs and outputs and leaves its length to the caller; the graph must not depend on that length.
+    /// dimension of all inputs and outputs and leaves its length to the caller; the graph must not depend on that
+    /// length.
     pub fn to_model(&self, name: &str, outputs: &[(Var, String)], free: Option<&str>) -> onnx::Model {
         let mut needed = vec![false; self.values.len()];
         outputs.iter().for_each(|(v, _)| needed[v.0] = true);
@@ -77,8 +78,8 @@ impl Graph {
         }
     }
 
-    /// The graph as the function `name` of the domain [`onnx::DOMAIN`]. Functions have no initializers, so constants become
-    /// nodes.
+    /// The graph as the function `name` of the domain [`onnx::DOMAIN`]. Functions have no initializers, so constants
+    /// become nodes.
     pub(super) fn to_function(&self, name: &str, outputs: &[(Var, String)]) -> onnx::Function {
         let model = self.to_model(name, outputs, None);
         let graph = model.graph.expect("a model has a graph");

@@ -5,9 +5,9 @@
 //! - `export`: the tape as an ONNX model
 //! - [`onnx`]: the protobuf messages
 //!
-//! Backward rules are written in the same operators as forward passes. A gradient is therefore part of the graph and can be
-//! differentiated again, as R1 needs. Tensor shapes are fixed when the graph is built. A shape mismatch is a bug in the code
-//! that builds the graph, and panics.
+//! Backward rules are written in the same operators as forward passes. A gradient is therefore part of the graph and
+//! can be differentiated again, as R1 needs. Tensor shapes are fixed when the graph is built. A shape mismatch is a bug
+//! in the code that builds the graph, and panics.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
@@ -64,15 +64,16 @@ struct Node {
 type Backward = Rc<dyn Fn(&mut Graph, Var, Var) -> Vec<Option<Var>>>;
 
 impl Graph {
-    /// A graph that sums the rows of a matrix as a product with a row of ones. CUDA's ReduceSum adds many rows in a varying
-    /// order; its matrix product adds them in a fixed order, so that two runs give the same bits.
+    /// A graph that sums the rows of a matrix as a product with a row of ones. CUDA's ReduceSum adds many rows in a
+    /// varying order; its matrix product adds them in a fixed order, so that two runs give the same bits.
     pub fn with_sums_by_gemm() -> Self {
         Self { sums_by_gemm: true, ..Self::default() }
     }
 
     /// Appends the backward pass of `loss`, a scalar, and returns d loss / d w for each w of `wrt`.
     ///
-    /// Reverse-mode differentiation. `d` holds the gradient of the loss with respect to each value, as far as it is known:
+    /// Reverse-mode differentiation. `d` holds the gradient of the loss with respect to each value, as far as it is
+    /// known:
     ///
     /// ```text
     /// depends = the values between wrt and loss        forward over the tape, from each w
@@ -83,8 +84,9 @@ impl Graph {
     /// return d[w] for w of wrt
     /// ```
     ///
-    /// Values stand on the tape after the values that they are computed from, so that one pass in each direction is enough.
-    /// The `depends` filter keeps gradients nobody asked for out of the graph, such as the gradient of the images.
+    /// Values stand on the tape after the values that they are computed from, so that one pass in each direction is
+    /// enough. The `depends` filter keeps gradients nobody asked for out of the graph, such as the gradient of the
+    /// images.
     ///
     /// # Panics
     /// When `loss` is not a scalar or does not depend on every w.

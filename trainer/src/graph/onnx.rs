@@ -55,7 +55,8 @@ pub struct Model {
     pub functions: Vec<Function>,
 }
 
-/// The body of the operator `name` in `domain`, in terms of other operators. Runs if no kernel of that name is registered.
+/// The body of the operator `name` in `domain`, in terms of other operators. Runs if no kernel of that name is
+/// registered.
 #[derive(Clone, PartialEq, Message)]
 pub struct Function {
     #[prost(string, tag = "1")]
@@ -159,7 +160,8 @@ pub struct ValueInfo {
 }
 
 impl ValueInfo {
-    /// A tensor's name, type and shape. `free` replaces the length of the first dimension by a name, for callers to choose.
+    /// A tensor's name, type and shape. `free` replaces the length of the first dimension by a name, for callers to
+    /// choose.
     pub fn tensor(name: &str, elem: Type, shape: &[usize], free: Option<&str>) -> Self {
         let dim = shape
             .iter()

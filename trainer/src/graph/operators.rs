@@ -62,8 +62,8 @@ impl Graph {
 
     // ---- layers
 
-    /// y = a b + c, for a (M, K), b (K, N) and c (N,), which is added to each row. With `trans_a`, a is stored as (K, M);
-    /// with `trans_b`, b is stored as (N, K).
+    /// y = a b + c, for a (M, K), b (K, N) and c (N,), which is added to each row. With `trans_a`, a is stored as (K,
+    /// M); with `trans_b`, b is stored as (N, K).
     ///
     /// da = dy bᵀ, db = aᵀ dy, dc = Σ rows of dy
     pub fn gemm(&mut self, a: Var, b: Var, c: Option<Var>, trans_a: bool, trans_b: bool) -> Var {
@@ -144,7 +144,8 @@ impl Graph {
 
     // ---- images
 
-    /// y (B, O, H', W') = x (B, I, H, W), zero-padded by `pad` on each side, correlated with w (O, I, K, K), plus c (O,).
+    /// y (B, O, H', W') = x (B, I, H, W), zero-padded by `pad` on each side, correlated with w (O, I, K, K), plus c
+    /// (O,).
     ///
     /// dx = dy convolved with w; dw = x correlated with dy, summed over B; dc = Σ dy over all axes but O
     pub fn conv(&mut self, x: Var, w: Var, c: Option<Var>, pad: usize) -> Var {
@@ -363,8 +364,8 @@ impl Graph {
 
     /// The consecutive column blocks (R, width) of x (R, C).
     ///
-    /// A chain of Splits into at most four parts, of which the last is split on. ONNX Runtime's CUDA provider runs such a
-    /// Split as one kernel; a Split into five or more parts costs a kernel and four copies from the host.
+    /// A chain of Splits into at most four parts, of which the last is split on. ONNX Runtime's CUDA provider runs such
+    /// a Split as one kernel; a Split into five or more parts costs a kernel and four copies from the host.
     pub fn split_columns(&mut self, x: Var, widths: &[usize]) -> Vec<Var> {
         let (rows, elem) = (self.shape(x)[0], self.elem(x));
         let (mut rest, mut pieces) = (x, vec![]);
@@ -401,9 +402,9 @@ impl Graph {
 
     /// The outputs of `body` for named `inputs`, computed by one node of type `op_type` in the domain [`onnx::DOMAIN`].
     ///
-    /// The model file carries `body` as a function of standard operators. ONNX Runtime calls the Rust kernel registered for
-    /// `op_type` if there is one, and otherwise inlines the function. All nodes of one type share one function, so the body
-    /// must not depend on shapes. The node blocks gradients.
+    /// The model file carries `body` as a function of standard operators. ONNX Runtime calls the Rust kernel registered
+    /// for `op_type` if there is one, and otherwise inlines the function. All nodes of one type share one function, so
+    /// the body must not depend on shapes. The node blocks gradients.
     pub fn fused(
         &mut self,
         op_type: &'static str,

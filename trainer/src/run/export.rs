@@ -7,7 +7,7 @@ use prost::Message;
 
 use crate::config::{CLASSES, Recipe};
 use crate::files;
-use crate::gan::generator;
+use crate::gan::networks::generator;
 use crate::graph::onnx;
 use crate::run::resume::RunConfig;
 use crate::state::{Epoch, TrainState, state_specs};

@@ -3,7 +3,7 @@
 //! It is trained by the same graph builder and the same ONNX Runtime as the GAN, and shipped as models/judge.onnx.
 
 use anyhow::{Context, Result, ensure};
-use ndarray::{ArrayView1, ArrayView2, Axis};
+use ndarray::{Array2, ArrayD, ArrayView1, ArrayView2, ArrayViewMut1, Axis, aview0};
 use prost::Message;
 
 use crate::config::{Adam, BiasCorrected, CLASSES, PIXELS};
@@ -80,11 +80,11 @@ impl Judge {
     pub fn look(&mut self, images: ArrayView2<u8>) -> Result<Seen> {
         let mut seen = Seen { features: vec![], class: vec![], confidence: vec![] };
         for part in images.axis_chunks_iter(Axis(0), 1000) {
-            let images: Vec<f32> = part.iter().map(|&pixel| unit(pixel)).collect();
-            let mut outputs = self.0.run(&[("image", &[part.nrows(), PIXELS], &images)])?.into_iter();
+            let images = part.mapv(unit);
+            let mut outputs = self.0.run(&[("image", images.view().into_dyn())])?.into_iter();
             let (features, probability) = (outputs.next().unwrap_or_default(), outputs.next().unwrap_or_default());
             seen.features.extend(features);
-            for row in probability.chunks(CLASSES) {
+            for row in probability.rows() {
                 let best = (0..CLASSES).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap_or(0);
                 seen.class.push(best as u8);
                 seen.confidence.push(row[best]);
@@ -111,7 +111,7 @@ pub fn train(
 ) -> Result<(onnx::Model, f64)> {
     ensure!(data.len() >= BATCH, "--data: at least {BATCH} images expected, {} found", data.len());
     let specs = params();
-    let mut state: Vec<Vec<f32>> = vec![];
+    let mut state: Vec<ArrayD<f32>> = vec![];
     let mut fan_in = 0;
     for (spec, i) in specs.iter().zip(0..) {
         match spec.shape[..] {
@@ -119,12 +119,11 @@ pub fn train(
             [i, _] => fan_in = i,
             _ => {} // a bias has that of its weight, which stands before it
         }
-        let mut tensor = vec![0.0; spec.len()];
-        noise::uniform_into(&mut tensor, seed, 0, stream::JUDGE_INIT + i);
-        tensor.iter_mut().for_each(|x| *x /= (fan_in as f32).sqrt());
-        state.push(tensor);
+        let mut tensor = ArrayD::zeros(&spec.shape[..]);
+        noise::write_uniform(tensor.as_slice_mut().expect("row-major"), seed, 0, stream::JUDGE_INIT + i);
+        state.push(tensor / (fan_in as f32).sqrt());
     }
-    let moments: Vec<Vec<f32>> = state.iter().chain(&state).map(|tensor| vec![0.0; tensor.len()]).collect();
+    let moments: Vec<_> = state.iter().chain(&state).map(|tensor| ArrayD::zeros(tensor.raw_dim())).collect();
     state.extend(moments);
 
     let (mut order, mut moves) = (vec![0; data.len()], vec![0.0; 2 * data.len()]);
@@ -133,27 +132,27 @@ pub fn train(
     let mut session = runtime.load(&model.encode_to_vec())?;
     let (mut step, mut model, mut accuracy) = (0, None, 0.0);
     for epoch in 0..EPOCHS {
-        noise::order_into(&mut order, seed, epoch);
-        noise::uniform_into(&mut moves, seed, epoch, stream::JUDGE_MOVES);
+        noise::write_order(&mut order, seed, epoch);
+        noise::write_uniform(&mut moves, seed, epoch, stream::JUDGE_MOVES);
         let mut loss = 0.0;
         for (pick, moves) in order.chunks_exact(BATCH).zip(moves.chunks_exact(2 * BATCH)) {
-            let (mut images, mut target) = (vec![-1.0; BATCH * PIXELS], vec![0.0; BATCH * CLASSES]);
+            let (mut images, mut target) = (Array2::from_elem((BATCH, PIXELS), -1.0), Array2::zeros((BATCH, CLASSES)));
             for (b, &i) in pick.iter().enumerate() {
                 let by = [moves[2 * b], moves[2 * b + 1]].map(|x| (x * (MOVE + 0.5)).round() as isize);
-                shift(data.images.row(i as usize), by, &mut images[b * PIXELS..][..PIXELS]);
-                target[b * CLASSES + data.labels[i as usize] as usize] = 1.0;
+                shift(data.images.row(i as usize), by, images.row_mut(b));
+                target[(b, data.labels[i as usize] as usize)] = 1.0;
             }
             step += 1;
             let BiasCorrected { step_size, epsilon } = ADAM.bias_corrected(step, steps);
-            let batch: [(&str, &[usize], &[f32]); 4] = [
-                ("image", &[BATCH, PIXELS], &images),
-                ("target", &[BATCH, CLASSES], &target),
-                ("step_size", &[], &[step_size]),
-                ("epsilon", &[], &[epsilon]),
+            let batch = [
+                ("image", images.view().into_dyn()),
+                ("target", target.view().into_dyn()),
+                ("step_size", aview0(&step_size).into_dyn()),
+                ("epsilon", aview0(&epsilon).into_dyn()),
             ];
-            let kept = names.iter().zip(&state).map(|((name, shape), x)| (name.as_str(), shape.as_slice(), &x[..]));
+            let kept = names.iter().zip(&state).map(|((name, _), x)| (name.as_str(), x.view()));
             state = session.run(&batch.into_iter().chain(kept).collect::<Vec<_>>())?;
-            loss += state.pop().map_or(f32::NAN, |loss| loss[0]);
+            loss += state.pop().map_or(f32::NAN, |loss| loss.sum());
         }
         let now = export(&state);
         accuracy =
@@ -193,10 +192,14 @@ fn step_graph() -> (onnx::Model, Vec<(String, Vec<usize>)>) {
 }
 
 /// `image` (N, 784) in [-1, 1] → `features` (N, 84), `probability` (N, 10).
-fn export(state: &[Vec<f32>]) -> onnx::Model {
+fn export(state: &[ArrayD<f32>]) -> onnx::Model {
     let g = &mut Graph::default();
     let image = g.input("image", Type::F32, &[1, PIXELS]);
-    let theta: Vec<Var> = params().iter().zip(state).map(|(spec, x)| g.constant(&spec.name, &spec.shape, x)).collect();
+    let theta: Vec<Var> = params()
+        .iter()
+        .zip(state)
+        .map(|(spec, x)| g.constant(&spec.name, &spec.shape, x.as_slice().expect("row-major")))
+        .collect();
     let (features, logits) = network(g, &theta, image);
     let log_probability = g.log_softmax(logits);
     let probability = g.exp(log_probability);
@@ -204,7 +207,7 @@ fn export(state: &[Vec<f32>]) -> onnx::Model {
 }
 
 /// The image moved by (down, right) pixels, in [-1, 1]; `out` is black before.
-fn shift(image: ArrayView1<u8>, [down, right]: [isize; 2], out: &mut [f32]) {
+fn shift(image: ArrayView1<u8>, [down, right]: [isize; 2], mut out: ArrayViewMut1<f32>) {
     for y in 0..28isize {
         for x in 0..28isize {
             let (from_y, from_x) = (y - down, x - right);

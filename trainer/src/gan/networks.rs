@@ -1,0 +1,75 @@
+//! The generator G and the discriminator D.
+//!
+//! Shapes: B batch; I, O widths of a dense layer's input and output. The parameters θ of a network are a list of weight
+//! (I, O) and bias (O,) for each layer.
+
+use crate::config::{G_SIZES, LATENT};
+use crate::gan::dropout::{Dropout, SLOPE, leaky_relu_dropout};
+use crate::graph::onnx::{self, Type};
+use crate::graph::{Graph, Var};
+use crate::state::params;
+
+/// G in training: images (B, 784) in [-1, 1] from z (B, 100), with the dropout of each hidden layer.
+pub(crate) fn generate(g: &mut Graph, theta: &[Var], z: Var, dropout: &[Dropout]) -> Var {
+    let last = mlp(g, theta, z, |g, i, h| leaky_relu_dropout(g, h, dropout.get(i))); // (B, 784)
+    g.tanh(last)
+}
+
+/// D in training: the logit (B, 1) that images x (B, 784) are real, with the dropout of each hidden layer. A
+/// class-conditional D has one logit per class; `class` (B, 10), one-hot, selects the logit of each image.
+pub(crate) fn discriminate(g: &mut Graph, theta: &[Var], x: Var, class: Option<Var>, dropout: &[Dropout]) -> Var {
+    let logits = mlp(g, theta, x, |g, i, h| leaky_relu_dropout(g, h, dropout.get(i))); // (B, 1) or (B, 10)
+    match class {
+        Some(class) => {
+            let selected = g.mul(logits, class);
+            g.sum(selected, &[1], true)
+        }
+        None => logits,
+    }
+}
+
+/// Dense layers, with `activation(g, i, h)` after each layer i but the last: x (B, I of the first) → (B, O of the
+/// last).
+fn mlp(g: &mut Graph, theta: &[Var], x: Var, activation: impl Fn(&mut Graph, usize, Var) -> Var) -> Var {
+    let layers = theta.len() / 2;
+    let mut h = x;
+    for (i, layer) in theta.chunks(2).enumerate() {
+        h = dense(g, h, layer[0], layer[1]);
+        if i + 1 < layers {
+            h = activation(g, i, h);
+        }
+    }
+    h
+}
+
+/// x w + b: x (B, I), w (I, O), b (O,) → (B, O).
+fn dense(g: &mut Graph, x: Var, w: Var, b: Var) -> Var {
+    g.gemm(x, w, Some(b), false, false)
+}
+
+/// The trained generator as a model to export: `z` (N, 100) → `image` (N, 784) in [-1, 1], without dropout. `weights`
+/// are stored in the file; they have the order and shapes of [`params`].
+pub fn generator(weights: &[&[f32]]) -> onnx::Model {
+    let g = &mut Graph::default();
+    let z = g.input("z", Type::F32, &[1, LATENT]);
+    let theta: Vec<Var> = (params("g", &G_SIZES).iter().zip(weights))
+        .map(|(s, w)| g.constant(s.name.trim_start_matches("g."), &s.shape, w))
+        .collect();
+    let image = evaluate(g, &theta, z);
+    g.to_model("generator", &[(image, "image".into())], Some("N"))
+}
+
+/// The generator during training, without dropout: `z` (n, 100) → `image` (n, 784) in [-1, 1]. Its parameters are
+/// inputs, `g.fc1.weight` and so on.
+pub fn sampler(n: usize) -> onnx::Model {
+    let g = &mut Graph::default();
+    let z = g.input("z", Type::F32, &[n, LATENT]);
+    let theta: Vec<Var> = params("g", &G_SIZES).iter().map(|s| g.input(&s.name, s.elem, &s.shape)).collect();
+    let image = evaluate(g, &theta, z);
+    g.to_model("sampler", &[(image, "image".into())], None)
+}
+
+fn evaluate(g: &mut Graph, theta: &[Var], z: Var) -> Var {
+    let last = mlp(g, theta, z, |g, _, h| g.leaky_relu(h, SLOPE));
+    g.tanh(last)
+}

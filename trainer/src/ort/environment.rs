@@ -1,0 +1,65 @@
+//! Loads ONNX Runtime's shared library into this process.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Result, anyhow, bail, ensure};
+use ort::environment::Environment;
+use ort::logging::LogLevel;
+use ort::util::preload_dylib;
+
+use crate::ort::library::{self, Candidate};
+
+/// The environment of ONNX Runtime in this process, with the library that it was loaded from. The first call tries the
+/// candidates of [`library::locate`] in order; later calls return what the first successful one loaded.
+///
+/// # Errors
+/// When no candidate loads: the sentence names each and why it did not.
+pub(super) fn load(cuda: bool, offline: bool, say: &mut dyn FnMut(&str)) -> Result<(Environment, Candidate)> {
+    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(loaded) = &*loaded {
+        return Ok(loaded.clone());
+    }
+    let mut refused = vec![];
+    for candidate in library::locate(cuda, offline, say) {
+        let candidate = match candidate {
+            Ok(candidate) => candidate,
+            Err(why) if refused.is_empty() => return Err(why),
+            Err(why) => bail!("{why:#} (what was found does not load: {})", refused.join("; ")),
+        };
+        match ort::init_from(&candidate.path) {
+            Ok(builder) => {
+                let environment = builder.with_name("trainer").with_telemetry(false).build()?;
+                environment.set_log_level(LogLevel::Fatal); // errors are returned, and told once
+                return Ok(loaded.insert((environment, candidate)).clone());
+            }
+            Err(why) => refused.push(format!("{}: {why}", candidate.source)),
+        }
+    }
+    bail!("no usable ONNX Runtime found: {}", refused.join("; "))
+}
+
+/// ONNX Runtime allows one environment per process.
+static LOADED: Mutex<Option<(Environment, Candidate)>> = Mutex::new(None);
+
+/// Loads the CUDA libraries that the CUDA provider beside ONNX Runtime's `library` needs. Without this call, the
+/// provider finds only libraries in the folders of the system's loader.
+///
+/// # Errors
+/// Names the first library that is missing or does not load.
+pub(super) fn preload(library: &Path) -> Result<()> {
+    if !library::has_cuda(library) {
+        return Ok(());
+    }
+    for name in library::CUDA_LIBRARIES {
+        let mut problem = "not found".to_string();
+        let loads = |path: PathBuf| preload_dylib(&path).map_err(|why| problem = format!("{:#}", anyhow!(why))).is_ok();
+        let found = library::cuda_library(library, name).any(loads) || preload_dylib(*name).is_ok();
+        ensure!(
+            found,
+            "{name} expected beside {}, in Python's nvidia packages or in the system, {problem}; run `trainer setup --cuda`",
+            library.display()
+        );
+    }
+    Ok(())
+}
