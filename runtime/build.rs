@@ -1,6 +1,6 @@
-//! Takes the weights out of models/g.onnx, or the file that GENERATOR_ONNX names, for weights.rs to include.
+//! Writes the weights of models/g.onnx, or of the file that GENERATOR_ONNX names, into the files that weights.rs includes.
 
-#![allow(dead_code)] // what only the program uses of the files that it shares with us
+#![allow(dead_code)] // the shared files have parts that only the command uses
 
 #[path = "src/latent.rs"]
 mod latent;
@@ -18,7 +18,7 @@ fn main() {
     for file in ["latent", "onnx", "quantize"] {
         println!("cargo::rerun-if-changed=src/{file}.rs");
     }
-    // What a microcontroller's instruction set has beyond its architecture: rustc knows, but tells only nightly's cfg.
+    // Whether a Cortex-M has the DSP extension and an FPU. Stable rustc has no cfg for these target features.
     let target = env::var("TARGET").unwrap_or_default();
     for (cfg, has) in
         [("dsp", target.starts_with("thumbv7em-")), ("fpu", target.starts_with("thumb") && target.ends_with("eabihf"))]

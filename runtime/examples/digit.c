@@ -1,4 +1,4 @@
-/* Writes the pixels of seeds 0 to 15 in both precisions, a 7 in the handwriting of seed 42, and that as a PNG file.
+/* Writes to stdout: the images of seeds 0 to 15 in both precisions, a 7 in the handwriting of seed 42, and that 7 as a PNG file.
  *
  *   cargo rustc --release -p runtime --lib --no-default-features --features capi,std --crate-type staticlib
  *   cc -I runtime/include runtime/examples/digit.c target/release/libruntime.a -lm -lpthread -ldl -o digit
@@ -9,7 +9,7 @@
 #include <stdio.h>
 static void put_bytes(const void *bytes, size_t n) { fwrite(bytes, 1, n, stdout); }
 #else
-void put_bytes(const void *bytes, size_t n); /* the board's */
+void put_bytes(const void *bytes, size_t n); /* the board defines it */
 #endif
 
 int main(void) {

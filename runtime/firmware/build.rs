@@ -1,14 +1,14 @@
-//! The memory of the board that `BOARD` names, for the linker scripts of cortex-m-rt and riscv-rt.
+//! Writes the memory layout of the board that `BOARD` names, for the linker scripts of cortex-m-rt and riscv-rt.
 
 use std::path::PathBuf;
 use std::{env, fs, process};
 
-/// Name, flash, and RAM: origin and KiB. As the chips have them, or QEMU where that has less.
+/// Name, then origin and KiB of flash and of RAM: the chip's, or QEMU's if that has less.
 const BOARDS: [(&str, (u32, u32), (u32, u32)); 4] = [
     ("microbit", (0, 256), (0x2000_0000, 16)), // nRF51822, Cortex-M0
     ("mps2", (0, 4096), (0x2000_0000, 128)),   // Arm's FPGA boards: an385 Cortex-M3, an386 Cortex-M4F, an500 Cortex-M7
     ("netduinoplus2", (0x0800_0000, 1024), (0x2000_0000, 112)), // STM32F405, Cortex-M4F
-    ("virt", (0x8000_0000, 1024), (0x8020_0000, 64)), // QEMU's own RISC-V
+    ("virt", (0x8000_0000, 1024), (0x8020_0000, 64)), // QEMU's generic RISC-V board
 ];
 
 fn main() {

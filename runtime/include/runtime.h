@@ -1,11 +1,11 @@
-/* Draws handwritten digits: 28 x 28 grey levels, row by row from the top, 0 black (paper) to 255 white (ink).
+/* Draws handwritten digits: 28 x 28 grey levels, row by row from the top, from 0 (black, the paper) to 255 (white, the ink).
  *
- * - A seed names one image for ever: the same 784 bytes on every CPU, alone or in a batch.
- * - Memory is the caller's, before and after; nothing is allocated, nothing kept. The weights are constants.
- * - Threads and interrupts may call anything at any time, as long as no two write to the same memory.
- * - A null pointer is answered with MNIST_GAN_NULL, and nothing is written.
- * - Names that end in _int8 are the same network in integers: a quarter of the flash, no FPU needed, images that differ by a
- *   grey level or two. Who uses only one precision links only its weights.
+ * - A seed names one image: it has the same 784 bytes on every CPU, alone or in a batch.
+ * - The caller provides all memory. The library allocates nothing and keeps no state. The weights are constants.
+ * - Every function may be called from any thread or interrupt at any time, unless two calls write to the same memory.
+ * - If a pointer is null, a function returns MNIST_GAN_NULL and writes nothing.
+ * - Names that end with _int8 use the same network in integers: a quarter of the flash, no FPU needed, and images that differ
+ *   by a grey level or two. A program links the weights of only those precisions that it calls.
  */
 #ifndef MNIST_GAN_RUNTIME_H
 #define MNIST_GAN_RUNTIME_H
@@ -18,55 +18,56 @@ extern "C" {
 #endif
 
 enum {
-    MNIST_GAN_SIDE = 28,     /* pixels in a row, and rows */
+    MNIST_GAN_SIDE = 28,     /* pixels of a row, and rows of an image */
     MNIST_GAN_PIXELS = 784,  /* bytes of an image */
-    MNIST_GAN_LATENT = 100,  /* numbers of a latent z */
-    MNIST_GAN_PNG_MOST = 880 /* bytes that a PNG needs at most */
+    MNIST_GAN_LATENT = 100,  /* numbers of a latent vector z */
+    MNIST_GAN_PNG_MOST = 880 /* bytes of the longest PNG file */
 };
 
-/* What the functions return. */
+/* Return codes. */
 enum {
     MNIST_GAN_OK = 0,
     MNIST_GAN_NULL = -1,          /* a pointer is null */
-    MNIST_GAN_UNCONDITIONAL = -2, /* this generator cannot be told the digit */
-    MNIST_GAN_NO_DIGIT = -3,      /* a digit from 0 to 9 expected */
-    MNIST_GAN_TOO_SMALL = -4      /* the buffer is too small; the size needed is told */
+    MNIST_GAN_UNCONDITIONAL = -2, /* the generator is not class-conditional, so it cannot draw a chosen digit */
+    MNIST_GAN_NO_DIGIT = -3,      /* the digit is above 9 */
+    MNIST_GAN_TOO_SMALL = -4      /* the buffer is too small; *size is the size that it needs */
 };
 
-/* The digit that a seed names, into MNIST_GAN_PIXELS bytes. */
+/* Writes the image of a seed, MNIST_GAN_PIXELS bytes. */
 int32_t mnist_gan_generate(uint64_t seed, uint8_t *pixels);
 int32_t mnist_gan_generate_int8(uint64_t seed, uint8_t *pixels);
 
-/* The digit asked for, 0 to 9, in the handwriting that the seed names. */
+/* Writes the image of a digit, 0 to 9, in the handwriting of a seed. Needs a class-conditional generator. */
 int32_t mnist_gan_generate_digit(uint64_t seed, uint8_t digit, uint8_t *pixels);
 int32_t mnist_gan_generate_digit_int8(uint64_t seed, uint8_t digit, uint8_t *pixels);
 
-/* The digits of n seeds, into n * MNIST_GAN_PIXELS bytes: the same as one by one, in less time. The memory of seeds and
+/* Writes the images of n seeds, n * MNIST_GAN_PIXELS bytes: the same bytes as one by one, in less time. The memory of seeds and
  * pixels must not overlap. */
 int32_t mnist_gan_generate_batch(const uint64_t *seeds, size_t n, uint8_t *pixels);
 int32_t mnist_gan_generate_batch_int8(const uint64_t *seeds, size_t n, uint8_t *pixels);
 
-/* The same digit row by row: calls row(context, pixels) 28 times, each time with MNIST_GAN_SIDE bytes that are valid until it
- * returns. This is the one for little RAM: see
- * runtime/CERTIFICATE.md. The context may be null. */
+/* Calls row(context, pixels) for each of the 28 rows of the image of a seed, from top to bottom. The MNIST_GAN_SIDE bytes at
+ * `pixels` are valid until row returns. This function needs the least memory: about 1 KB of stack, less in int8 (see
+ * runtime/CERTIFICATE.md). The context may be null. */
 int32_t mnist_gan_generate_rows(uint64_t seed, void (*row)(void *context, const uint8_t *pixels), void *context);
 int32_t mnist_gan_generate_rows_int8(uint64_t seed, void (*row)(void *context, const uint8_t *pixels), void *context);
 
-/* The z of a seed, MNIST_GAN_LATENT numbers from -1 to 1; where the generator can be told the digit, the first ten are the
- * digit as one-hot. */
+/* Writes the z of a seed, MNIST_GAN_LATENT numbers in [-1, 1]. For a class-conditional generator the first ten are the digit
+ * as one-hot. */
 int32_t mnist_gan_latent(uint64_t seed, float *z);
 
-/* The image of any z, brought into -1 to 1 first: for walks from one z to another. */
+/* Writes the image of any z, clamped to [-1, 1] first: for walks from one z to another. */
 int32_t mnist_gan_draw(const float *z, uint8_t *pixels);
 int32_t mnist_gan_draw_int8(const float *z, uint8_t *pixels);
 
-/* An image as a PNG file, into `capacity` bytes (MNIST_GAN_PNG_MOST always suffice); its size goes to *size. */
+/* Writes an image as a PNG file into `capacity` bytes, of which MNIST_GAN_PNG_MOST are always enough. *size becomes the size of
+ * the file. */
 int32_t mnist_gan_png(const uint8_t *pixels, uint8_t *file, size_t capacity, size_t *size);
 
-/* 1 where the generator can be told the digit, else 0. */
+/* Returns 1 if the generator is class-conditional, else 0. */
 int32_t mnist_gan_conditional(void);
 
-/* The library's version, as "0.1.0". */
+/* Returns the library's version, such as "0.1.0". */
 const char *mnist_gan_version(void);
 
 #ifdef __cplusplus

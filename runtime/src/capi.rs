@@ -1,17 +1,21 @@
-//! The C interface that include/runtime.h describes.
+//! The C interface of include/runtime.h, which documents it. Both precisions share the functions below.
 
 use core::ffi::{c_char, c_void};
 use core::slice;
 
-use crate::{CONDITIONAL, Digit, Image, Latent, int8, png};
+use crate::generate::{Generate, Network};
+use crate::image::Image;
+use crate::latent::{Digit, LATENT, Latent};
+use crate::weights::{CONDITIONAL, GENERATOR, INT8};
+use crate::{latent_of, latent_stream, png};
 
-/// Done.
+/// Success.
 const OK: i32 = 0;
 /// A pointer is null.
 const NULL: i32 = -1;
-/// A digit was asked for, and the generator cannot be told one.
+/// The caller asks for a digit, but the generator is not class-conditional.
 const UNCONDITIONAL: i32 = -2;
-/// A digit from 0 to 9 expected.
+/// The digit is above 9.
 const NO_DIGIT: i32 = -3;
 /// The buffer is too small.
 const TOO_SMALL: i32 = -4;
@@ -19,83 +23,94 @@ const TOO_SMALL: i32 = -4;
 type Pixels = [u8; Image::PIXELS];
 type Row = Option<unsafe extern "C" fn(*mut c_void, *const u8)>;
 
-/// SAFETY: `pixels` is null, or may be written for 784 bytes.
-unsafe fn write(pixels: *mut u8, draw: impl FnOnce() -> Image) -> i32 {
-    // SAFETY: as above; bytes have no alignment.
+/// # Safety
+/// `pixels` is null or valid for writes of 784 bytes.
+unsafe fn write_image(generator: &impl Generate, z: &Latent, pixels: *mut u8) -> i32 {
+    // SAFETY: the caller promises it; bytes have no alignment.
     match unsafe { pixels.cast::<Pixels>().as_mut() } {
         Some(pixels) => {
-            *pixels = draw().0;
+            *pixels = generator.draw(z).0;
             OK
         }
         None => NULL,
     }
 }
 
-/// SAFETY: as for [`write`].
-unsafe fn write_digit(digit: u8, pixels: *mut u8, draw: impl FnOnce(Digit) -> Image) -> i32 {
+/// # Safety
+/// As for [`write_image`].
+unsafe fn write_digit(generator: &impl Generate, seed: u64, digit: u8, pixels: *mut u8) -> i32 {
     match Digit::new(digit) {
         _ if !CONDITIONAL => UNCONDITIONAL,
         None => NO_DIGIT,
-        // SAFETY: as above.
-        Some(digit) => unsafe { write(pixels, || draw(digit)) },
+        // SAFETY: the caller promises it.
+        Some(digit) => unsafe { write_image(generator, &Latent::with_digit(seed, digit), pixels) },
     }
 }
 
-/// SAFETY: `seeds` is null, or may be read for `n` numbers; `pixels` is null, or may be written for 784 · `n` bytes; the two
-/// do not overlap.
-unsafe fn write_batch(seeds: *const u64, n: usize, pixels: *mut u8, draw: fn(&[u64], &mut [Image])) -> i32 {
+/// # Safety
+/// `seeds` is null or valid for reads of `n` numbers, `pixels` is null or valid for writes of 784 · `n` bytes, and the two do
+/// not overlap.
+unsafe fn write_batch(generator: &impl Generate, seeds: *const u64, n: usize, pixels: *mut u8) -> i32 {
     if seeds.is_null() || pixels.is_null() {
         return NULL;
     }
-    // SAFETY: as above; an `Image` is 784 bytes, any of them.
-    draw(unsafe { slice::from_raw_parts(seeds, n) }, unsafe { slice::from_raw_parts_mut(pixels.cast(), n) });
+    // SAFETY: the caller promises it; an `Image` is 784 bytes of any value.
+    let (seeds, images) = unsafe { (slice::from_raw_parts(seeds, n), slice::from_raw_parts_mut(pixels.cast(), n)) };
+    generator.draw_batch(&mut seeds.iter().map(|&seed| latent_of(seed)), images);
+    OK
+}
+
+/// # Safety
+/// `row` may be called with `context` and a pointer to 28 bytes.
+unsafe fn write_rows(generator: &impl Network, seed: u64, row: Row, context: *mut c_void) -> i32 {
+    let Some(row) = row else { return NULL };
+    // SAFETY: the caller promises it.
+    generator.rows(latent_stream(seed), |pixels| unsafe { row(context, pixels.as_ptr()) });
     OK
 }
 
 macro_rules! functions {
-    ($generate:ident, $digit:ident, $batch:ident, $rows:ident, $draw:ident: $($precision:ident)::*) => {
+    ($generator:ident: $generate:ident, $digit:ident, $batch:ident, $rows:ident, $draw:ident) => {
         /// # Safety
         /// See include/runtime.h.
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $generate(seed: u64, pixels: *mut u8) -> i32 {
-            // SAFETY: the header asks for it.
-            unsafe { write(pixels, || $($precision)::*::generate(seed)) }
+            // SAFETY: the header demands it of the caller; so in every function here.
+            unsafe { write_image(&$generator, &latent_of(seed), pixels) }
         }
 
         /// # Safety
         /// See include/runtime.h.
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $digit(seed: u64, digit: u8, pixels: *mut u8) -> i32 {
-            // SAFETY: the header asks for it.
-            unsafe { write_digit(digit, pixels, |digit| $($precision)::*::generate_digit(seed, digit).unwrap_or(Image::BLANK)) }
+            // SAFETY: as above.
+            unsafe { write_digit(&$generator, seed, digit, pixels) }
         }
 
         /// # Safety
         /// See include/runtime.h.
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $batch(seeds: *const u64, n: usize, pixels: *mut u8) -> i32 {
-            // SAFETY: the header asks for it.
-            unsafe { write_batch(seeds, n, pixels, $($precision)::*::generate_batch) }
+            // SAFETY: as above.
+            unsafe { write_batch(&$generator, seeds, n, pixels) }
         }
 
         /// # Safety
         /// See include/runtime.h.
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $rows(seed: u64, row: Row, context: *mut c_void) -> i32 {
-            let Some(row) = row else { return NULL };
-            // SAFETY: the header asks for a function that takes its context and 28 bytes.
-            $($precision)::*::generate_rows(seed, |pixels| unsafe { row(context, pixels.as_ptr()) });
-            OK
+            // SAFETY: as above.
+            unsafe { write_rows(&$generator, seed, row, context) }
         }
 
         /// # Safety
         /// See include/runtime.h.
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $draw(z: *const f32, pixels: *mut u8) -> i32 {
-            // SAFETY: the header asks for 100 numbers.
-            match unsafe { z.cast::<[f32; 100]>().as_ref() } {
-                // SAFETY: the header asks for it.
-                Some(z) => unsafe { write(pixels, || $($precision)::*::GENERATOR.draw(&Latent::from_numbers(z))) },
+            // SAFETY: as above.
+            match unsafe { z.cast::<[f32; LATENT]>().as_ref() } {
+                // SAFETY: as above.
+                Some(z) => unsafe { write_image(&$generator, &Latent::from_numbers(z), pixels) },
                 None => NULL,
             }
         }
@@ -103,21 +118,21 @@ macro_rules! functions {
 }
 
 functions!(
-    mnist_gan_generate, mnist_gan_generate_digit, mnist_gan_generate_batch, mnist_gan_generate_rows, mnist_gan_draw: crate
+    GENERATOR: mnist_gan_generate, mnist_gan_generate_digit, mnist_gan_generate_batch, mnist_gan_generate_rows, mnist_gan_draw
 );
 functions!(
-    mnist_gan_generate_int8, mnist_gan_generate_digit_int8, mnist_gan_generate_batch_int8, mnist_gan_generate_rows_int8,
-    mnist_gan_draw_int8: int8
+    INT8: mnist_gan_generate_int8, mnist_gan_generate_digit_int8, mnist_gan_generate_batch_int8, mnist_gan_generate_rows_int8,
+    mnist_gan_draw_int8
 );
 
 /// # Safety
 /// See include/runtime.h.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mnist_gan_latent(seed: u64, z: *mut f32) -> i32 {
-    // SAFETY: the header asks for room for 100 numbers.
-    match unsafe { z.cast::<[f32; 100]>().as_mut() } {
+    // SAFETY: the header demands it of the caller.
+    match unsafe { z.cast::<[f32; LATENT]>().as_mut() } {
         Some(z) => {
-            *z = crate::latent_of(seed).numbers();
+            *z = latent_of(seed).numbers();
             OK
         }
         None => NULL,
@@ -128,7 +143,7 @@ pub unsafe extern "C" fn mnist_gan_latent(seed: u64, z: *mut f32) -> i32 {
 /// See include/runtime.h.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mnist_gan_png(pixels: *const u8, file: *mut u8, capacity: usize, size: *mut usize) -> i32 {
-    // SAFETY: the header asks for 784 bytes, and for room for a number.
+    // SAFETY: the header demands it of the caller.
     let (Some(pixels), Some(size)) = (unsafe { pixels.cast::<Pixels>().as_ref() }, unsafe { size.as_mut() }) else {
         return NULL;
     };
@@ -137,7 +152,7 @@ pub unsafe extern "C" fn mnist_gan_png(pixels: *const u8, file: *mut u8, capacit
     }
     let png = png::encode(&Image(*pixels));
     *size = png.len();
-    // SAFETY: the header asks for `capacity` bytes.
+    // SAFETY: as above.
     match unsafe { slice::from_raw_parts_mut(file, capacity) }.get_mut(..png.len()) {
         Some(file) => {
             file.copy_from_slice(&png);
@@ -147,19 +162,19 @@ pub unsafe extern "C" fn mnist_gan_png(pixels: *const u8, file: *mut u8, capacit
     }
 }
 
-/// 1 where the generator can be told the digit.
+/// 1 if the built-in generator is class-conditional, else 0.
 #[unsafe(no_mangle)]
 pub extern "C" fn mnist_gan_conditional() -> i32 {
     i32::from(CONDITIONAL)
 }
 
-/// The library's version, as text that ends in a zero.
+/// The library's version, as text that ends with a zero byte.
 #[unsafe(no_mangle)]
 pub extern "C" fn mnist_gan_version() -> *const c_char {
     concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
 }
 
-/// A static library of its own must say what a panic does, though none of the functions here has one.
+/// A static library without std must define what a panic does. No function here panics.
 #[cfg(all(not(feature = "std"), not(test)))]
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo) -> ! {

@@ -5,106 +5,105 @@ use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
 /// The length of z.
 pub const LATENT: usize = 100;
-/// How many of its numbers are the class as one-hot, where the generator is class-conditional.
+/// The length of the one-hot at the start of a class-conditional generator's z.
 pub const CLASSES: usize = 10;
-/// 1.0 in fixed point.
+/// 1.0 in units of 2⁻²³.
 pub(crate) const ONE: i32 = 1 << 23;
 
-/// z: 100 numbers in [-1, 1], multiples of 2⁻²³, in fixed point so that a CPU without an FPU can hold them.
+/// A z: 100 numbers in [-1, 1], multiples of 2⁻²³. It holds them as integers, for CPUs without an FPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Latent(pub(crate) [i32; LATENT]);
 
 impl Latent {
-    /// The z of a seed: from U(−1, 1), by xoshiro128++ seeded through SplitMix64: `(next_u32() >> 8) · 2⁻²³ − 1`.
+    /// The z of a seed for an unconditional generator: uniform on [-1, 1), each number `(next_u32() >> 8) · 2⁻²³ − 1` of
+    /// xoshiro128++, which SplitMix64 seeds.
     ///
     /// Source: Blackman & Vigna 2021, "Scrambled linear pseudorandom number generators".
     pub fn new(seed: u64) -> Self {
-        let mut numbers = Numbers::new(seed, None);
-        Self(core::array::from_fn(|_| numbers.one()))
+        Self::collect(LatentStream::new(seed, None))
     }
 
-    /// The z of a seed for a class-conditional generator: the same numbers, of which the first ten give way to the
-    /// one-hot of `digit`. So a seed is a handwriting, and its ten digits share it.
+    /// The z of a seed for a class-conditional generator: the numbers of [`Self::new`], the first ten replaced by the one-hot
+    /// of `digit`. So a seed is a handwriting, and its ten digits share it.
     pub fn with_digit(seed: u64, digit: Digit) -> Self {
-        let mut numbers = Numbers::new(seed, Some(digit));
-        Self(core::array::from_fn(|_| numbers.one()))
+        Self::collect(LatentStream::new(seed, Some(digit)))
     }
 
-    /// The z of a seed that the generator itself asks for: of a `conditional` one, with the digit that the seed names.
+    /// [`Self::with_digit`] of the seed's own digit ([`Digit::of`]) if the generator is `conditional`, else [`Self::new`].
     pub fn of_seed(seed: u64, conditional: bool) -> Self {
         if conditional { Self::with_digit(seed, Digit::of(seed)) } else { Self::new(seed) }
     }
 
-    /// From any numbers, brought into [-1, 1] and cut to multiples of 2⁻²³ toward 0: for walks from one z to another.
+    /// A z of any numbers, clamped to [-1, 1] and truncated to multiples of 2⁻²³; NaN becomes 0. For walks between two z.
     pub fn from_numbers(z: &[f32; LATENT]) -> Self {
         Self(z.map(|x| (x.clamp(-1.0, 1.0) * ONE as f32) as i32))
     }
 
-    /// The numbers, exact.
+    /// The 100 numbers, exact.
     pub fn numbers(&self) -> [f32; LATENT] {
-        self.0.map(number)
+        self.0.map(to_f32)
+    }
+
+    fn collect(mut stream: LatentStream) -> Self {
+        Self(core::array::from_fn(|_| stream.next_number()))
     }
 }
 
-/// What a fixed-point number stands for, exact.
-pub(crate) fn number(x: i32) -> f32 {
+/// A number in units of 2⁻²³ as f32, exact.
+pub(crate) fn to_f32(x: i32) -> f32 {
     x as f32 * (1.0 / ONE as f32)
 }
 
-/// The numbers of a seed's z one after another, for who has no room for all of them.
-pub(crate) struct Numbers {
+/// The numbers of a seed's z one after another, in units of 2⁻²³, for devices without memory for all of them.
+pub(crate) struct LatentStream {
     rng: Xoshiro128PlusPlus,
     digit: Option<Digit>,
     k: usize,
 }
 
-impl Numbers {
+impl LatentStream {
+    /// The numbers of [`Latent::new`], or with a digit of [`Latent::with_digit`]. The stream does not end.
     pub(crate) fn new(seed: u64, digit: Option<Digit>) -> Self {
         Self { rng: Xoshiro128PlusPlus::seed_from_u64(seed), digit, k: 0 }
     }
 
-    fn one(&mut self) -> i32 {
+    fn next_number(&mut self) -> i32 {
         let k = self.k;
         self.k += 1;
         let noise = (self.rng.next_u32() >> 8) as i32 - ONE;
         match self.digit {
-            Some(digit) if k < CLASSES => {
-                if k == usize::from(digit.0) {
-                    ONE
-                } else {
-                    0
-                }
-            }
+            Some(digit) if k == usize::from(digit.0) => ONE,
+            Some(_) if k < CLASSES => 0,
             _ => noise,
         }
     }
 }
 
-impl Iterator for Numbers {
+impl Iterator for LatentStream {
     type Item = i32;
 
     fn next(&mut self) -> Option<i32> {
-        Some(self.one())
+        Some(self.next_number())
     }
 }
 
-/// A class, 0 to 9.
+/// A digit, 0 to 9: the class of a class-conditional generator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Digit(u8);
 
 impl Digit {
-    /// `None` where `digit` is above 9.
+    /// The digit; `None` above 9.
     pub fn new(digit: u8) -> Option<Self> {
         (digit < 10).then_some(Self(digit))
     }
 
-    /// The one that a seed names: a tenth of all seeds each.
+    /// The digit of a seed, if nobody asks for another. Each digit has a tenth of all seeds.
     pub fn of(seed: u64) -> Self {
         let first = Xoshiro128PlusPlus::seed_from_u64(seed).next_u32();
         Self(((u64::from(first) * 10) >> 32) as u8)
     }
 
-    /// 0 to 9.
+    /// The digit as a number, 0 to 9.
     pub fn value(self) -> u8 {
         self.0
     }
@@ -116,7 +115,7 @@ mod tests {
 
     #[test]
     fn z_is_that_of_the_authors_generator() {
-        // xoshiro128++ 1.0 by Blackman and Vigna, seeded with the halves of SplitMix64's first two outputs for 0.
+        // xoshiro128++ 1.0 by Blackman and Vigna, seeded with the halves of the first two outputs of SplitMix64 for seed 0.
         let mut x = 0u64;
         let mut split_mix = || {
             x = x.wrapping_add(0x9e3779b97f4a7c15);
@@ -140,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn digits_share_a_seeds_handwriting_and_seeds_name_each_digit_alike_often() {
+    fn digits_share_a_seeds_handwriting_and_each_digit_has_a_tenth_of_the_seeds() {
         let z = |digit| Latent::with_digit(5, Digit::new(digit).unwrap()).numbers();
         let (seven, three) = (z(7), z(3));
         assert_eq!(seven[10..], three[10..]);

@@ -1,42 +1,50 @@
-//! Draws handwritten digits with a GAN's generator: no heap, no libm, the same bytes everywhere.
+//! Draws handwritten digits with a GAN's generator: no heap, no math library, the same bytes everywhere.
 //!
 //! ```
-//! let digit = runtime::generate(42);
+//! let digit = runtime::generate(42); // 28 × 28 grey levels
 //! assert_eq!(digit.row(14).len(), 28);
 //! assert_eq!(digit, runtime::generate(42));
 //! ```
 //!
-//! A seed names one image for ever: the same 784 bytes on every CPU, alone or in a batch. That holds because every
-//! floating-point operation and its order is fixed, see [`generator`].
-#![no_std]
+//! A seed's image never changes: it has the same 784 bytes on every CPU, alone or in a batch. [`generator`] says why.
+//!
+//! Nothing here allocates, and once built nothing can fail or panic. `cli` is the one module that needs `std`.
+#![cfg_attr(not(any(test, feature = "std")), no_std)]
 #![warn(missing_docs)]
 
-#[cfg(any(test, feature = "std"))]
-extern crate std;
-
+mod arch;
 #[cfg(feature = "capi")]
 pub mod capi;
-pub mod dense;
+#[cfg(feature = "cli")]
+pub mod cli;
+mod dense;
+mod generate;
 pub mod generator;
+mod generator_int8;
 mod image;
-pub mod int8;
 pub mod latent;
+#[cfg(feature = "cli")]
+mod onnx;
 pub mod png;
+#[cfg(feature = "cli")]
+mod quantize;
 mod weights;
 
-pub use dense::Kernel;
+pub use arch::{Kernel, tanh};
+pub use generate::Generate;
+use generate::Network;
 pub use generator::Generator;
 pub use image::Image;
-use latent::Numbers;
+use latent::LatentStream;
 pub use latent::{Digit, Latent};
 pub use weights::{CONDITIONAL, GENERATOR};
 
-/// The digit that a seed names.
+/// The image of a seed.
 pub fn generate(seed: u64) -> Image {
     GENERATOR.draw(&latent_of(seed))
 }
 
-/// The digit that a seed names from its first row to its last, in about 1 KB of stack and no other memory.
+/// Calls `row` with the 28 rows of the image of a seed, from top to bottom. Takes about 1 KB of stack and no other memory.
 ///
 /// ```
 /// let mut pixels: Vec<u8> = vec![];
@@ -44,16 +52,16 @@ pub fn generate(seed: u64) -> Image {
 /// assert_eq!(pixels, runtime::generate(42).0);
 /// ```
 pub fn generate_rows(seed: u64, row: impl FnMut(&[u8; Image::SIDE])) {
-    GENERATOR.rows(numbers_of(seed), row);
+    GENERATOR.rows(latent_stream(seed), row);
 }
 
-/// The digits of many seeds, byte for byte those of [`generate`], in less time. The longer slice's rest is left alone.
+/// Fills `images` with the images of `seeds`, in order: the bytes of [`generate`], in less time. If the seeds run out first,
+/// the remaining images keep their pixels.
 pub fn generate_batch(seeds: &[u64], images: &mut [Image]) {
-    GENERATOR.draw_batch(seeds.iter().map(|&seed| latent_of(seed)), images);
+    GENERATOR.draw_batch(&mut seeds.iter().map(|&seed| latent_of(seed)), images);
 }
 
-/// The digit asked for, in the handwriting that a seed names; `None` where the generator is not class-conditional
-/// (see [`CONDITIONAL`]).
+/// The image of `digit` in the handwriting of a seed; `None` if the generator is not class-conditional ([`CONDITIONAL`]).
 pub fn generate_digit(seed: u64, digit: Digit) -> Option<Image> {
     CONDITIONAL.then(|| GENERATOR.draw(&Latent::with_digit(seed, digit)))
 }
@@ -63,7 +71,40 @@ pub fn latent_of(seed: u64) -> Latent {
     Latent::of_seed(seed, CONDITIONAL)
 }
 
-/// As [`latent_of`], one number after another.
-fn numbers_of(seed: u64) -> Numbers {
-    Numbers::new(seed, CONDITIONAL.then(|| Digit::of(seed)))
+/// The numbers of [`latent_of`], one after another.
+fn latent_stream(seed: u64) -> LatentStream {
+    LatentStream::new(seed, CONDITIONAL.then(|| Digit::of(seed)))
+}
+
+/// The same network in integers: a quarter of the bytes, no FPU needed, and images that differ from f32's by a grey level or
+/// two where a pixel is neither black nor white. Every CPU gives the same bytes.
+pub mod int8 {
+    use super::generate::{Generate, Network};
+    use super::{CONDITIONAL, Digit, Image, Latent, latent_of, latent_stream};
+
+    pub use super::arch::tanh_pixel;
+    pub use super::generator_int8::Generator;
+    pub use super::weights::INT8 as GENERATOR;
+
+    /// The image of a seed.
+    pub fn generate(seed: u64) -> Image {
+        GENERATOR.draw(&latent_of(seed))
+    }
+
+    /// Calls `row` with the 28 rows of the image of a seed, from top to bottom. Takes less than 1 KB of stack and no other
+    /// memory.
+    pub fn generate_rows(seed: u64, row: impl FnMut(&[u8; Image::SIDE])) {
+        GENERATOR.rows(latent_stream(seed), row);
+    }
+
+    /// Fills `images` with the images of `seeds`, in order: the bytes of [`generate`], in less time. If the seeds run out
+    /// first, the remaining images keep their pixels.
+    pub fn generate_batch(seeds: &[u64], images: &mut [Image]) {
+        GENERATOR.draw_batch(&mut seeds.iter().map(|&seed| latent_of(seed)), images);
+    }
+
+    /// The image of `digit` in the handwriting of a seed; `None` if the generator is not class-conditional ([`CONDITIONAL`]).
+    pub fn generate_digit(seed: u64, digit: Digit) -> Option<Image> {
+        CONDITIONAL.then(|| GENERATOR.draw(&Latent::with_digit(seed, digit)))
+    }
 }

@@ -1,18 +1,18 @@
-//! Reads a generator out of an ONNX file. The build script and the program share this file; the library has no part in it.
+//! Reads a generator from an ONNX file. The build script and the command share this file.
 //!
-//! Accepted is any graph from one input to one output that is dense, LeakyReLU 0.2, dense, LeakyReLU 0.2, dense,
-//! LeakyReLU 0.2, dense, tanh with 100→32→64→128→784 units, whatever its tensors are called: a dense layer is a Gemm
-//! with either layout of its weight, or a MatMul and an Add.
+//! The graph must lead from one input to one output through dense, LeakyReLU 0.2, dense, LeakyReLU 0.2, dense, LeakyReLU 0.2,
+//! dense, tanh, with 100 → 32 → 64 → 128 → 784 units. A dense layer is a Gemm with either layout of its weight, or a MatMul and
+//! an Add. Names of tensors do not matter.
 
 use prost::Message;
 
 /// The widths of the layers: z, three hidden ones, the image.
 pub const SIZES: [usize; 5] = [100, 32, 64, 128, 784];
 
-/// The parameters of a generator, and what its file says of itself.
+/// The parameters of a generator and the metadata of its file.
 pub struct Model {
     pub layers: Vec<Layer>,
-    /// The version of the standard operators.
+    /// The version of the standard operator set.
     pub opset: i64,
     /// The program that wrote the file, and its version.
     pub producer: String,
@@ -20,17 +20,20 @@ pub struct Model {
     pub metadata: Vec<(String, String)>,
 }
 
-/// A dense layer's weight (IN, OUT), row-major, and its bias (OUT,).
+/// A dense layer's weight (I, O), row-major, and its bias (O,).
 pub struct Layer {
-    /// The two tensors' names in the file.
+    /// The names of weight and bias in the file.
     pub names: [String; 2],
     pub weight: Vec<f32>,
     pub bias: Vec<f32>,
 }
 
 impl Model {
+    /// The generator in the `bytes` of the file `name`.
+    ///
     /// # Errors
-    /// One sentence on what was expected of which tensor or node and what was found; `name` stands for the file.
+    /// The bytes are not ONNX, or hold another network. The sentence names the tensor or node, what was expected, and what was
+    /// found.
     pub fn read(bytes: &[u8], name: &str) -> Result<Self, String> {
         let model =
             ModelProto::decode(bytes).map_err(|_| format!("{name}: an ONNX file expected, something else found"))?;
@@ -42,21 +45,22 @@ impl Model {
         Ok(Self { layers, opset, producer, metadata })
     }
 
-    /// Each layer's weight and bias in turn, little-endian: the bytes of the library's `Generator`.
+    /// The bytes of `generator::Generator`: weight and bias of each layer in turn, little-endian.
     pub fn f32_bytes(&self) -> Vec<u8> {
         let values = self.layers.iter().flat_map(|layer| layer.weight.iter().chain(&layer.bias));
         values.flat_map(|value| value.to_le_bytes()).collect()
     }
 
-    /// Whether z[0..10] is the class as one-hot.
+    /// Whether the generator is class-conditional: then z[0..10] is the digit as one-hot.
     pub fn conditional(&self) -> bool {
         self.metadata.iter().any(|(key, value)| key == "conditional" && value == "one-hot:10")
     }
 }
 
-/// Where we are in the graph: the tensor that the next node must read.
+/// A walk along the graph, from its input to its output.
 struct Walk<'a> {
     graph: &'a GraphProto,
+    /// The tensor that the next node must read.
     at: &'a str,
 }
 
@@ -75,7 +79,7 @@ impl<'a> Walk<'a> {
         let mut layers = vec![];
         for (i, size) in SIZES.windows(2).enumerate() {
             layers.push(self.dense(size[0], size[1])?);
-            let node = self.next(if i < 3 { "LeakyRelu" } else { "Tanh" })?;
+            let node = self.next_node(if i < 3 { "LeakyRelu" } else { "Tanh" })?;
             let alpha = node.attribute("alpha").and_then(|a| a.f).unwrap_or(0.01);
             if i < 3 && alpha != 0.2 {
                 return Err(format!("LeakyRelu after layer {}: alpha 0.2 expected, {alpha} found", i + 1));
@@ -87,8 +91,9 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Steps over the one node that reads the tensor we are at, and over any Identity before it.
-    fn next(&mut self, op_type: &str) -> Result<&'a NodeProto, String> {
+    /// The one node that reads the current tensor, which must be an `op_type`; Identity nodes before it are skipped. Moves on to
+    /// the node's output.
+    fn next_node(&mut self, op_type: &str) -> Result<&'a NodeProto, String> {
         loop {
             let mut readers = self.graph.node.iter().filter(|node| node.input.iter().any(|input| input == self.at));
             let node = match (readers.next(), readers.next()) {
@@ -106,9 +111,10 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// The next layer's parameters.
     fn dense(&mut self, inputs: usize, outputs: usize) -> Result<Layer, String> {
         let before = self.at;
-        let (node, bias, transposed) = match self.next("Gemm") {
+        let (node, bias, transposed) = match self.next_node("Gemm") {
             Ok(gemm) => {
                 let flag = |name| gemm.attribute(name).and_then(|a| a.i).unwrap_or(0) != 0;
                 let scale = |name| gemm.attribute(name).and_then(|a| a.f).unwrap_or(1.0);
@@ -119,9 +125,9 @@ impl<'a> Walk<'a> {
             }
             Err(no_gemm) => {
                 self.at = before;
-                let product = self.next("MatMul").map_err(|_| no_gemm)?;
+                let product = self.next_node("MatMul").map_err(|_| no_gemm)?;
                 let from = self.at;
-                let sum = self.next("Add")?;
+                let sum = self.next_node("Add")?;
                 (product, sum.input.iter().find(|input| *input != from), false)
             }
         };
@@ -137,6 +143,7 @@ impl<'a> Walk<'a> {
         Ok(Layer { names: [weight_name.clone(), bias_name.clone()], weight, bias })
     }
 
+    /// The values of an initializer.
     fn parameter(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, String> {
         let tensor = self.graph.initializer.iter().find(|tensor| tensor.name == name);
         let tensor = tensor.ok_or_else(|| format!("{name}: stored values expected, none found"))?;
@@ -162,7 +169,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-// The part of onnx.proto that is read, with its field numbers.
+// The messages and fields of onnx.proto that a generator needs.
 
 #[derive(Clone, PartialEq, Message)]
 struct ModelProto {

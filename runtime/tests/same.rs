@@ -1,14 +1,13 @@
-//! A seed names one image for ever: with every kernel, alone and in a batch, in every build.
+//! A seed's image never changes: every kernel and every build gives the same bytes, alone and in a batch.
 
 use std::fmt::Write as _;
 use std::path::Path;
 use std::{env, fs};
 
-use runtime::dense::Kernel;
-use runtime::{GENERATOR, Image, Latent, int8, latent_of};
+use runtime::{GENERATOR, Generate, Image, Kernel, Latent, int8, latent_of};
 use sha2::{Digest, Sha256};
 
-/// Seeds for every kernel, and for the golden run. Unoptimised code gets fewer.
+/// Seeds per kernel, and seeds of the golden run. Unoptimised code draws fewer.
 const SEEDS: u64 = if cfg!(debug_assertions) { 100 } else { 100_000 };
 const GOLDEN: u64 = if cfg!(debug_assertions) { 10_000 } else { 100_000 };
 const BLOCK: u64 = 1000;
@@ -17,7 +16,7 @@ const BLOCK: u64 = 1000;
 fn every_kernel_draws_the_same_alone_and_in_batches_in_f32() {
     every_kernel_draws_the_same(
         |kernel, z| GENERATOR.draw_with(kernel, z),
-        |kernel, z, images| GENERATOR.draw_batch_with(kernel, z.iter().copied(), images),
+        |kernel, z, images| GENERATOR.draw_batch_with(kernel, &mut z.iter().copied(), images),
     );
 }
 
@@ -25,7 +24,7 @@ fn every_kernel_draws_the_same_alone_and_in_batches_in_f32() {
 fn every_kernel_draws_the_same_alone_and_in_batches_in_int8() {
     every_kernel_draws_the_same(
         |kernel, z| int8::GENERATOR.draw_with(kernel, z),
-        |kernel, z, images| int8::GENERATOR.draw_batch_with(kernel, z.iter().copied(), images),
+        |kernel, z, images| int8::GENERATOR.draw_batch_with(kernel, &mut z.iter().copied(), images),
     );
 }
 
@@ -38,7 +37,7 @@ fn every_kernel_draws_the_same(
         let expected: Vec<Image> = z.iter().map(|z| alone(Kernel::best(), z)).collect();
         for kernel in Kernel::all() {
             assert!(z.iter().map(|z| alone(kernel, z)).eq(expected.iter().copied()), "{}, {first}", kernel.name());
-            // Lengths that no tile divides.
+            // Batches of 37 and 963 images, which no tile size divides.
             let mut images = vec![Image::BLANK; z.len()];
             let (a, b) = images.split_at_mut(37);
             batch(kernel, &z[..37], a);
@@ -77,7 +76,7 @@ fn a_batch_stops_where_either_side_ends() {
 #[test]
 fn the_images_are_those_of_the_golden_run() {
     if option_env!("GENERATOR_ONNX").is_some() {
-        return eprintln!("skipped: GENERATOR_ONNX names another generator than the golden run's");
+        return eprintln!("skipped: GENERATOR_ONNX names a generator that the golden run does not have");
     }
     let mut found = String::from(
         "# SHA-256 of the weights, and of the images of the first seeds from 0 on. Written by\n\

@@ -111,8 +111,8 @@ fn what_is_there_stays_unless_force_says_otherwise() {
     fs::write(at.join("digit.png"), "good").unwrap();
     fs::create_dir(at.join("digits")).unwrap();
     draws(at, "--count 2 --out digits"); // an empty folder is as good as none
-    refuses(at, "--out digit.png", 1, "--out: digit.png: exists already; --force writes over it");
-    refuses(at, "--count 2 --out digits", 1, "--out: digits: holds files already; --force");
+    refuses(at, "--out digit.png", 1, "--out: digit.png: exists already; --force overwrites it");
+    refuses(at, "--count 2 --out digits", 1, "--out: digits: contains files already; --force");
     refuses(at, "--count 2 --out digit.png", 1, "--out: digit.png: a folder expected, a file found");
     refuses(at, "--out digits", 1, "--out: digits: a file expected, a folder found");
     fs::write(at.join("digits/other"), "mine").unwrap();

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Once;
 
-use runtime::{Digit, GENERATOR, Image, Latent, latent_of};
+use runtime::{Digit, GENERATOR, Generate, Image, Latent, latent_of};
 use tests::run;
 
 fn root(path: &str) -> PathBuf {

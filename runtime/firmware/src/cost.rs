@@ -1,22 +1,22 @@
-//! What an image costs, for the certificate: instructions, by a clock that QEMU's `-icount` moves on with each of them, and
-//! the deepest stack, by a pattern that is painted below it.
+//! Measures the cost of an image for CERTIFICATE.md. Instructions: QEMU's `-icount` advances the clock with each one. Stack:
+//! the memory below the stack pointer is filled with a pattern, and drawing overwrites a part of it.
 
 use core::arch::asm;
 use core::hint::black_box;
 
 use crate::host::{Stream, exit};
 
-/// Seeds 0, 1, … whose images are written.
+/// Writes the images of the seeds 0 to SEEDS − 1.
 const SEEDS: u64 = 16;
 
-/// Writes images to standard output, and to standard error what one costs.
+/// Writes the cost of an image to standard error and images to standard output, then ends the program.
 pub fn report(generate: impl Fn(u64, &mut dyn FnMut(&[u8; 28]))) -> ! {
     let draw = || {
         generate(black_box(42), &mut |row| {
             black_box(row);
         })
     };
-    let stack = deepest(draw);
+    let stack = stack_depth(draw);
     let clock = Clock::start();
     draw();
     let ticks = clock.ticks();
@@ -29,10 +29,10 @@ pub fn report(generate: impl Fn(u64, &mut dyn FnMut(&[u8; 28]))) -> ! {
     exit()
 }
 
-/// Bytes of stack below the caller's own that `work` reaches.
+/// The bytes of stack that `work` uses.
 #[inline(never)]
-fn deepest(work: impl Fn()) -> u32 {
-    /// More than anything here takes.
+fn stack_depth(work: impl Fn()) -> u32 {
+    /// More bytes than any of the programs uses.
     const DEPTH: usize = 8192;
     const PAINT: u8 = 0xa5;
     let top: usize;
@@ -44,8 +44,8 @@ fn deepest(work: impl Fn()) -> u32 {
         asm!("mv {}, sp", out(reg) top, options(nomem, nostack, preserves_flags));
     }
     let bottom = top - DEPTH;
-    // SAFETY: below the stack pointer lies free memory: the boards have more than DEPTH of it, and no interrupt comes. The
-    // loops call nothing that could use it meanwhile.
+    // SAFETY: the memory below the stack pointer is free. The boards have more than DEPTH bytes of it, no interrupt is enabled,
+    // and the loops call nothing that uses the stack.
     unsafe {
         (bottom..top).for_each(|at| (at as *mut u8).write_volatile(PAINT));
         work();
@@ -53,7 +53,7 @@ fn deepest(work: impl Fn()) -> u32 {
     }
 }
 
-/// Cortex-M's SysTick: 24 bits, downwards.
+/// Cortex-M's SysTick, which counts 24 bits downwards.
 #[cfg(target_arch = "arm")]
 struct Clock;
 
@@ -69,14 +69,14 @@ impl Clock {
         unsafe {
             Self::RELOAD.write_volatile(Self::MOST);
             Self::VALUE.write_volatile(0);
-            Self::CONTROL.write_volatile(0b101); // the CPU's clock, no interrupt
+            Self::CONTROL.write_volatile(0b101); // count with the CPU's clock, without interrupts
         }
         Self
     }
 
-    /// Since the start; as many as there can be if there were more.
+    /// The ticks since the start; the largest 24-bit number if there were more.
     fn ticks(self) -> u32 {
-        // SAFETY: as above. Bit 16 of the control tells that it came round.
+        // SAFETY: as above. Bit 16 of the control register says that the counter reached 0.
         unsafe {
             let value = Self::VALUE.read_volatile();
             if Self::CONTROL.read_volatile() >> 16 & 1 == 1 { Self::MOST } else { Self::MOST - value }
@@ -84,7 +84,7 @@ impl Clock {
     }
 }
 
-/// RISC-V's counter of instructions.
+/// RISC-V's instruction counter.
 #[cfg(target_arch = "riscv32")]
 struct Clock(u32);
 

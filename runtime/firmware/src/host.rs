@@ -1,4 +1,4 @@
-//! Arm's semihosting, which RISC-V shares: the debugger, or QEMU, writes and exits for us.
+//! Arm's semihosting, which RISC-V has too: the debugger or QEMU writes and exits for the program.
 
 use core::arch::asm;
 
@@ -6,7 +6,7 @@ const OPEN: usize = 0x01;
 const WRITE: usize = 0x05;
 const EXIT: usize = 0x18;
 
-/// Standard output and standard error of the host.
+/// Standard output or standard error of the host.
 #[derive(Clone, Copy)]
 pub struct Stream(usize);
 
@@ -31,7 +31,7 @@ impl Stream {
         call(WRITE, &[self.0, bytes.as_ptr() as usize, bytes.len()]);
     }
 
-    /// Writes `name number` on a line.
+    /// Writes the line `name number`.
     pub fn line(self, name: &str, mut number: u32) {
         let mut digits = [0; 10];
         let mut rest: &[u8] = &[];
@@ -54,29 +54,29 @@ impl Stream {
 
 /// Ends the program with success.
 pub fn exit() -> ! {
-    /// "The application has exited", as opposed to all that may befall it.
+    /// "The application has exited", the reason that counts as success.
     const APPLICATION_EXIT: usize = 0x20026;
     loop {
-        // SAFETY: the host only reads the number itself.
+        // SAFETY: the host reads the number and no memory.
         unsafe { trap(EXIT, APPLICATION_EXIT) };
     }
 }
 
 fn call(operation: usize, arguments: &[usize; 3]) -> usize {
-    // SAFETY: OPEN and WRITE take three words, and read the bytes that they point to, which the caller has borrowed.
+    // SAFETY: OPEN and WRITE read three words and the bytes that one of them points to, which the caller has borrowed.
     unsafe { trap(operation, arguments.as_ptr() as usize) }
 }
 
 /// # Safety
-/// `argument` is what the operation expects.
+/// `argument` is a value that the operation accepts.
 unsafe fn trap(operation: usize, argument: usize) -> usize {
     let answer;
-    // SAFETY: the trap that a host listens to; it keeps all registers but the answer's.
+    // SAFETY: the host handles this trap and changes only the answer's register.
     #[cfg(target_arch = "arm")]
     unsafe {
         asm!("bkpt 0xab", inlateout("r0") operation => answer, in("r1") argument, options(nostack))
     }
-    // SAFETY: as above; the three instructions must stand in one page, uncompressed.
+    // SAFETY: as above. The host recognises these three instructions if they are uncompressed and in one page.
     #[cfg(target_arch = "riscv32")]
     unsafe {
         asm!(

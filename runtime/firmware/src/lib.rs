@@ -1,4 +1,4 @@
-//! What the programs for boards share: an entry, the host's output, and what an image costs.
+//! What the programs for boards share: the entry point, output through the host, and measuring the cost of an image.
 #![no_std]
 
 pub mod cost;
@@ -10,12 +10,12 @@ pub use cortex_m_rt::entry;
 pub use riscv_rt::entry;
 
 unsafe extern "C" {
-    /// Nobody defines it: a program that may panic does not link.
+    /// Nothing defines this function, so a program that can panic does not link.
     fn something_here_can_panic() -> !;
 }
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo) -> ! {
-    // SAFETY: never linked.
+    // SAFETY: no program that links calls it.
     unsafe { something_here_can_panic() }
 }

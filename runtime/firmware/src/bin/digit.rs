@@ -1,4 +1,4 @@
-//! Draws a digit on the host's terminal, a row at a time.
+//! Prints a digit on the host's terminal, row by row.
 #![no_std]
 #![no_main]
 

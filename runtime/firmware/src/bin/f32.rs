@@ -1,4 +1,4 @@
-//! The certificate of the f32 generator.
+//! Reports the cost of the f32 generator for CERTIFICATE.md.
 #![no_std]
 #![no_main]
 

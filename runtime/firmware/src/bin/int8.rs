@@ -1,4 +1,4 @@
-//! The certificate of the int8 generator.
+//! Reports the cost of the int8 generator for CERTIFICATE.md.
 #![no_std]
 #![no_main]
 

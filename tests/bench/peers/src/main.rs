@@ -11,7 +11,7 @@ use candle_core::{Device, Tensor};
 use nalgebra::{DMatrix, SMatrix, SVector};
 use ort::environment::Environment;
 use ort::session::{IoBinding, Session};
-use runtime::{GENERATOR, Image, Latent, int8, latent_of};
+use runtime::{GENERATOR, Generate, Image, Latent, int8, latent_of};
 use tract_onnx::prelude::*;
 
 /// Images of a batch.
@@ -37,12 +37,12 @@ fn main() -> Result<()> {
     add("runtime", 1, Box::new(|| touch(GENERATOR.draw(black_box(&latents_of_one())))));
     add("runtime int8", 1, Box::new(|| touch(int8::GENERATOR.draw(black_box(&latents_of_one())))));
     let (batch, mut images) = (latents.clone(), vec![Image::BLANK; BATCH]);
-    add("runtime", BATCH, Box::new(move || GENERATOR.draw_batch(batch.iter().copied(), black_box(&mut images))));
+    add("runtime", BATCH, Box::new(move || GENERATOR.draw_batch(&mut batch.iter().copied(), black_box(&mut images))));
     let (batch, mut images) = (latents.clone(), vec![Image::BLANK; BATCH]);
     add(
         "runtime int8",
         BATCH,
-        Box::new(move || int8::GENERATOR.draw_batch(batch.iter().copied(), black_box(&mut images))),
+        Box::new(move || int8::GENERATOR.draw_batch(&mut batch.iter().copied(), black_box(&mut images))),
     );
     let library = std::env::var("ORT_DYLIB_PATH").context("ORT_DYLIB_PATH")?;
     let environment = ort::init_from(library)?.with_name("peers").with_telemetry(false).build()?;

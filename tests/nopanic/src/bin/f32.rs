@@ -4,7 +4,7 @@
 
 use core::hint::black_box;
 
-use runtime::{Digit, Image, Latent};
+use runtime::{Digit, Generate, Image, Latent};
 
 include!("../linked.rs");
 
@@ -19,7 +19,7 @@ extern "C" fn main() -> i32 {
     runtime::generate_rows(black_box(7), |row| {
         black_box(row);
     });
-    runtime::GENERATOR.draw_rows(&Latent::new(black_box(8)), |row| {
+    runtime::GENERATOR.draw_rows(&Latent::new(black_box(8)), &mut |row| {
         black_box(row);
     });
     0

@@ -4,7 +4,7 @@
 
 use core::hint::black_box;
 
-use runtime::{Digit, Image, int8};
+use runtime::{Digit, Generate, Image, int8};
 
 include!("../linked.rs");
 
@@ -19,7 +19,7 @@ extern "C" fn main() -> i32 {
     int8::generate_rows(black_box(7), |row| {
         black_box(row);
     });
-    int8::GENERATOR.draw_rows(&runtime::Latent::new(black_box(8)), |row| {
+    int8::GENERATOR.draw_rows(&runtime::Latent::new(black_box(8)), &mut |row| {
         black_box(row);
     });
     0

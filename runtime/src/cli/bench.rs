@@ -1,4 +1,4 @@
-//! `runtime bench`: this machine's microseconds an image.
+//! `runtime bench`: microseconds per image on this machine.
 
 use std::hint::black_box;
 use std::io::{self, Write};
@@ -6,30 +6,37 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::Args;
-use runtime::dense::Kernel;
-use runtime::{GENERATOR, Image, Latent, int8, latent_of};
 use serde_json::json;
+
+use crate::arch::Kernel;
+use crate::generate::Generate;
+use crate::image::Image;
+use crate::latent::Latent;
+use crate::weights::{CONDITIONAL, GENERATOR, INT8};
 
 #[derive(Args)]
 pub struct Bench {
-    /// One JSON object.
+    /// Prints one JSON object.
     #[arg(long)]
     json: bool,
 }
 
-/// Images of a batch.
+/// Images per batch.
 const BATCH: usize = 256;
-/// Time spent on each figure.
+/// Time that each measurement takes.
 const EACH: Duration = Duration::from_millis(300);
 
-/// One thread, from z to pixels; medians.
+/// Prints the medians of one thread that draws from z to grey levels, by each kernel in each precision.
 pub fn run(args: &Bench) -> Result<()> {
     let read = microseconds(|| {
         black_box(read_weights());
     });
-    let rows: Vec<Row> = Kernel::all().flat_map(|kernel| [Row::f32(kernel), Row::int8(kernel)]).collect();
+    let precisions: [(_, &dyn Generate); 2] = [("f32", &GENERATOR), ("int8", &INT8)];
+    let rows: Vec<Row> = Kernel::all()
+        .flat_map(|kernel| precisions.map(|(name, generator)| Row::measure(kernel, name, generator)))
+        .collect();
     let seed = microseconds(|| {
-        black_box(latent_of(black_box(42)));
+        black_box(Latent::of_seed(black_box(42), CONDITIONAL));
     });
     let best = Kernel::best().name();
     let mut out = io::stdout().lock();
@@ -44,13 +51,13 @@ pub fn run(args: &Bench) -> Result<()> {
     }
     writeln!(
         out,
-        "microseconds an image, z → u8, one thread (medians; batches of {BATCH}); this CPU's kernel is {best}"
+        "microseconds per image, z → u8, one thread (medians; batches of {BATCH}); the fastest kernel of this CPU is {best}"
     )?;
     writeln!(out, "kernel      precision   single    batch")?;
     for row in &rows {
         writeln!(out, "{:<11} {:<9} {:>8.2} {:>8.2}", row.kernel, row.precision, row.single, row.batch)?;
     }
-    writeln!(out, "seed → z {seed:.2}; reading the f32 weights and nothing else {read:.2}")?;
+    writeln!(out, "seed → z {seed:.2}; reading the f32 weights once {read:.2}")?;
     Ok(())
 }
 
@@ -62,36 +69,20 @@ struct Row {
 }
 
 impl Row {
-    fn f32(kernel: Kernel) -> Self {
-        let single = |z: &Latent| GENERATOR.draw_with(kernel, z);
-        let batch = |z: &[Latent], images: &mut [Image]| GENERATOR.draw_batch_with(kernel, z.iter().copied(), images);
-        Self::new(kernel, "f32", single, batch)
-    }
-
-    fn int8(kernel: Kernel) -> Self {
-        let single = |z: &Latent| int8::GENERATOR.draw_with(kernel, z);
-        let batch =
-            |z: &[Latent], images: &mut [Image]| int8::GENERATOR.draw_batch_with(kernel, z.iter().copied(), images);
-        Self::new(kernel, "int8", single, batch)
-    }
-
-    fn new(
-        kernel: Kernel,
-        precision: &'static str,
-        single: impl Fn(&Latent) -> Image,
-        batch: impl Fn(&[Latent], &mut [Image]),
-    ) -> Self {
-        let z: Vec<Latent> = (0..BATCH as u64).map(latent_of).collect();
+    fn measure(kernel: Kernel, precision: &'static str, generator: &dyn Generate) -> Self {
+        let z: Vec<Latent> = (0..BATCH as u64).map(|seed| Latent::of_seed(seed, CONDITIONAL)).collect();
         let mut images = vec![Image::BLANK; BATCH];
         let single = microseconds(|| {
-            black_box(single(black_box(&z[0])));
+            black_box(generator.draw_with(kernel, black_box(&z[0])));
         });
-        let batch = microseconds(|| batch(black_box(&z), black_box(&mut images))) / BATCH as f64;
-        Self { kernel: kernel.name(), precision, single, batch }
+        let batch = microseconds(|| {
+            generator.draw_batch_with(kernel, &mut black_box(&z).iter().copied(), black_box(&mut images));
+        });
+        Self { kernel: kernel.name(), precision, single, batch: batch / BATCH as f64 }
     }
 }
 
-/// The median of many rounds, each long enough for the clock.
+/// The median time of `work`, over many rounds that are each long enough for the clock.
 fn microseconds(mut work: impl FnMut()) -> f64 {
     let start = Instant::now();
     let mut calls = 0u32;
@@ -99,19 +90,19 @@ fn microseconds(mut work: impl FnMut()) -> f64 {
         work();
         calls += 1;
     }
-    let a_round = (calls / 20).max(1);
+    let calls_per_round = (calls / 20).max(1);
     let mut rounds = vec![];
     let start = Instant::now();
     while start.elapsed() < EACH {
         let round = Instant::now();
-        (0..a_round).for_each(|_| work());
-        rounds.push(round.elapsed().as_secs_f64() * 1e6 / f64::from(a_round));
+        (0..calls_per_round).for_each(|_| work());
+        rounds.push(round.elapsed().as_secs_f64() * 1e6 / f64::from(calls_per_round));
     }
     rounds.sort_by(f64::total_cmp);
     rounds[rounds.len() / 2]
 }
 
-/// What one image cannot be faster than: every weight once.
+/// Reads every f32 weight once. Drawing one image cannot be faster.
 fn read_weights() -> u32 {
     let mut sums = [0; 16];
     for chunk in GENERATOR.as_bytes().as_chunks::<64>().0 {

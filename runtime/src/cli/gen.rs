@@ -1,4 +1,4 @@
-//! `runtime gen`: which images, how they are laid out, where they go.
+//! `runtime gen`: which images to draw, in which layout, and where to write them.
 
 use std::io::{self, IsTerminal, Write};
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
@@ -8,59 +8,51 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use runtime::{Digit, Image, Latent};
 
-use crate::output::{self, Canvas, Target};
-use crate::{Model, Precision, Usage};
+use super::error::Usage;
+use super::model::{Model, Precision};
+use super::output::{self, Canvas, Format, OutputFile, OutputFolder};
+use crate::image::Image;
+use crate::latent::{Digit, Latent};
 
 #[derive(Args)]
 pub struct Gen {
-    /// The image's name, 0 to 2⁶⁴ − 1.
+    /// The number that names the image, 0 to 2⁶⁴ − 1.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// How many images: those of the seeds SEED, SEED + 1, …
+    /// Draws N images, of the seeds SEED, SEED + 1, …
     #[arg(long, value_name = "N", conflicts_with = "grid")]
     count: Option<NonZeroU64>,
-    /// The digit to draw, 0 to 9 (class-conditional generators only; without it the seed names one).
+    /// The digit to draw, 0 to 9, by a class-conditional generator; without this flag the seed decides.
     #[arg(long, value_parser = clap::value_parser!(u8).range(0..10))]
     digit: Option<u8>,
-    /// One contact sheet of R rows and C columns, seeds along the rows.
+    /// Draws one sheet of R rows and C columns; seeds ascend along the rows.
     #[arg(long, value_name = "RxC")]
     grid: Option<Grid>,
-    /// Each pixel becomes K × K.
+    /// Enlarges each pixel to K × K.
     #[arg(long, value_name = "K", default_value_t = NonZeroU32::MIN)]
     scale: NonZeroU32,
-    /// Several PNG or PGM images go to a folder, one file each; the others are one file. A class-conditional generator's idx
-    /// file gets a second one with the labels beside it.
+    /// The file format. Several PNG or PGM images are written into a folder, one file each; idx and raw are one file. With idx,
+    /// a class-conditional generator also writes the labels, into a second file beside the first.
     #[arg(long, value_enum, default_value = "png")]
     format: Format,
-    /// A file, or a folder for several PNG or PGM images, instead of stdout.
+    /// Writes to this file, or to this folder for several PNG or PGM images, instead of stdout.
     #[arg(long, value_name = "PATH")]
     out: Option<PathBuf>,
-    /// Writes over what is already there.
+    /// Overwrites existing files.
     #[arg(long, requires = "out")]
     force: bool,
+    /// The arithmetic of the network.
     #[arg(long, value_enum, default_value = "f32")]
     precision: Precision,
-    /// A generator's ONNX file, instead of the one built in.
+    /// Uses the generator of this ONNX file instead of the built-in one.
     #[arg(long, value_name = "FILE")]
     model: Option<PathBuf>,
-    /// Cores to use, all by default; the bytes do not depend on it.
+    /// The number of threads; by default one per core. The bytes do not depend on it.
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    Png,
-    /// MNIST's own, read by every loader of it.
-    Idx,
-    /// Bytes without a header: (N, height, width).
-    Raw,
-    /// Portable grey map, binary.
-    Pgm,
 }
 
 #[derive(Clone, Copy)]
@@ -81,10 +73,10 @@ impl FromStr for Grid {
     }
 }
 
-/// Images that are drawn before the next are: 13 MB.
+/// Images that are drawn and then written at a time: 13 MB.
 const BLOCK: u64 = 16 * 1024;
-/// A sheet or an enlarged image beyond this many pixels is a slip of the hand.
-const MOST_PIXELS: u64 = 1 << 30;
+/// The largest sheet or enlarged image, in pixels. More is surely a typing error.
+const MAX_PIXELS: u64 = 1 << 30;
 
 pub fn run(args: &Gen) -> Result<()> {
     let count = match args.grid {
@@ -93,45 +85,45 @@ pub fn run(args: &Gen) -> Result<()> {
     };
     let canvas = Canvas::new(args.grid.map_or((1, 1), |grid| (grid.rows, grid.columns)), args.scale.get());
     check(args, count, &canvas)?;
-    let (model, conditional) = Model::load(args.model.as_deref(), args.precision)?;
+    let model = Model::load(args.model.as_deref(), args.precision)?;
     let digit = args.digit.and_then(Digit::new);
-    if let (Some(digit), false) = (digit, conditional) {
+    if let (Some(digit), false) = (digit, model.conditional) {
         let digit = digit.value();
         return usage(format!(
-            "--digit {digit}: a class-conditional generator expected, an unconditional one found; name another with --model"
+            "--digit {digit}: a class-conditional generator expected, an unconditional one found; choose another with --model"
         ));
     }
-    let plan = Plan { model, conditional, digit, seed: args.seed, threads: threads(args, count) };
+    let job = Job { model, digit, seed: args.seed, threads: threads(args, count) };
 
     let terminal = args.out.is_none() && io::stdout().is_terminal();
     if args.grid.is_some() || (count == 1 && args.format != Format::Idx) {
         let mut images = vec![Image::BLANK; count as usize];
-        plan.draw(0, &mut images);
+        job.draw(0, &mut images);
         let pixels = canvas.paint(&images);
         if terminal {
             let small = Canvas::new((canvas.rows, canvas.columns), 1);
             return Ok(io::stdout().write_all(small.half_blocks(&small.paint(&images)).as_bytes())?);
         }
         let bytes = output::encode(args.format, &canvas, &pixels)?;
-        return Target::file(args.out.as_deref(), args.force, bytes.len() as u64)?.all(&bytes);
+        return OutputFile::create(args.out.as_deref(), args.force, bytes.len() as u64)?.write_all(&bytes);
     }
     if terminal {
         return usage("stdout is a terminal: --out, or a pipe, expected for binary data".into());
     }
     match args.format {
-        Format::Png | Format::Pgm => folder(args, &plan, count, &canvas),
-        Format::Idx | Format::Raw => stream(args, &plan, count, &canvas),
+        Format::Png | Format::Pgm => write_folder(args, &job, count, &canvas),
+        Format::Idx | Format::Raw => write_stream(args, &job, count, &canvas),
     }
 }
 
-/// What no generator could do.
+/// Refuses what no generator can draw.
 fn check(args: &Gen, count: u64, canvas: &Canvas) -> Result<()> {
     if args.seed.checked_add(count - 1).is_none() {
         return usage(format!("--seed {}: at most {} expected with {count} images", args.seed, u64::MAX - (count - 1)));
     }
-    if canvas.pixels() > MOST_PIXELS {
+    if canvas.pixels() > MAX_PIXELS {
         return usage(format!(
-            "--grid and --scale: at most {MOST_PIXELS} pixels expected, {} × {} asked for",
+            "--grid and --scale: at most {MAX_PIXELS} pixels expected, {} × {} asked for",
             canvas.width(),
             canvas.height()
         ));
@@ -153,31 +145,30 @@ fn usage<T>(sentence: String) -> Result<T> {
 
 fn threads(args: &Gen, count: u64) -> usize {
     let all = || thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    // Below that, starting a thread costs more than it saves.
+    // For fewer images, starting a thread takes longer than it saves.
     if count < 512 { 1 } else { args.threads.map_or_else(all, NonZeroUsize::get) }
 }
 
-/// The images of `seed`, `seed + 1`, …
-struct Plan {
+/// The images to draw: those of `seed`, `seed + 1`, …
+struct Job {
     model: Model,
-    conditional: bool,
     digit: Option<Digit>,
     seed: u64,
     threads: usize,
 }
 
-impl Plan {
-    /// Fills `images` with those from the `first` on, on all threads.
+impl Job {
+    /// Fills `images` with the job's images from number `first` on, on all threads.
     fn draw(&self, first: u64, images: &mut [Image]) {
-        // In sixteens, which the kernels take together.
+        // Whole groups of 16, because the kernels draw 16 images per pass over the weights.
         let share = images.len().div_ceil(self.threads).next_multiple_of(16);
         let draw = |at: usize, images: &mut [Image]| {
             let first = self.seed + first + (at * share) as u64;
-            let z = (first..=u64::MAX).map(|seed| match self.digit {
+            let mut latents = (first..=u64::MAX).map(|seed| match self.digit {
                 Some(digit) => Latent::with_digit(seed, digit),
-                None => Latent::of_seed(seed, self.conditional),
+                None => Latent::of_seed(seed, self.model.conditional),
             });
-            self.model.draw_batch(z, images);
+            self.model.generator.draw_batch(&mut latents, images);
         };
         if self.threads == 1 {
             return draw(0, images);
@@ -190,11 +181,12 @@ impl Plan {
         });
     }
 
+    /// The digit of image number `index`.
     fn label(&self, index: u64) -> u8 {
         self.digit.unwrap_or_else(|| Digit::of(self.seed + index)).value()
     }
 
-    /// Draws all `count` images, a block at a time, and hands each block to `take`.
+    /// Draws `count` images and calls `take` with each block of them and the number of its first image.
     fn blocks(&self, count: u64, mut take: impl FnMut(u64, &[Image]) -> Result<()>) -> Result<()> {
         let mut images = vec![Image::BLANK; count.min(BLOCK) as usize];
         let progress = Progress::new(count);
@@ -208,23 +200,23 @@ impl Plan {
     }
 }
 
-/// One file of all images, and of a class-conditional generator's idx one of their labels.
-fn stream(args: &Gen, plan: &Plan, count: u64, canvas: &Canvas) -> Result<()> {
+/// Writes all images into one file, and the labels of a class-conditional generator's idx file into a second one.
+fn write_stream(args: &Gen, job: &Job, count: u64, canvas: &Canvas) -> Result<()> {
     let header = if args.format == Format::Idx { output::idx_header(count, canvas)? } else { vec![] };
     let bytes = header.len() as u64 + count.saturating_mul(canvas.pixels());
     let labels = match &args.out {
-        Some(images) if plan.conditional && args.format == Format::Idx => Some(output::labels_beside(images)?),
+        Some(images) if job.model.conditional && args.format == Format::Idx => Some(output::labels_beside(images)?),
         _ => None,
     };
-    let mut target = Target::file(args.out.as_deref(), args.force, bytes)?;
-    let mut labels = labels.map(|path| Target::file(Some(&path), args.force, 8 + count)).transpose()?;
+    let mut target = OutputFile::create(args.out.as_deref(), args.force, bytes)?;
+    let mut labels = labels.map(|path| OutputFile::create(Some(&path), args.force, 8 + count)).transpose()?;
     target.write(&header)?;
     if let Some(labels) = &mut labels {
         labels.write(&output::idx_labels_header(count)?)?;
     }
-    plan.blocks(count, |first, images| {
+    job.blocks(count, |first, images| {
         if let Some(labels) = &mut labels {
-            let block: Vec<u8> = (first..first + images.len() as u64).map(|i| plan.label(i)).collect();
+            let block: Vec<u8> = (first..first + images.len() as u64).map(|i| job.label(i)).collect();
             labels.write(&block)?;
         }
         if canvas.scale == 1 {
@@ -233,24 +225,24 @@ fn stream(args: &Gen, plan: &Plan, count: u64, canvas: &Canvas) -> Result<()> {
         images.iter().try_for_each(|image| target.write(&canvas.paint(std::slice::from_ref(image))))
     })?;
     target.finish()?;
-    labels.map_or(Ok(()), Target::finish)
+    labels.map_or(Ok(()), OutputFile::finish)
 }
 
-/// One file for each image, named by its seed.
-fn folder(args: &Gen, plan: &Plan, count: u64, canvas: &Canvas) -> Result<()> {
-    let out = args.out.as_deref().expect("checked: several pictures have --out");
-    let digits = (plan.seed + (count - 1)).to_string().len();
+/// Writes each image into a file of its own, named by its seed.
+fn write_folder(args: &Gen, job: &Job, count: u64, canvas: &Canvas) -> Result<()> {
+    let out = args.out.as_deref().expect("`check` demands --out for several pictures");
+    let digits = (job.seed + (count - 1)).to_string().len();
     let extension = if args.format == Format::Png { "png" } else { "pgm" };
-    let folder = output::Folder::new(out, args.force, count, canvas.pixels())?;
-    plan.blocks(count, |first, images| {
+    let folder = OutputFolder::create(out, args.force, count, canvas.pixels())?;
+    job.blocks(count, |first, images| {
         let write = |at: usize, images: &[Image]| {
             images.iter().zip(at as u64 + first..).try_for_each(|(image, i)| {
                 let pixels = canvas.paint(std::slice::from_ref(image));
-                let name = format!("{:0digits$}.{extension}", plan.seed + i);
+                let name = format!("{:0digits$}.{extension}", job.seed + i);
                 folder.write(&name, &output::encode(args.format, canvas, &pixels)?)
             })
         };
-        let share = images.len().div_ceil(plan.threads);
+        let share = images.len().div_ceil(job.threads);
         thread::scope(|scope| {
             let write = &write;
             let parts = images.chunks(share).enumerate();
@@ -261,7 +253,7 @@ fn folder(args: &Gen, plan: &Plan, count: u64, canvas: &Canvas) -> Result<()> {
     folder.finish()
 }
 
-/// A bar on a terminal, from the second second on.
+/// A progress bar, which appears on a terminal after one second.
 struct Progress {
     bar: ProgressBar,
     start: Instant,
@@ -276,7 +268,7 @@ impl Progress {
 
     fn at(&self, done: u64) {
         if self.bar.is_hidden() && self.start.elapsed() > Duration::from_secs(1) {
-            self.bar.set_draw_target(ProgressDrawTarget::stderr()); // which stays silent where that is no terminal
+            self.bar.set_draw_target(ProgressDrawTarget::stderr()); // silent unless it is a terminal
         }
         self.bar.set_position(done);
     }

@@ -1,4 +1,4 @@
-//! `runtime inspect`: what a generator's file holds.
+//! `runtime inspect`: what a generator's ONNX file contains.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -8,20 +8,23 @@ use clap::Args;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
+use super::model::read_model;
+use crate::{onnx, quantize};
+
 #[derive(Args)]
 pub struct Inspect {
     /// A generator's ONNX file.
     file: PathBuf,
-    /// One JSON object.
+    /// Prints one JSON object.
     #[arg(long)]
     json: bool,
 }
 
 pub fn run(args: &Inspect) -> Result<()> {
-    let (bytes, model) = crate::read(&args.file)?;
+    let (bytes, model) = read_model(&args.file)?;
     let sha256: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     let parameters: usize = model.layers.iter().map(|layer| layer.weight.len() + layer.bias.len()).sum();
-    let (f32_bytes, int8_bytes) = (model.f32_bytes().len(), crate::quantize::int8_bytes(&model).len());
+    let (f32_bytes, int8_bytes) = (model.f32_bytes().len(), quantize::int8_bytes(&model).len());
     let mut out = io::stdout().lock();
     if args.json {
         let layers = model.layers.iter().map(|layer| {
@@ -48,7 +51,7 @@ pub fn run(args: &Inspect) -> Result<()> {
     )?;
     writeln!(out, "  file         {} bytes, sha256 {sha256}", bytes.len())?;
     writeln!(out, "  written by   {}, opset {}", model.producer, model.opset)?;
-    writeln!(out, "  input        z (N, {}) in [-1, 1]", crate::onnx::SIZES[0])?;
+    writeln!(out, "  input        z (N, {}) in [-1, 1]", onnx::SIZES[0])?;
     for (layer, activation) in model.layers.iter().zip(["LeakyReLU 0.2", "LeakyReLU 0.2", "LeakyReLU 0.2", "tanh"]) {
         let (outputs, inputs) = (layer.bias.len(), layer.weight.len() / layer.bias.len());
         let [weight, bias] = &layer.names;

@@ -1,4 +1,4 @@
-//! Files, folders and pipes: images become bytes, and bytes arrive whole or not at all.
+//! Output: images become bytes of a format, and a file or a folder appears complete or not at all.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -7,12 +7,23 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use runtime::Image;
+use clap::ValueEnum;
 
-use crate::draw::Format;
-use crate::{Usage, shown};
+use super::error::{Usage, flag_and_path};
+use crate::image::Image;
 
-/// Where the pixels of `rows` × `columns` images lie in one picture, each `scale` × `scale`.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Png,
+    /// The format of the MNIST files.
+    Idx,
+    /// Pixels without a header: (N, height, width), one byte each.
+    Raw,
+    /// Portable grey map, binary.
+    Pgm,
+}
+
+/// A picture of `rows` × `columns` images, with each pixel enlarged to `scale` × `scale`.
 pub struct Canvas {
     pub rows: u32,
     pub columns: u32,
@@ -36,7 +47,7 @@ impl Canvas {
         self.width().saturating_mul(self.height())
     }
 
-    /// Row by row from the top left.
+    /// The picture's pixels, row by row from the top left.
     pub fn paint(&self, images: &[Image]) -> Vec<u8> {
         let scale = self.scale as usize;
         let mut pixels = Vec::with_capacity(self.pixels() as usize);
@@ -53,8 +64,8 @@ impl Canvas {
         pixels
     }
 
-    /// The picture in characters of 24-bit colour, half as many lines as rows: the upper half of ▀ is one pixel, the lower
-    /// half the next.
+    /// The picture as text for a terminal with 24-bit colour. Each character ▀ is two pixels: its foreground is the upper one,
+    /// its background the lower one.
     pub fn half_blocks(&self, pixels: &[u8]) -> String {
         let mut text = String::new();
         let width = self.width() as usize;
@@ -69,14 +80,14 @@ impl Canvas {
     }
 }
 
-/// One picture as a file's bytes.
+/// The file of one picture.
 pub fn encode(format: Format, canvas: &Canvas, pixels: &[u8]) -> Result<Vec<u8>> {
     Ok(match format {
         Format::Png => {
             let mut bytes = vec![];
-            let mut encoder = png::Encoder::new(&mut bytes, canvas.width() as u32, canvas.height() as u32);
-            encoder.set_color(png::ColorType::Grayscale);
-            encoder.set_compression(png::Compression::Fast); // by fdeflate alone, so that no other crate's features change the bytes
+            let mut encoder = ::png::Encoder::new(&mut bytes, canvas.width() as u32, canvas.height() as u32);
+            encoder.set_color(::png::ColorType::Grayscale);
+            encoder.set_compression(::png::Compression::Fast); // uses fdeflate alone, so no other crate's features change the bytes
             encoder.write_header()?.write_image_data(pixels)?;
             bytes
         }
@@ -86,11 +97,18 @@ pub fn encode(format: Format, canvas: &Canvas, pixels: &[u8]) -> Result<Vec<u8>>
     })
 }
 
-/// Source: LeCun, "The MNIST database", file formats: 0, 0, type (8 is u8), dimensions, then each size as big-endian u32.
+/// The header of an IDX file of `count` images: 0, 0, the element type (8 is u8), the number of dimensions, then each size as
+/// big-endian u32.
+///
+/// # Errors
+/// More images than a u32 counts.
+///
+/// Source: LeCun, Cortes & Burges, "The MNIST database", file formats.
 pub fn idx_header(count: u64, canvas: &Canvas) -> Result<Vec<u8>> {
     idx(3, &[count, canvas.height(), canvas.width()])
 }
 
+/// The header of an IDX file of `count` labels. Errors as [`idx_header`].
 pub fn idx_labels_header(count: u64) -> Result<Vec<u8>> {
     idx(1, &[count])
 }
@@ -106,7 +124,7 @@ fn idx(dimensions: u8, sizes: &[u64]) -> Result<Vec<u8>> {
     Ok(header)
 }
 
-/// `train-images-idx3-ubyte` has `train-labels-idx1-ubyte` beside it; any other name gets `-labels` after it.
+/// The path of the labels file: `train-labels-idx1-ubyte` for `train-images-idx3-ubyte`, and `NAME-labels` for any other name.
 pub fn labels_beside(images: &Path) -> Result<PathBuf> {
     let name = file_name(images)?.to_string_lossy();
     let mnist = name.replace("images", "labels").replace("idx3", "idx1");
@@ -114,11 +132,11 @@ pub fn labels_beside(images: &Path) -> Result<PathBuf> {
 }
 
 fn file_name(path: &Path) -> Result<&std::ffi::OsStr> {
-    path.file_name().with_context(|| format!("{}: a file name expected", shown("--out", path)))
+    path.file_name().with_context(|| format!("{}: a file name expected", flag_and_path("--out", path)))
 }
 
-/// Bytes on their way to stdout, or to a file that appears when it is complete.
-pub struct Target {
+/// Writes to stdout, or to a file that appears when it is complete.
+pub struct OutputFile {
     writer: BufWriter<Box<dyn Write>>,
     file: Option<Pending>,
 }
@@ -130,49 +148,50 @@ struct Pending {
     done: bool,
 }
 
-impl Target {
+impl OutputFile {
+    /// Opens `path`, or stdout without one.
+    ///
     /// # Errors
-    /// Something is there already and `force` does not say to write over it, or the folder is missing, read-only or has no
-    /// room for `bytes`.
-    pub fn file(path: Option<&Path>, force: bool, bytes: u64) -> Result<Self> {
+    /// `path` exists and `force` is not set, or its folder is missing, read-only or has less than `bytes` free.
+    pub fn create(path: Option<&Path>, force: bool, bytes: u64) -> Result<Self> {
         let Some(path) = path else {
             return Ok(Self { writer: BufWriter::with_capacity(1 << 16, Box::new(io::stdout().lock())), file: None });
         };
-        ensure!(!path.is_dir(), "{}: a file expected, a folder found", shown("--out", path));
-        ensure!(force || !exists(path), "{}: exists already; --force writes over it", shown("--out", path));
-        room(path, bytes)?;
+        ensure!(!path.is_dir(), "{}: a file expected, a folder found", flag_and_path("--out", path));
+        ensure!(force || !exists(path), "{}: exists already; --force overwrites it", flag_and_path("--out", path));
+        check_room(path, bytes)?;
         let temporary = temporary(path)?;
-        let file = File::create_new(&temporary).with_context(|| cannot(path))?;
+        let file = File::create_new(&temporary).with_context(|| cannot_write(path))?;
         let writer = BufWriter::with_capacity(1 << 16, Box::new(file.try_clone()?) as Box<dyn Write>);
         Ok(Self { writer, file: Some(Pending { file, temporary, path: path.into(), done: false }) })
     }
 
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         let written = self.writer.write_all(bytes);
-        self.named(written)
+        self.with_path(written)
     }
 
-    /// Writes `bytes`, and is done.
-    pub fn all(mut self, bytes: &[u8]) -> Result<()> {
+    /// [`Self::write`] and then [`Self::finish`].
+    pub fn write_all(mut self, bytes: &[u8]) -> Result<()> {
         self.write(bytes)?;
         self.finish()
     }
 
-    /// Gives the file its name.
+    /// Flushes the bytes to disk and gives the file its name.
     pub fn finish(mut self) -> Result<()> {
         let flushed = self.writer.flush();
-        self.named(flushed)?;
+        self.with_path(flushed)?;
         if let Some(pending) = &mut self.file {
             let renamed = pending.file.sync_all().and_then(|()| fs::rename(&pending.temporary, &pending.path));
-            renamed.with_context(|| cannot(&pending.path))?;
+            renamed.with_context(|| cannot_write(&pending.path))?;
             pending.done = true;
         }
         Ok(())
     }
 
-    fn named(&self, result: io::Result<()>) -> Result<()> {
+    fn with_path(&self, result: io::Result<()>) -> Result<()> {
         match &self.file {
-            Some(pending) => result.with_context(|| cannot(&pending.path)),
+            Some(pending) => result.with_context(|| cannot_write(&pending.path)),
             None => Ok(result?),
         }
     }
@@ -181,62 +200,67 @@ impl Target {
 impl Drop for Pending {
     fn drop(&mut self) {
         if !self.done {
-            let _ = fs::remove_file(&self.temporary); // the error that is told is the first one
+            let _ = fs::remove_file(&self.temporary); // an earlier error is already on its way to the user
         }
     }
 }
 
-/// Many files on their way to a folder that appears when it is complete. With `force` into an existing folder, each file
-/// appears when it is complete, and other files stay.
-pub struct Folder {
+/// Writes many files into a folder that appears when it is complete. With `force` and an existing folder, each file appears
+/// when it is complete, and other files in the folder stay.
+pub struct OutputFolder {
     temporary: PathBuf,
     path: PathBuf,
     merge: bool,
     done: bool,
 }
 
-impl Folder {
+impl OutputFolder {
     /// # Errors
-    /// As [`Target::file`], for `count` files of at most about `pixels` bytes.
-    pub fn new(path: &Path, force: bool, count: u64, pixels: u64) -> Result<Self> {
-        ensure!(!exists(path) || path.is_dir(), "{}: a folder expected, a file found", shown("--out", path));
+    /// As [`OutputFile::create`], for `count` files of about `pixels` bytes at most.
+    pub fn create(path: &Path, force: bool, count: u64, pixels: u64) -> Result<Self> {
+        ensure!(!exists(path) || path.is_dir(), "{}: a folder expected, a file found", flag_and_path("--out", path));
         let empty = !exists(path) || fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
-        ensure!(empty || force, "{}: holds files already; --force writes among and over them", shown("--out", path));
-        room(path, count.saturating_mul((pixels + 64).next_multiple_of(4096)))?;
+        ensure!(
+            empty || force,
+            "{}: contains files already; --force adds to them and overwrites",
+            flag_and_path("--out", path)
+        );
+        check_room(path, count.saturating_mul((pixels + 64).next_multiple_of(4096)))?;
         let temporary = temporary(path)?;
-        fs::create_dir(&temporary).with_context(|| cannot(path))?;
+        fs::create_dir(&temporary).with_context(|| cannot_write(path))?;
         Ok(Self { temporary, path: path.into(), merge: !empty, done: false })
     }
 
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let temporary = self.temporary.join(name);
-        fs::write(&temporary, bytes).with_context(|| cannot(&self.path))
+        fs::write(&temporary, bytes).with_context(|| cannot_write(&self.path))
     }
 
     pub fn finish(mut self) -> Result<()> {
-        sync(&self.temporary).with_context(|| cannot(&self.path))?;
+        sync(&self.temporary).with_context(|| cannot_write(&self.path))?;
         if self.merge {
             for entry in fs::read_dir(&self.temporary)? {
                 let entry = entry?;
-                fs::rename(entry.path(), self.path.join(entry.file_name())).with_context(|| cannot(&self.path))?;
+                fs::rename(entry.path(), self.path.join(entry.file_name()))
+                    .with_context(|| cannot_write(&self.path))?;
             }
         } else {
-            fs::rename(&self.temporary, &self.path).with_context(|| cannot(&self.path))?;
+            fs::rename(&self.temporary, &self.path).with_context(|| cannot_write(&self.path))?;
             self.done = true;
         }
         Ok(())
     }
 }
 
-impl Drop for Folder {
+impl Drop for OutputFolder {
     fn drop(&mut self) {
         if !self.done {
-            let _ = fs::remove_dir_all(&self.temporary); // the error that is told is the first one
+            let _ = fs::remove_dir_all(&self.temporary); // an earlier error is already on its way to the user
         }
     }
 }
 
-/// A name in the same folder, so that the rename at the end cannot fail half-way.
+/// A temporary name in the folder of `path`, because a rename within one folder is atomic.
 fn temporary(path: &Path) -> Result<PathBuf> {
     let mut name = OsString::from(".");
     name.push(file_name(path)?);
@@ -244,16 +268,16 @@ fn temporary(path: &Path) -> Result<PathBuf> {
     Ok(path.with_file_name(name))
 }
 
-/// Also true of a link that leads nowhere.
+/// Whether anything has this name, even a link to nothing.
 fn exists(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
 }
 
-fn cannot(path: &Path) -> String {
-    format!("{}: cannot be written", shown("--out", path))
+fn cannot_write(path: &Path) -> String {
+    format!("{}: cannot be written", flag_and_path("--out", path))
 }
 
-/// All at once, where the system can: thousands of small files would take a disk's time each.
+/// Flushes a folder's files to disk, on Linux all at once: flushing thousands of small files one by one is slow.
 #[cfg(target_os = "linux")]
 fn sync(folder: &Path) -> io::Result<()> {
     Ok(rustix::fs::syncfs(File::open(folder)?)?)
@@ -264,16 +288,16 @@ fn sync(folder: &Path) -> io::Result<()> {
     fs::read_dir(folder)?.try_for_each(|entry| File::open(entry?.path())?.sync_all())
 }
 
-/// Whether the disk that `path` will be on has room for `bytes`.
+/// Fails if the disk of `path` has less than `bytes` free.
 #[cfg(unix)]
-fn room(path: &Path, bytes: u64) -> Result<()> {
+fn check_room(path: &Path, bytes: u64) -> Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let disk = rustix::fs::statvfs(parent).map_err(io::Error::from).with_context(|| cannot(path))?;
+    let disk = rustix::fs::statvfs(parent).map_err(io::Error::from).with_context(|| cannot_write(path))?;
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
     ensure!(
         bytes <= free,
         "{}: {} MB free expected, {} MB found; draw fewer images",
-        shown("--out", path),
+        flag_and_path("--out", path),
         bytes.div_ceil(1_000_000),
         free / 1_000_000
     );
@@ -281,6 +305,6 @@ fn room(path: &Path, bytes: u64) -> Result<()> {
 }
 
 #[cfg(not(unix))]
-fn room(_: &Path, _: u64) -> Result<()> {
+fn check_room(_: &Path, _: u64) -> Result<()> {
     Ok(())
 }

@@ -1,0 +1,90 @@
+//! AVX2: 16 registers of 8 f32 or 32 bytes.
+
+use core::arch::x86_64::*;
+
+use super::f32_ops::f32_lanes;
+use super::int8_ops::{I16Lanes, I32Accumulator, i16_lanes};
+use super::tiling::{Accumulator, kernel};
+
+// One image: 12 sums hide the latency of the adds; 784 outputs are 8 strips of 12 · 8 and one of 2 · 8.
+// Several: 2 × 6 sums, two inputs, a weight and a product fill the 16 registers.
+kernel!(f32_layer, __m256, single 12, batch 2 x 6, "avx2");
+// 4 sums take 8 registers, and the widened weights, inputs and products the rest.
+kernel!(int8_layer, Int8Sums, single 4, batch 2 x 2, "avx2");
+
+f32_lanes!(
+    __m256, 8,
+    load _mm256_loadu_ps, broadcast _mm256_set1_ps, add _mm256_add_ps, mul _mm256_mul_ps, div _mm256_div_ps,
+    min _mm256_min_ps, max _mm256_max_ps, store _mm256_storeu_ps,
+    store_low_bytes |v, p| {
+        let low = _mm256_and_si256(_mm256_castps_si256(v), _mm256_set1_epi32(255));
+        let (a, b) = (_mm256_castsi256_si128(low), _mm256_extracti128_si256::<1>(low));
+        _mm_storel_epi64(p.cast(), _mm_packus_epi16(_mm_packs_epi32(a, b), a))
+    }
+);
+
+/// Eight outputs, the first four in one register and the others in the next. Each output has two sums: inputs 0 and 1 of a
+/// group of four, and inputs 2 and 3.
+#[derive(Clone, Copy)]
+pub(super) struct Int8Sums(__m256i, __m256i);
+
+impl Accumulator for Int8Sums {
+    const LANES: usize = 8;
+    type Weight = [i8; 4];
+    type Bias = i32;
+    type Input = [u8; 4];
+    type Weights = (__m256i, __m256i);
+    type Broadcast = __m256i;
+    #[inline(always)]
+    unsafe fn start(_: *const i32) -> Self {
+        // SAFETY: the caller promises what the trait asks for; so in every method here.
+        unsafe { Self(_mm256_setzero_si256(), _mm256_setzero_si256()) }
+    }
+    #[inline(always)]
+    unsafe fn load(weights: *const [i8; 4]) -> (__m256i, __m256i) {
+        // SAFETY: as above.
+        unsafe {
+            let high = weights.add(4).cast();
+            (_mm256_cvtepi8_epi16(_mm_loadu_si128(weights.cast())), _mm256_cvtepi8_epi16(_mm_loadu_si128(high)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn broadcast(x: [u8; 4]) -> __m256i {
+        // SAFETY: as above.
+        unsafe { _mm256_broadcastq_epi64(_mm_cvtepu8_epi16(_mm_cvtsi32_si128(i32::from_le_bytes(x)))) }
+    }
+    #[inline(always)]
+    unsafe fn multiply_add(self, (low, high): (__m256i, __m256i), x: __m256i) -> Self {
+        // SAFETY: as above. (VPMADDUBSW would need no widening, but it saturates the sum of two products to i16.)
+        unsafe {
+            Self(
+                _mm256_add_epi32(self.0, _mm256_madd_epi16(low, x)),
+                _mm256_add_epi32(self.1, _mm256_madd_epi16(high, x)),
+            )
+        }
+    }
+}
+
+impl I32Accumulator for Int8Sums {
+    type I16 = __m128i;
+    #[inline(always)]
+    unsafe fn requantize(self, bias: *const i32, shift: *const i16, scale: *const i16) -> __m128i {
+        // SAFETY: as above.
+        unsafe {
+            // VPHADDD works within 128-bit halves and leaves outputs 0 1 4 5 2 3 6 7.
+            let sum = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_hadd_epi32(self.0, self.1));
+            let sum = _mm256_add_epi32(sum, _mm256_loadu_si256(bias.cast()));
+            let sum = _mm256_srav_epi32(sum, _mm256_cvtepi16_epi32(_mm_loadu_si128(shift.cast())));
+            let r = _mm_packs_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
+            r.multiply(_mm_loadu_si128(scale.cast()))
+        }
+    }
+}
+
+// PMULHRSW is SSSE3, so that this is AVX2's although its registers are SSE2's.
+i16_lanes!(
+    __m128i,
+    splat _mm_set1_epi16, add _mm_add_epi16, add_saturating _mm_adds_epi16, sub _mm_sub_epi16, multiply _mm_mulhrs_epi16,
+    min _mm_min_epi16, max _mm_max_epi16, and _mm_and_si128, xor _mm_xor_si128, shift_left _mm_sll_epi16,
+    shift_right _mm_srai_epi16, store_bytes |v, p| _mm_storel_epi64(p.cast(), _mm_packus_epi16(v, v))
+);

@@ -1,0 +1,96 @@
+//! The `runtime` command, as a library function so that other front ends can call it.
+
+mod bench;
+mod error;
+mod r#gen;
+mod inspect;
+mod model;
+mod output;
+
+use std::ffi::OsString;
+use std::io::{self, ErrorKind, Write};
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{CommandFactory, Parser, Subcommand};
+
+use error::Usage;
+
+/// Draws handwritten digits. A seed names one image, and its bytes are the same on every machine.
+#[derive(Parser)]
+#[command(name = "runtime", version, args_override_self = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Draws digits: as characters on a terminal, as PNG or a data set into a file, a folder or a pipe.
+    Gen(r#gen::Gen),
+    /// Measures microseconds per image on this machine.
+    Bench(bench::Bench),
+    /// Prints what a generator's ONNX file contains.
+    Inspect(inspect::Inspect),
+    /// Prints a script that completes this command's arguments in a shell.
+    #[command(hide = true)]
+    Completions { shell: clap_complete::Shell },
+    /// Prints the man page of this command, or of one of its subcommands.
+    #[command(hide = true)]
+    Man { command: Option<String> },
+}
+
+/// Runs the command and returns its exit code: 0 for success, 1 for failure, 2 for wrong usage. The first of `args` is the
+/// program's name. Errors are printed to standard error, each as one sentence. A reader who closes the pipe early is success.
+pub fn main(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
+    let command = match Cli::try_parse_from(args) {
+        Ok(cli) => cli.command,
+        Err(error) => {
+            let _ = error.print(); // nobody can be told that stderr is closed
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let done = match command {
+        Command::Gen(args) => r#gen::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Completions { shell } => completions(shell),
+        Command::Man { command } => man(command.as_deref()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe) => {
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "error: {error:#}");
+            if error.is::<Usage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+fn completions(shell: clap_complete::Shell) -> Result<()> {
+    let mut script = vec![]; // because `generate` panics if it cannot write
+    clap_complete::generate(shell, &mut Cli::command(), "runtime", &mut script);
+    Ok(io::stdout().write_all(&script)?)
+}
+
+fn man(subcommand: Option<&str>) -> Result<()> {
+    let mut page = Cli::command();
+    page.build(); // gives the subcommands their full names
+    if let Some(name) = subcommand {
+        let found = page.find_subcommand(name).cloned();
+        page = found.ok_or_else(|| Usage(format!("man {name}: gen, bench or inspect expected")))?;
+    }
+    Ok(clap_mangen::Man::new(page).render(&mut io::stdout())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flags_are_consistent() {
+        Cli::command().debug_assert();
+    }
+}
