@@ -20,6 +20,11 @@ fn the_trainers_files_do_not_import_each_other_in_a_circle() {
 }
 
 #[test]
+fn the_runtimes_files_do_not_import_each_other_in_a_circle() {
+    has_no_circle("runtime");
+}
+
+#[test]
 fn a_circle_is_named_file_by_file() {
     let tree = |b: &str| {
         let lib = "mod a; mod b; mod c; pub use a::A;";
