@@ -7,7 +7,7 @@
 
 use nalgebra::{SMatrix, SVector};
 
-use crate::arch::{self, Kernel, Leaky, LeakyI16, Pixel, PixelI16, Requantize, Tanh};
+use crate::arch::{self, Activate, F32, Int8, Kernel, Layer, Leaky, LeakyI16, Pixel, PixelI16, Requantize, Tanh};
 
 /// An f32 layer. The weight is column-major (O, I), which is byte for byte a row-major ONNX tensor of shape (I, O).
 #[repr(C)]
@@ -19,31 +19,27 @@ pub(crate) struct Dense<const I: usize, const O: usize> {
 impl<const I: usize, const O: usize> Dense<I, O> {
     /// (B, I) → LeakyReLU → (B, O), for as many images as both slices hold.
     pub fn leaky(&self, kernel: Kernel, x: &[[f32; I]], y: &mut [[f32; O]]) {
-        kernel.f32_layer(self.weight(), self.bias(), x, y, Leaky);
+        kernel.f32_layer(&self.layer(Leaky), x, y);
     }
 
     /// (B, I) → tanh → (B, O) in [-1, 1].
     pub fn tanh(&self, kernel: Kernel, x: &[[f32; I]], y: &mut [[f32; O]]) {
-        kernel.f32_layer(self.weight(), self.bias(), x, y, Tanh);
+        kernel.f32_layer(&self.layer(Tanh), x, y);
     }
 
     /// (B, I) → tanh → grey levels (B, O).
     pub fn pixels(&self, kernel: Kernel, x: &[[f32; I]], y: &mut [[u8; O]]) {
-        kernel.f32_layer(self.weight(), self.bias(), x, y, Pixel);
+        kernel.f32_layer(&self.layer(Pixel), x, y);
     }
 
     /// The grey levels of R outputs of one image from output `j` on, always by the scalar kernel.
     pub fn pixels_from<const R: usize>(&self, j: usize, x: &[f32; I]) -> [u8; R] {
-        arch::f32_outputs_from(self.weight(), self.bias(), x, j, Pixel)
+        arch::f32_outputs_from(&self.layer(Pixel), x, j)
     }
 
-    fn weight(&self) -> &[[f32; O]; I] {
-        &self.weight.data.0
-    }
-
-    fn bias(&self) -> &[f32; O] {
+    fn layer<A>(&self, activation: A) -> Layer<'_, F32, Activate<A>, I, O> {
         let [bias] = &self.bias.data.0;
-        bias
+        Layer { weight: &self.weight.data.0, bias, epilogue: Activate(activation) }
     }
 }
 
@@ -60,27 +56,25 @@ pub(crate) struct DenseInt8<const G: usize, const O: usize> {
 impl<const G: usize, const O: usize> DenseInt8<G, O> {
     /// (B, I) → LeakyReLU → (B, O), for as many images as both slices hold, with I = 4·G. `zero_point` stands for 0 in `y`.
     pub fn leaky<const I: usize>(&self, kernel: Kernel, x: &[[u8; I]], y: &mut [[u8; O]], zero_point: i16) {
-        kernel.int8_layer(&self.weight, groups(x), y, self.requantize(LeakyI16 { zero_point }));
+        kernel.int8_layer(&self.layer(LeakyI16 { zero_point }), groups(x), y);
     }
 
     /// (B, I) → tanh → grey levels (B, O). [`arch::tanh_pixel`] explains `pixel_shift`.
     pub fn pixels<const I: usize>(&self, kernel: Kernel, x: &[[u8; I]], y: &mut [[u8; O]], pixel_shift: i16) {
-        kernel.int8_layer(&self.weight, groups(x), y, self.requantize(PixelI16 { pixel_shift }));
+        kernel.int8_layer(&self.layer(PixelI16 { pixel_shift }), groups(x), y);
     }
 
     /// The grey levels of R outputs of one image from output `j` on, always by the scalar kernel.
     pub fn pixels_from<const I: usize, const R: usize>(&self, j: usize, x: &[u8; I], pixel_shift: i16) -> [u8; R] {
         match groups(core::slice::from_ref(x)) {
-            [x] => {
-                let requantize = self.requantize(PixelI16 { pixel_shift });
-                arch::int8_outputs_from(&self.weight, &self.bias, x, j, requantize)
-            }
+            [x] => arch::int8_outputs_from(&self.layer(PixelI16 { pixel_shift }), x, j),
             _ => [0; R],
         }
     }
 
-    fn requantize<A>(&self, activation: A) -> Requantize<'_, A, O> {
-        Requantize { bias: &self.bias, shift: &self.shift, scale: &self.scale, activation }
+    fn layer<A>(&self, activation: A) -> Layer<'_, Int8, Requantize<'_, A, O>, G, O> {
+        let Self { weight, bias, shift, scale } = self;
+        Layer { weight, bias, epilogue: Requantize { bias, shift, scale, activation } }
     }
 }
 

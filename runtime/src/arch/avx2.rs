@@ -2,15 +2,15 @@
 
 use core::arch::x86_64::*;
 
-use super::f32_ops::f32_lanes;
-use super::int8_ops::{I16Lanes, I32Accumulator, i16_lanes};
-use super::tiling::{Accumulator, kernel};
+use super::f32_ops::{F32, f32_lanes};
+use super::int8_ops::{I16Lanes, I32Accumulator, Int8, i16_lanes};
+use super::tiling::{self, Accumulator, kernel};
 
 // One image: 12 sums hide the latency of the adds; 784 outputs are 8 strips of 12 · 8 and one of 2 · 8.
 // Several: 2 × 6 sums, two inputs, a weight and a product fill the 16 registers.
-kernel!(f32_layer, __m256, single 12, batch 2 x 6, "avx2");
+kernel!(f32_layer, F32, __m256, single 12, batch 2 x 6, "avx2");
 // 4 sums take 8 registers, and the widened weights, inputs and products the rest.
-kernel!(int8_layer, Int8Sums, single 4, batch 2 x 2, "avx2");
+kernel!(int8_layer, Int8, Int8Sums, single 4, batch 2 x 2, "avx2");
 
 f32_lanes!(
     __m256, 8,
@@ -29,10 +29,8 @@ f32_lanes!(
 pub(super) struct Int8Sums(__m256i, __m256i);
 
 impl Accumulator for Int8Sums {
+    type Precision = Int8;
     const LANES: usize = 8;
-    type Weight = [i8; 4];
-    type Bias = i32;
-    type Input = [u8; 4];
     type Weights = (__m256i, __m256i);
     type Broadcast = __m256i;
     #[inline(always)]

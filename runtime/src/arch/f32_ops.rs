@@ -2,15 +2,22 @@
 //!
 //! Each operation rounds once, as IEEE 754 says, and the order of the operations is fixed. So every width gives the same bits.
 
-use super::tiling::{Accumulator, Epilogue};
+use super::tiling::{Accumulator, Epilogue, Precision};
+
+/// Single precision.
+pub(crate) struct F32;
+
+impl Precision for F32 {
+    type Weight = f32;
+    type Bias = f32;
+    type Input = f32;
+}
 
 /// `LANES` f32 numbers, on which every operation acts lane by lane.
 ///
 /// # Safety of all methods
 /// The CPU has the instructions that the type stands for. Pointers are valid for `LANES` elements, of any alignment.
-pub(crate) trait F32Lanes:
-    Accumulator<Weight = f32, Bias = f32, Input = f32, Weights = Self, Broadcast = Self>
-{
+pub(crate) trait F32Lanes: Accumulator<Precision = F32, Weights = Self, Broadcast = Self> {
     unsafe fn add(self, b: Self) -> Self;
     unsafe fn mul(self, b: Self) -> Self;
     unsafe fn div(self, b: Self) -> Self;
@@ -31,7 +38,7 @@ pub(crate) trait F32Activation: Copy {
 
 /// An activation as the tiling's epilogue.
 #[derive(Clone, Copy)]
-pub(super) struct Activate<A>(pub(super) A);
+pub(crate) struct Activate<A>(pub A);
 
 impl<V: F32Lanes, A: F32Activation> Epilogue<V> for Activate<A> {
     type Output = A::Output;
@@ -123,10 +130,8 @@ macro_rules! f32_lanes {
     ($vector:ty, $lanes:literal, load $load:path, broadcast $broadcast:path, add $add:path, mul $mul:path, div $div:path,
      min $min:path, max $max:path, store $store:path, store_low_bytes |$v:ident, $p:ident| $store_low_bytes:expr) => {
         impl $crate::arch::tiling::Accumulator for $vector {
+            type Precision = $crate::arch::f32_ops::F32;
             const LANES: usize = $lanes;
-            type Weight = f32;
-            type Bias = f32;
-            type Input = f32;
             type Weights = Self;
             type Broadcast = Self;
             #[inline(always)]
@@ -152,7 +157,7 @@ macro_rules! f32_lanes {
         }
 
         impl $crate::arch::f32_ops::F32Lanes for $vector {
-            f32_lanes!(two add $add, mul $mul, div $div, min $min, max $max);
+            $crate::arch::tiling::binary!(add $add, mul $mul, div $div, min $min, max $max);
             #[inline(always)]
             unsafe fn store(self, p: *mut f32) {
                 // SAFETY: as above.
@@ -165,15 +170,6 @@ macro_rules! f32_lanes {
                 unsafe { $store_low_bytes }
             }
         }
-    };
-    (two $($name:ident $intrinsic:path),*) => {
-        $(
-            #[inline(always)]
-            unsafe fn $name(self, b: Self) -> Self {
-                // SAFETY: as above.
-                unsafe { $intrinsic(self, b) }
-            }
-        )*
     };
 }
 #[allow(unused_imports)]

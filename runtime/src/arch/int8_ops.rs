@@ -17,13 +17,22 @@
 //!
 //! Four inputs and their weights share a 32-bit lane, as dot-product instructions want them (VNNI, and SMLAD on Cortex-M).
 
-use super::tiling::{Accumulator, Epilogue};
+use super::tiling::{Accumulator, Epilogue, Precision};
+
+/// Weights in i8, inputs in u8; four of each share a 32-bit lane.
+pub(crate) struct Int8;
+
+impl Precision for Int8 {
+    type Weight = [i8; 4];
+    type Bias = i32;
+    type Input = [u8; 4];
+}
 
 /// `LANES` i32 sums.
 ///
 /// # Safety of all methods
 /// The CPU has the instructions that the type stands for. Pointers are valid for `LANES` elements, of any alignment.
-pub(super) trait I32Accumulator: Accumulator<Weight = [i8; 4], Bias = i32, Input = [u8; 4]> {
+pub(super) trait I32Accumulator: Accumulator<Precision = Int8> {
     /// The same number of i16.
     type I16: I16Lanes;
     /// `sat16((sum + bias) >> shift) · scale`.
@@ -160,7 +169,10 @@ macro_rules! i16_lanes {
                 // SAFETY: the caller promises what the trait asks for; so in every method here.
                 unsafe { $splat(x) }
             }
-            i16_lanes!(two add $add, add_saturating $adds, sub $sub, multiply $multiply, min $min, max $max, and $and, xor $xor);
+            $crate::arch::tiling::binary!(
+                add $add, add_saturating $adds, sub $sub, multiply $multiply, min $min, max $max,
+                and $and, xor $xor
+            );
             #[inline(always)]
             unsafe fn shift_left(self, bits: i16) -> Self {
                 // SAFETY: as above.
@@ -178,15 +190,6 @@ macro_rules! i16_lanes {
                 unsafe { $store_bytes }
             }
         }
-    };
-    (two $($name:ident $intrinsic:path),*) => {
-        $(
-            #[inline(always)]
-            unsafe fn $name(self, b: Self) -> Self {
-                // SAFETY: as above.
-                unsafe { $intrinsic(self, b) }
-            }
-        )*
     };
 }
 #[allow(unused_imports)]

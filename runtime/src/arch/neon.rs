@@ -2,13 +2,13 @@
 
 use core::arch::aarch64::*;
 
-use super::f32_ops::f32_lanes;
+use super::f32_ops::{F32, f32_lanes};
 pub(super) use super::scalar::int8_layer;
-use super::tiling::kernel;
+use super::tiling::{self, kernel};
 
 // One image: 28 of the 32 registers hold sums; 784 outputs are 7 strips of 28 · 4.
 // Several: 4 × 4 sums, four inputs, a weight and a product.
-kernel!(f32_layer, float32x4_t, single 28, batch 4 x 4, "neon");
+kernel!(f32_layer, F32, float32x4_t, single 28, batch 4 x 4, "neon");
 
 f32_lanes!(
     float32x4_t, 4,

@@ -1,48 +1,22 @@
 //! Plain Rust, for every CPU. On Cortex-M cores with an FPU or the DSP extension its sums are written in assembly.
 
-use super::f32_ops::{Activate, F32Activation, F32Lanes};
-use super::int8_ops::{I16Activation, I16Lanes, I32Accumulator, Requantize, shift_to_i16};
-use super::tiling::{self, Accumulator, kernel};
+use super::f32_ops::{F32, F32Lanes};
+use super::int8_ops::{I16Lanes, I32Accumulator, Int8, shift_to_i16};
+use super::tiling::{self, Accumulator, binary, kernel};
 
 /// Outputs that one pass over the inputs computes: as many sums as there are registers for.
 const OUTPUTS_PER_PASS: usize = if cfg!(dsp) { 4 } else { 16 };
 /// The same for one row of an image in f32: half a row, whose sums fit the registers of a Cortex-M4F.
-const ROW_OUTPUTS_PER_PASS: usize = 14;
+pub(super) const ROW_OUTPUTS_PER_PASS: usize = 14;
 /// The same in int8.
-const INT8_ROW_OUTPUTS_PER_PASS: usize = if cfg!(dsp) { 4 } else { 14 };
+pub(super) const INT8_ROW_OUTPUTS_PER_PASS: usize = if cfg!(dsp) { 4 } else { 14 };
 
-kernel!(f32_layer, f32, single 16, batch 1 x 16);
-kernel!(int8_layer, i32, single OUTPUTS_PER_PASS, batch 1 x OUTPUTS_PER_PASS);
-
-/// Computes R outputs of one image from output `j` on; 0 beyond the layer's last output.
-pub(crate) fn f32_outputs_from<const K: usize, const O: usize, const R: usize>(
-    weight: &[[f32; O]; K],
-    bias: &[f32; O],
-    x: &[f32; K],
-    j: usize,
-    activation: impl F32Activation<Output = u8>,
-) -> [u8; R] {
-    // SAFETY: f32 needs no instruction set.
-    unsafe { tiling::outputs_from::<f32, _, K, O, ROW_OUTPUTS_PER_PASS, R>(weight, bias, x, j, Activate(activation)) }
-}
-
-/// Computes R outputs of one image from output `j` on; 0 beyond the layer's last output.
-pub(crate) fn int8_outputs_from<const K: usize, const O: usize, const R: usize>(
-    weight: &[[[i8; 4]; O]; K],
-    bias: &[i32; O],
-    x: &[[u8; 4]; K],
-    j: usize,
-    requantize: Requantize<'_, impl I16Activation, O>,
-) -> [u8; R] {
-    // SAFETY: integers need no instruction set.
-    unsafe { tiling::outputs_from::<i32, _, K, O, INT8_ROW_OUTPUTS_PER_PASS, R>(weight, bias, x, j, requantize) }
-}
+kernel!(f32_layer, F32, f32, single 16, batch 1 x 16);
+kernel!(int8_layer, Int8, i32, single OUTPUTS_PER_PASS, batch 1 x OUTPUTS_PER_PASS);
 
 impl Accumulator for f32 {
+    type Precision = F32;
     const LANES: usize = 1;
-    type Weight = f32;
-    type Bias = f32;
-    type Input = f32;
     type Weights = f32;
     type Broadcast = f32;
     #[inline(always)]
@@ -76,26 +50,18 @@ impl Accumulator for f32 {
 }
 
 impl F32Lanes for f32 {
-    #[inline(always)]
-    unsafe fn add(self, b: f32) -> f32 {
-        self + b
-    }
-    #[inline(always)]
-    unsafe fn mul(self, b: f32) -> f32 {
-        self * b
-    }
-    #[inline(always)]
-    unsafe fn div(self, b: f32) -> f32 {
-        self / b
-    }
-    #[inline(always)]
-    unsafe fn min(self, b: f32) -> f32 {
-        if self < b { self } else { b }
-    }
-    #[inline(always)]
-    unsafe fn max(self, b: f32) -> f32 {
-        if self > b { self } else { b }
-    }
+    binary!(
+        add | a,
+        b | a + b,
+        mul | a,
+        b | a * b,
+        div | a,
+        b | a / b,
+        min | a,
+        b | if a < b { a } else { b },
+        max | a,
+        b | if a > b { a } else { b },
+    );
     #[inline(always)]
     unsafe fn store(self, p: *mut f32) {
         // SAFETY: as above.
@@ -109,10 +75,8 @@ impl F32Lanes for f32 {
 }
 
 impl Accumulator for i32 {
+    type Precision = Int8;
     const LANES: usize = 1;
-    type Weight = [i8; 4];
-    type Bias = i32;
-    type Input = [u8; 4];
     /// A pointer: loaded as a value, a Cortex-M3 takes 14 % more instructions per image.
     type Weights = *const [i8; 4];
     type Broadcast = [u8; 4];
@@ -161,38 +125,24 @@ impl<const N: usize> I16Lanes for [i16; N] {
     unsafe fn splat(x: i16) -> Self {
         [x; N]
     }
-    #[inline(always)]
-    unsafe fn add(self, b: Self) -> Self {
-        zip(self, b, i16::wrapping_add)
-    }
-    #[inline(always)]
-    unsafe fn add_saturating(self, b: Self) -> Self {
-        zip(self, b, i16::saturating_add)
-    }
-    #[inline(always)]
-    unsafe fn sub(self, b: Self) -> Self {
-        zip(self, b, i16::wrapping_sub)
-    }
-    #[inline(always)]
-    unsafe fn multiply(self, b: Self) -> Self {
-        zip(self, b, |a, b| ((a as i32 * b as i32 + (1 << 14)) >> 15) as i16)
-    }
-    #[inline(always)]
-    unsafe fn min(self, b: Self) -> Self {
-        zip(self, b, i16::min)
-    }
-    #[inline(always)]
-    unsafe fn max(self, b: Self) -> Self {
-        zip(self, b, i16::max)
-    }
-    #[inline(always)]
-    unsafe fn and(self, b: Self) -> Self {
-        zip(self, b, |a, b| a & b)
-    }
-    #[inline(always)]
-    unsafe fn xor(self, b: Self) -> Self {
-        zip(self, b, |a, b| a ^ b)
-    }
+    binary!(
+        add | a,
+        b | zip(a, b, i16::wrapping_add),
+        add_saturating | a,
+        b | zip(a, b, i16::saturating_add),
+        sub | a,
+        b | zip(a, b, i16::wrapping_sub),
+        multiply | a,
+        b | zip(a, b, |a, b| ((a as i32 * b as i32 + (1 << 14)) >> 15) as i16),
+        min | a,
+        b | zip(a, b, i16::min),
+        max | a,
+        b | zip(a, b, i16::max),
+        and | a,
+        b | zip(a, b, |a, b| a & b),
+        xor | a,
+        b | zip(a, b, |a, b| a ^ b),
+    );
     #[inline(always)]
     unsafe fn shift_left(self, bits: i16) -> Self {
         self.map(|a| a << (bits & 15))

@@ -2,15 +2,15 @@
 
 use core::arch::x86_64::*;
 
-use super::f32_ops::f32_lanes;
-use super::int8_ops::{I16Lanes, I32Accumulator, shift_to_i16};
-use super::tiling::{Accumulator, kernel};
+use super::f32_ops::{F32, f32_lanes};
+use super::int8_ops::{I16Lanes, I32Accumulator, Int8, shift_to_i16};
+use super::tiling::{self, Accumulator, kernel};
 
 // One image: 14 of the 16 registers hold sums; 784 outputs are 14 strips of 14 · 4.
 // Several: 2 × 6 sums, two inputs, a weight and a product fill the 16 registers.
-kernel!(f32_layer, __m128, single 14, batch 2 x 6, "sse2");
+kernel!(f32_layer, F32, __m128, single 14, batch 2 x 6, "sse2");
 // 4 sums take 8 registers, and the widened weights, inputs and products the rest.
-kernel!(int8_layer, Int8Sums, single 4, batch 4 x 1, "sse2");
+kernel!(int8_layer, Int8, Int8Sums, single 4, batch 4 x 1, "sse2");
 
 f32_lanes!(
     __m128, 4,
@@ -29,10 +29,8 @@ f32_lanes!(
 pub(super) struct Int8Sums(__m128i, __m128i);
 
 impl Accumulator for Int8Sums {
+    type Precision = Int8;
     const LANES: usize = 4;
-    type Weight = [i8; 4];
-    type Bias = i32;
-    type Input = [u8; 4];
     type Weights = (__m128i, __m128i);
     type Broadcast = __m128i;
     #[inline(always)]

@@ -28,42 +28,52 @@
 //!
 //! Letters: B images, N images of a tile, C accumulators of a tile per image, K inputs, O outputs.
 
+use core::slice;
+
+/// The element types of a precision.
+pub(crate) trait Precision {
+    /// An element of the weight matrix.
+    type Weight;
+    type Bias;
+    /// The inputs that one [`Self::Weight`] multiplies.
+    type Input: Copy;
+}
+
 /// The sums of `LANES` outputs of one image.
 ///
 /// # Safety of all methods
 /// The CPU has the instructions that the type stands for. Pointers are valid for `LANES` elements, of any alignment.
 pub(crate) trait Accumulator: Copy {
+    type Precision: Precision;
     /// Outputs of one accumulator.
     const LANES: usize;
-    /// One element of the weight matrix.
-    type Weight;
-    /// One element of the bias.
-    type Bias;
-    /// The inputs that one [`Self::Weight`] multiplies.
-    type Input: Copy;
     /// `LANES` weights in registers.
     type Weights: Copy;
     /// One input, repeated for each lane.
     type Broadcast: Copy;
 
     /// The accumulator before the first input. Exact arithmetic may return 0 and add the bias later.
-    unsafe fn start(bias: *const Self::Bias) -> Self;
-    unsafe fn load(weights: *const Self::Weight) -> Self::Weights;
-    unsafe fn broadcast(x: Self::Input) -> Self::Broadcast;
+    unsafe fn start(bias: *const Bias<Self>) -> Self;
+    unsafe fn load(weights: *const Weight<Self>) -> Self::Weights;
+    unsafe fn broadcast(x: Input<Self>) -> Self::Broadcast;
     /// `self + w · x`.
     unsafe fn multiply_add(self, w: Self::Weights, x: Self::Broadcast) -> Self;
 
     /// [`tile_sums`], or hand-written assembly for a CPU on which the compiler's code is slow.
     #[inline(always)]
     unsafe fn tile_sums<const K: usize, const O: usize, const N: usize, const C: usize>(
-        weight: *const Self::Weight,
-        bias: *const Self::Bias,
-        x: &[[Self::Input; K]; N],
+        weight: *const Weight<Self>,
+        bias: *const Bias<Self>,
+        x: &[[Input<Self>; K]; N],
     ) -> [[Self; N]; C] {
         // SAFETY: the caller promises the same.
         unsafe { tile_sums::<Self, K, O, N, C>(weight, bias, x) }
     }
 }
+
+type Weight<A> = <<A as Accumulator>::Precision as Precision>::Weight;
+type Bias<A> = <<A as Accumulator>::Precision as Precision>::Bias;
+type Input<A> = <<A as Accumulator>::Precision as Precision>::Input;
 
 /// Turns finished sums into outputs and stores them.
 pub(super) trait Epilogue<A: Accumulator>: Copy {
@@ -75,127 +85,117 @@ pub(super) trait Epilogue<A: Accumulator>: Copy {
     unsafe fn store(self, sums: A, j: usize, y: *mut Self::Output);
 }
 
-/// Computes a layer, (B, K) → (B, O), for as many images as both `x` and `y` hold.
-///
-/// # Safety
-/// The CPU has the instructions of `A`.
-#[inline(always)]
-pub(super) unsafe fn layer<
-    A: Accumulator,
-    E: Epilogue<A>,
-    const K: usize,
-    const O: usize,
-    const SINGLE: usize,
-    const N: usize,
-    const C: usize,
->(
-    weight: &[[A::Weight; O]; K],
-    bias: &[A::Bias; O],
-    x: &[[A::Input; K]],
-    y: &mut [[E::Output; O]],
-    epilogue: E,
-) {
-    const { assert!(O.is_multiple_of(A::LANES)) };
-    let images = x.len().min(y.len());
-    let (groups, rest) = x.get(..images).unwrap_or_default().as_chunks::<N>();
-    let (y_groups, y_rest) = y.get_mut(..images).unwrap_or_default().as_chunks_mut::<N>();
-    // SAFETY: the caller vouches for the instruction set.
-    unsafe {
-        let j = strips::<A, E, K, O, N, C>(weight, bias, groups, y_groups, 0, epilogue);
-        let j = if C > 4 { strips::<A, E, K, O, N, 4>(weight, bias, groups, y_groups, j, epilogue) } else { j };
-        let j = if C > 2 { strips::<A, E, K, O, N, 2>(weight, bias, groups, y_groups, j, epilogue) } else { j };
-        strips::<A, E, K, O, N, 1>(weight, bias, groups, y_groups, j, epilogue);
-        for (x, y) in rest.as_chunks::<1>().0.iter().zip(y_rest.as_chunks_mut::<1>().0) {
-            let (x, y) = (core::slice::from_ref(x), core::slice::from_mut(y));
-            let j = strips::<A, E, K, O, 1, SINGLE>(weight, bias, x, y, 0, epilogue);
-            let j = if SINGLE > 8 { strips::<A, E, K, O, 1, 8>(weight, bias, x, y, j, epilogue) } else { j };
-            let j = if SINGLE > 4 { strips::<A, E, K, O, 1, 4>(weight, bias, x, y, j, epilogue) } else { j };
-            let j = if SINGLE > 2 { strips::<A, E, K, O, 1, 2>(weight, bias, x, y, j, epilogue) } else { j };
-            strips::<A, E, K, O, 1, 1>(weight, bias, x, y, j, epilogue);
-        }
-    }
+/// A layer of K inputs and O outputs. Its epilogue says what follows the sums.
+pub(crate) struct Layer<'a, P: Precision, E, const K: usize, const O: usize> {
+    pub weight: &'a [[P::Weight; O]; K],
+    pub bias: &'a [P::Bias; O],
+    pub epilogue: E,
 }
 
-/// Computes the outputs from `j` on in strips of C accumulators, and returns the first output that no such strip covers.
-///
-/// # Safety
-/// The CPU has the instructions of `A`.
-#[inline(always)]
-unsafe fn strips<A: Accumulator, E: Epilogue<A>, const K: usize, const O: usize, const N: usize, const C: usize>(
-    weight: &[[A::Weight; O]; K],
-    bias: &[A::Bias; O],
-    x: &[[[A::Input; K]; N]],
-    y: &mut [[[E::Output; O]; N]],
-    mut j: usize,
-    epilogue: E,
-) -> usize {
-    while j + C * A::LANES <= O {
-        for (x, y) in x.iter().zip(&mut *y) {
-            // SAFETY: a row of `y` holds O outputs, and j + C·LANES ≤ O.
-            unsafe {
-                let y = y.as_mut_ptr().cast::<E::Output>().add(j);
-                tile::<A, E, K, O, N, C>(weight, bias, x, y, j, epilogue);
-            }
-        }
-        j += C * A::LANES;
-    }
-    j
-}
-
-/// Computes R outputs of one image from output `j` on, C accumulators at a time; 0 beyond the layer's last output.
-///
-/// # Safety
-/// The CPU has the instructions of `A`.
-#[inline(always)]
-pub(super) unsafe fn outputs_from<
-    A: Accumulator,
-    E: Epilogue<A, Output = u8>,
-    const K: usize,
-    const O: usize,
-    const C: usize,
-    const R: usize,
->(
-    weight: &[[A::Weight; O]; K],
-    bias: &[A::Bias; O],
-    x: &[A::Input; K],
-    j: usize,
-    epilogue: E,
-) -> [u8; R] {
-    const { assert!(A::LANES == 1 && R.is_multiple_of(C) && R <= O) };
-    let mut y = [0; R];
-    for (first, y) in (j..).step_by(C).zip(y.as_chunks_mut::<C>().0) {
-        if first <= O - C {
-            // SAFETY: `y` has room for C outputs, and first + C ≤ O.
-            unsafe {
-                let x = core::slice::from_ref(x).as_ptr().cast::<[[A::Input; K]; 1]>();
-                tile::<A, E, K, O, 1, C>(weight, bias, &*x, y.as_mut_ptr(), first, epilogue);
+impl<P: Precision, E: Copy, const K: usize, const O: usize> Layer<'_, P, E, K, O> {
+    /// Computes (B, K) → (B, O), for as many images as both `x` and `y` hold.
+    ///
+    /// # Safety
+    /// The CPU has the instructions of `A`.
+    #[inline(always)]
+    pub(super) unsafe fn run<A: Accumulator<Precision = P>, const SINGLE: usize, const N: usize, const C: usize>(
+        &self,
+        x: &[[P::Input; K]],
+        y: &mut [[E::Output; O]],
+    ) where
+        E: Epilogue<A>,
+    {
+        const { assert!(O.is_multiple_of(A::LANES)) };
+        let images = x.len().min(y.len());
+        let (x, x_rest) = x.get(..images).unwrap_or_default().as_chunks::<N>();
+        let (y, y_rest) = y.get_mut(..images).unwrap_or_default().as_chunks_mut::<N>();
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe {
+            let j = self.strips::<A, N, C>(x, y, 0);
+            let j = if C > 4 { self.strips::<A, N, 4>(x, y, j) } else { j };
+            let j = if C > 2 { self.strips::<A, N, 2>(x, y, j) } else { j };
+            self.strips::<A, N, 1>(x, y, j);
+            for (x, y) in x_rest.as_chunks::<1>().0.iter().zip(y_rest.as_chunks_mut::<1>().0) {
+                let (x, y) = (slice::from_ref(x), slice::from_mut(y));
+                let j = self.strips::<A, 1, SINGLE>(x, y, 0);
+                let j = if SINGLE > 8 { self.strips::<A, 1, 8>(x, y, j) } else { j };
+                let j = if SINGLE > 4 { self.strips::<A, 1, 4>(x, y, j) } else { j };
+                let j = if SINGLE > 2 { self.strips::<A, 1, 2>(x, y, j) } else { j };
+                self.strips::<A, 1, 1>(x, y, j);
             }
         }
     }
-    y
-}
 
-/// Computes one tile: N images × C accumulators of outputs from `j` on.
-///
-/// # Safety
-/// The CPU has the instructions of `A`, j + C·LANES ≤ O, and `y` is valid for C·LANES outputs of the first image and of each
-/// later one, O further on.
-#[inline(always)]
-unsafe fn tile<A: Accumulator, E: Epilogue<A>, const K: usize, const O: usize, const N: usize, const C: usize>(
-    weight: &[[A::Weight; O]; K],
-    bias: &[A::Bias; O],
-    x: &[[A::Input; K]; N],
-    y: *mut E::Output,
-    j: usize,
-    epilogue: E,
-) {
-    // SAFETY: each of the K rows of `weight`, and `bias`, have O elements, and j + c·LANES + LANES ≤ O.
-    unsafe {
-        let weight = weight.as_ptr().cast::<A::Weight>().add(j);
-        let sums: [[A; N]; C] = A::tile_sums::<K, O, N, C>(weight, bias.as_ptr().add(j), x);
-        for (c, sums) in sums.iter().enumerate() {
-            for (n, &sums) in sums.iter().enumerate() {
-                epilogue.store(sums, j + c * A::LANES, y.add(n * O + c * A::LANES));
+    /// Computes the outputs from `j` on in strips of C accumulators, and returns the first output that no such strip covers.
+    ///
+    /// # Safety
+    /// The CPU has the instructions of `A`.
+    #[inline(always)]
+    unsafe fn strips<A: Accumulator<Precision = P>, const N: usize, const C: usize>(
+        &self,
+        x: &[[[P::Input; K]; N]],
+        y: &mut [[[E::Output; O]; N]],
+        mut j: usize,
+    ) -> usize
+    where
+        E: Epilogue<A>,
+    {
+        while j + C * A::LANES <= O {
+            for (x, y) in x.iter().zip(&mut *y) {
+                // SAFETY: a row of `y` holds O outputs, and j + C·LANES ≤ O.
+                unsafe { self.tile::<A, N, C>(x, y.as_mut_ptr().cast::<E::Output>().add(j), j) };
+            }
+            j += C * A::LANES;
+        }
+        j
+    }
+
+    /// Computes R outputs of one image from output `j` on, C accumulators at a time; 0 beyond the layer's last output.
+    ///
+    /// # Safety
+    /// The CPU has the instructions of `A`.
+    #[inline(always)]
+    pub(super) unsafe fn outputs_from<A: Accumulator<Precision = P>, const C: usize, const R: usize>(
+        &self,
+        x: &[P::Input; K],
+        j: usize,
+    ) -> [u8; R]
+    where
+        E: Epilogue<A, Output = u8>,
+    {
+        const { assert!(A::LANES == 1 && R.is_multiple_of(C) && R <= O) };
+        let mut y = [0; R];
+        for (first, y) in (j..).step_by(C).zip(y.as_chunks_mut::<C>().0) {
+            if first <= O - C {
+                // SAFETY: `y` has room for C outputs, and first + C ≤ O.
+                unsafe { self.tile::<A, 1, C>(&*(&raw const *x).cast(), y.as_mut_ptr(), first) };
+            }
+        }
+        y
+    }
+
+    /// Computes one tile: N images × C accumulators of outputs from `j` on.
+    ///
+    /// # Safety
+    /// The CPU has the instructions of `A`, j + C·LANES ≤ O, and `y` is valid for C·LANES outputs of the first image and of each
+    /// later one, O further on.
+    #[inline(always)]
+    unsafe fn tile<A: Accumulator<Precision = P>, const N: usize, const C: usize>(
+        &self,
+        x: &[[P::Input; K]; N],
+        y: *mut E::Output,
+        j: usize,
+    ) where
+        E: Epilogue<A>,
+    {
+        // SAFETY: each of the K rows of `weight`, and `bias`, have O elements, and j + c·LANES + LANES ≤ O.
+        unsafe {
+            let weight = self.weight.as_ptr().cast::<P::Weight>().add(j);
+            let sums: [[A; N]; C] = A::tile_sums::<K, O, N, C>(weight, self.bias.as_ptr().add(j), x);
+            for (c, sums) in sums.iter().enumerate() {
+                for (n, &sums) in sums.iter().enumerate() {
+                    self.epilogue.store(sums, j + c * A::LANES, y.add(n * O + c * A::LANES));
+                }
             }
         }
     }
@@ -207,9 +207,9 @@ unsafe fn tile<A: Accumulator, E: Epilogue<A>, const K: usize, const O: usize, c
 /// The CPU has the instructions of `A`; `bias` is valid for C·LANES elements, and `weight` for K rows of as many, O apart.
 #[inline(always)]
 pub(super) unsafe fn tile_sums<A: Accumulator, const K: usize, const O: usize, const N: usize, const C: usize>(
-    weight: *const A::Weight,
-    bias: *const A::Bias,
-    x: &[[A::Input; K]; N],
+    weight: *const Weight<A>,
+    bias: *const Bias<A>,
+    x: &[[Input<A>; K]; N],
 ) -> [[A; N]; C] {
     // SAFETY: the caller promises it; k < K, c < C, n < N.
     // (Loops rather than closures: a closure does not inherit the instruction set that its function was compiled for.)
@@ -218,7 +218,7 @@ pub(super) unsafe fn tile_sums<A: Accumulator, const K: usize, const O: usize, c
         for (c, acc) in acc.iter_mut().enumerate() {
             *acc = [A::start(bias.add(c * A::LANES)); N];
         }
-        let x = x.as_ptr().cast::<A::Input>();
+        let x = x.as_ptr().cast::<Input<A>>();
         for k in 0..K {
             let weight = weight.add(k * O);
             // The inner loop runs over the shorter side, so it is the shorter side's operands that stay in registers. (For
@@ -245,25 +245,36 @@ pub(super) unsafe fn tile_sums<A: Accumulator, const K: usize, const O: usize, c
     }
 }
 
-/// Defines the function `$name` that computes a layer with one instruction set: [`layer`] with tiles of `$images` × `$vectors`
-/// accumulators for several images, and of `$single` accumulators for one.
+/// Defines the function `$name`, which computes a layer with one instruction set: in tiles of `$images` × `$vectors` accumulators
+/// for several images, and of `$single` accumulators for one.
 macro_rules! kernel {
-    ($name:ident, $accumulator:ty, single $single:tt, batch $images:tt x $vectors:tt $(, $features:literal)?) => {
+    ($name:ident, $precision:ty, $accumulator:ty, single $single:tt, batch $images:tt x $vectors:tt $(, $features:literal)?) => {
         /// # Safety
         /// The CPU has the instructions of this file.
         $(#[target_feature(enable = $features)])?
-        pub(super) unsafe fn $name<E: $crate::arch::tiling::Epilogue<$accumulator>, const K: usize, const O: usize>(
-            weight: &[[<$accumulator as $crate::arch::tiling::Accumulator>::Weight; O]; K],
-            bias: &[<$accumulator as $crate::arch::tiling::Accumulator>::Bias; O],
-            x: &[[<$accumulator as $crate::arch::tiling::Accumulator>::Input; K]],
+        pub(super) unsafe fn $name<E: tiling::Epilogue<$accumulator>, const K: usize, const O: usize>(
+            layer: &tiling::Layer<$precision, E, K, O>,
+            x: &[[<$precision as tiling::Precision>::Input; K]],
             y: &mut [[E::Output; O]],
-            epilogue: E,
         ) {
             // SAFETY: the caller vouches for the instruction set.
-            unsafe {
-                $crate::arch::tiling::layer::<$accumulator, E, K, O, $single, $images, $vectors>(weight, bias, x, y, epilogue)
-            }
+            unsafe { layer.run::<$accumulator, $single, $images, $vectors>(x, y) }
         }
     };
 }
 pub(super) use kernel;
+
+/// Defines methods of two operands, each by a function.
+macro_rules! binary {
+    ($($name:ident $function:expr),* $(,)?) => {
+        $(
+            #[inline(always)]
+            #[allow(unused_unsafe)] // plain Rust needs none
+            unsafe fn $name(self, b: Self) -> Self {
+                // SAFETY: the caller promises that the CPU has the instructions.
+                unsafe { ($function)(self, b) }
+            }
+        )*
+    };
+}
+pub(super) use binary;

@@ -3,22 +3,20 @@
 use core::arch::x86_64::*;
 
 pub(super) use super::avx512::f32_layer;
-use super::int8_ops::{I16Lanes, I32Accumulator, i16_lanes};
-use super::tiling::{Accumulator, kernel};
+use super::int8_ops::{I16Lanes, I32Accumulator, Int8, i16_lanes};
+use super::tiling::{self, Accumulator, kernel};
 
 // One image: the 784 outputs are 49 vectors, 7 strips of 7.
 // Several: 8 × 3 sums, three vectors of weights and one input in 28 of the 32 registers.
-kernel!(int8_layer, Int8Sums, single 7, batch 8 x 3, "avx512f,avx512bw,avx512vl,avx512vnni");
+kernel!(int8_layer, Int8, Int8Sums, single 7, batch 8 x 3, "avx512f,avx512bw,avx512vl,avx512vnni");
 
 /// Sixteen outputs.
 #[derive(Clone, Copy)]
 pub(super) struct Int8Sums(__m512i);
 
 impl Accumulator for Int8Sums {
+    type Precision = Int8;
     const LANES: usize = 16;
-    type Weight = [i8; 4];
-    type Bias = i32;
-    type Input = [u8; 4];
     type Weights = __m512i;
     type Broadcast = __m512i;
     #[inline(always)]
