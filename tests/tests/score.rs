@@ -10,8 +10,9 @@ use tests::{mnist, peers_python, run};
 use trainer::config::Device;
 use trainer::data::Dataset;
 use trainer::ort::OnnxRuntime;
+use trainer::score::Score;
+use trainer::score::frechet::Gaussian;
 use trainer::score::judge::{FEATURES, Judge};
-use trainer::score::{Gaussian, Score};
 
 const SEEDS: u64 = 10_000;
 
@@ -77,8 +78,9 @@ fn the_model_card_pins_each_file_by_its_hash() {
 
 #[test]
 fn equal_gaussians_are_at_distance_zero_and_one_image_is_none() {
-    let features: Vec<f32> = (0..200 * FEATURES).map(|i| (i * 7919 % 1009) as f32 / 100.0).collect();
-    let gaussian = Gaussian::of(&features).unwrap();
+    let features = Array2::from_shape_fn((200, FEATURES), |(i, j)| ((i * FEATURES + j) * 7919 % 1009) as f64 / 100.0);
+    let gaussian = Gaussian::fit(features.view()).unwrap();
     assert!(gaussian.frechet_distance(&gaussian).abs() < 1e-3, "{}", gaussian.frechet_distance(&gaussian));
-    assert_eq!(Gaussian::of(&features[..FEATURES]).err().unwrap().to_string(), "at least 2 images expected, 1 found");
+    let one = Gaussian::fit(features.slice(s![..1, ..])).err().unwrap();
+    assert_eq!(one.to_string(), "at least 2 images expected, 1 found");
 }

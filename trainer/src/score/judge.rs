@@ -1,9 +1,10 @@
-//! The judge: a small classifier whose features measure how far generated digits are from real ones.
+//! The judge: a small digit classifier whose features measure how far generated digits are from real ones.
 //!
-//! It is trained by the same graph builder and the same ONNX Runtime as the GAN, and shipped as models/judge.onnx.
+//! It is LeNet-5 with ReLU and maximum pooling, and each map of the second convolution sees all maps of the first. Source:
+//! LeCun et al. 1998. `trainer judge` trains it with the GAN's graph builder; models/judge.onnx is the shipped result.
 
-use anyhow::{Context, Result, ensure};
-use ndarray::{Array2, ArrayD, ArrayView1, ArrayView2, ArrayViewMut1, Axis, aview0};
+use anyhow::{Context, Result, bail, ensure};
+use ndarray::{Array1, Array2, ArrayD, ArrayView1, ArrayView2, ArrayViewMut1, Axis, aview0, s};
 use prost::Message;
 
 use crate::config::{Adam, BiasCorrected, CLASSES, PIXELS};
@@ -15,19 +16,126 @@ use crate::ort::{Loaded, OnnxRuntime};
 use crate::pixel::unit;
 use crate::state::Spec;
 
-/// The length of the features: the last hidden layer.
+/// Number of features of an image: the width of the judge's last hidden layer.
 pub const FEATURES: usize = 84;
+
+/// A trained judge in an ONNX Runtime session.
+pub struct Judge(Loaded);
+
+/// The judge's outputs for N images.
+pub struct Predictions {
+    /// Activations of the last hidden layer, (N, [`FEATURES`]).
+    pub features: Array2<f64>,
+    /// The most probable class of each image, (N,), 0 to 9.
+    pub classes: Array1<u8>,
+    /// The probability of that class, (N,), 0 to 1.
+    pub confidences: Array1<f32>,
+}
+
+impl Judge {
+    /// The judge of models/judge.onnx, which was trained on MNIST.
+    ///
+    /// # Errors
+    /// When ONNX Runtime fails.
+    pub fn shipped(runtime: &OnnxRuntime) -> Result<Self> {
+        Ok(Self(runtime.load(include_bytes!("../../../models/judge.onnx"))?))
+    }
+
+    /// Classifies images (N, 784) of grey levels.
+    ///
+    /// # Errors
+    /// When ONNX Runtime fails.
+    pub fn classify(&mut self, images: ArrayView2<u8>) -> Result<Predictions> {
+        let n = images.nrows();
+        let mut features = Array2::zeros((n, FEATURES));
+        let (mut classes, mut confidences) = (vec![], vec![]);
+        for (part, mut to) in images.axis_chunks_iter(Axis(0), 1000).zip(features.axis_chunks_iter_mut(Axis(0), 1000)) {
+            let outputs = self.0.run(&[("image", part.mapv(unit).view().into_dyn())])?;
+            let [found, probability] = &outputs[..] else {
+                bail!("judge: 2 outputs expected, {} found", outputs.len())
+            };
+            to.assign(&found.mapv(f64::from));
+            for probability in probability.rows() {
+                let class = (0..CLASSES).max_by(|&a, &b| probability[a].total_cmp(&probability[b])).unwrap_or(0);
+                classes.push(class as u8);
+                confidences.push(probability[class]);
+            }
+        }
+        Ok(Predictions { features, classes: classes.into(), confidences: confidences.into() })
+    }
+
+    /// The fraction of images (N, 784) whose label (N,) is the most probable class, 0 to 1.
+    ///
+    /// # Errors
+    /// When ONNX Runtime fails.
+    pub fn accuracy(&mut self, images: ArrayView2<u8>, labels: ArrayView1<u8>) -> Result<f64> {
+        let classes = self.classify(images)?.classes;
+        let right = classes.iter().zip(labels).filter(|(class, label)| class == label).count();
+        Ok(right as f64 / labels.len() as f64)
+    }
+}
+
+/// Trains a judge on the training images, each shifted by up to a pixel in a random direction. Returns the model,
+/// `image` (N, 784) in [-1, 1] → `features` (N, 84) and `probability` (N, 10), and its accuracy on the test images. `say` is
+/// called with a line after every epoch.
+///
+/// # Errors
+/// When there are too few images, or ONNX Runtime fails.
+pub fn train(
+    data: &Dataset,
+    runtime: &OnnxRuntime,
+    seed: u64,
+    say: &mut dyn FnMut(&str),
+) -> Result<(onnx::Model, f64)> {
+    ensure!(data.len() >= BATCH, "--data: at least {BATCH} images expected, {} found", data.len());
+    let mut state = initial_state(seed);
+    let (mut order, mut shifts) = (vec![0; data.len()], Array2::zeros((data.len(), 2)));
+    let steps_per_epoch = data.len() / BATCH;
+    let (model, names) = step_graph();
+    let mut session = runtime.load(&model.encode_to_vec())?;
+    let (mut step, mut model, mut accuracy) = (0, None, 0.0);
+    for epoch in 0..EPOCHS {
+        noise::write_order(&mut order, seed, epoch);
+        noise::write_uniform(shifts.as_slice_mut().expect("row-major"), seed, epoch, stream::JUDGE_MOVES);
+        let mut loss = 0.0;
+        for (indices, shifts) in order.chunks_exact(BATCH).zip(shifts.axis_chunks_iter(Axis(0), BATCH)) {
+            let mut images = Array2::from_elem((BATCH, PIXELS), unit(0));
+            let mut target = Array2::zeros((BATCH, CLASSES));
+            for (b, (&i, by)) in indices.iter().zip(shifts.rows()).enumerate() {
+                let by = [by[0], by[1]].map(|x| (x * (MAX_SHIFT + 0.5)).round() as isize);
+                write_shifted(data.images.row(i as usize), by, images.row_mut(b));
+                target[(b, data.labels[i as usize] as usize)] = 1.0;
+            }
+            step += 1;
+            let BiasCorrected { step_size, epsilon } = ADAM.bias_corrected(step, EPOCHS * steps_per_epoch as u64);
+            let batch = [
+                ("image", images.view().into_dyn()),
+                ("target", target.view().into_dyn()),
+                ("step_size", aview0(&step_size).into_dyn()),
+                ("epsilon", aview0(&epsilon).into_dyn()),
+            ];
+            let named_state = names.iter().zip(&state).map(|((name, _), x)| (name.as_str(), x.view()));
+            state = session.run(&batch.into_iter().chain(named_state).collect::<Vec<_>>())?;
+            loss += state.pop().map_or(f32::NAN, |loss| loss.sum());
+        }
+        let judge = inference_graph(&state);
+        accuracy =
+            Judge(runtime.load(&judge.encode_to_vec())?).accuracy(data.test_images.view(), data.test_labels.view())?;
+        model = Some(judge);
+        let (loss, percent) = (loss / steps_per_epoch as f32, 100.0 * accuracy);
+        say(&format!("judge: epoch {:2} | loss {loss:.4} | accuracy {percent:.2} % on the test images", epoch + 1));
+    }
+    Ok((model.context("at least one epoch expected, none found")?, accuracy))
+}
+
 const BATCH: usize = 100;
 const EPOCHS: u64 = 10;
-/// Its step size falls linearly to 0.
 const ADAM: Adam = Adam { alpha: 1e-3, alpha_end: 0.0, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
-/// Training images are moved by up to so many pixels each way.
-const MOVE: f32 = 1.0;
+/// Largest shift of a training image in each direction, in pixels.
+const MAX_SHIFT: f32 = 1.0;
 
-/// The parameters, weight and bias of each layer in turn: LeNet-5's (LeCun et al. 1998) but that each map of the second
-/// convolution sees all of the first.
+/// Names and shapes of the parameters: weight and bias of each layer in turn.
 fn params() -> Vec<Spec> {
-    let spec = |name: &str, shape: &[usize]| Spec { name: name.into(), elem: Type::F32, shape: shape.into() };
     let layers: [(&str, &[usize], usize); 5] = [
         ("conv1", &[6, 1, 5, 5], 6),
         ("conv2", &[16, 6, 5, 5], 16),
@@ -35,19 +143,38 @@ fn params() -> Vec<Spec> {
         ("fc2", &[120, FEATURES], FEATURES),
         ("fc3", &[FEATURES, CLASSES], CLASSES),
     ];
-    let both = |(name, weight, bias)| [spec(&format!("{name}.weight"), weight), spec(&format!("{name}.bias"), &[bias])];
+    let spec = |layer: &str, kind: &str, shape: &[usize]| Spec::new(format!("{layer}.{kind}"), Type::F32, shape);
+    let both = |(layer, weight, bias): (_, &[usize], _)| [spec(layer, "weight", weight), spec(layer, "bias", &[bias])];
     layers.into_iter().flat_map(both).collect()
 }
 
-/// The features (B, 84) and logits (B, 10) of images (B, 784); ReLU after each layer but the last, maximum of 2 × 2 after
-/// the convolutions.
+/// Parameters from U(−1/√in, 1/√in), then Adam's first and second moments, which are 0.
+fn initial_state(seed: u64) -> Vec<ArrayD<f32>> {
+    let mut state: Vec<ArrayD<f32>> = vec![];
+    let mut fan_in = 0;
+    for (spec, i) in params().iter().zip(0..) {
+        match spec.shape[..] {
+            [_, i, h, w] => fan_in = i * h * w,
+            [i, _] => fan_in = i,
+            _ => {} // a bias has the bound of its weight, which comes before it
+        }
+        let mut tensor = ArrayD::zeros(&spec.shape[..]);
+        noise::write_uniform(tensor.as_slice_mut().expect("row-major"), seed, 0, stream::JUDGE_INIT + i);
+        state.push(tensor / (fan_in as f32).sqrt());
+    }
+    let moments: Vec<_> = state.iter().chain(&state).map(|tensor| ArrayD::zeros(tensor.raw_dim())).collect();
+    state.extend(moments);
+    state
+}
+
+/// The features (B, 84) and logits (B, 10) of images (B, 784).
 fn network(g: &mut Graph, theta: &[Var], image: Var) -> (Var, Var) {
     let batch = g.shape(image)[0];
     let mut x = g.reshape(image, &[batch, 1, 28, 28]);
     for (layer, pad) in theta.chunks(2).zip([2, 0]) {
         x = g.conv(x, layer[0], Some(layer[1]), pad);
         x = g.relu(x);
-        x = g.max_pool2(x);
+        x = g.max_pool2(x); // (B, 6, 14, 14), then (B, 16, 5, 5)
     }
     x = g.reshape(x, &[batch, 400]);
     for layer in theta[4..8].chunks(2) {
@@ -58,113 +185,7 @@ fn network(g: &mut Graph, theta: &[Var], image: Var) -> (Var, Var) {
     (x, logits)
 }
 
-/// The shipped judge, ready to run.
-pub struct Judge(Loaded);
-
-/// What the judge sees in n images.
-pub struct Seen {
-    /// (n, [`FEATURES`])
-    pub features: Vec<f32>,
-    /// The most probable class of each.
-    pub class: Vec<u8>,
-    /// Its probability.
-    pub confidence: Vec<f32>,
-}
-
-impl Judge {
-    pub fn shipped(runtime: &OnnxRuntime) -> Result<Self> {
-        Ok(Self(runtime.load(include_bytes!("../../../models/judge.onnx"))?))
-    }
-
-    /// Looks at images (n, 784) of grey levels.
-    pub fn look(&mut self, images: ArrayView2<u8>) -> Result<Seen> {
-        let mut seen = Seen { features: vec![], class: vec![], confidence: vec![] };
-        for part in images.axis_chunks_iter(Axis(0), 1000) {
-            let images = part.mapv(unit);
-            let mut outputs = self.0.run(&[("image", images.view().into_dyn())])?.into_iter();
-            let (features, probability) = (outputs.next().unwrap_or_default(), outputs.next().unwrap_or_default());
-            seen.features.extend(features);
-            for row in probability.rows() {
-                let best = (0..CLASSES).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap_or(0);
-                seen.class.push(best as u8);
-                seen.confidence.push(row[best]);
-            }
-        }
-        Ok(seen)
-    }
-
-    /// The share of images whose class it tells.
-    pub fn accuracy(&mut self, images: ArrayView2<u8>, labels: ArrayView1<u8>) -> Result<f64> {
-        let seen = self.look(images)?;
-        let right = seen.class.iter().zip(labels).filter(|(class, label)| class == label).count();
-        Ok(right as f64 / labels.len() as f64)
-    }
-}
-
-/// Trains a judge on the training images, each moved by up to a pixel, and returns its file's model and its accuracy on
-/// the test images; `say` hears of every epoch.
-pub fn train(
-    data: &Dataset,
-    runtime: &OnnxRuntime,
-    seed: u64,
-    say: &mut dyn FnMut(&str),
-) -> Result<(onnx::Model, f64)> {
-    ensure!(data.len() >= BATCH, "--data: at least {BATCH} images expected, {} found", data.len());
-    let specs = params();
-    let mut state: Vec<ArrayD<f32>> = vec![];
-    let mut fan_in = 0;
-    for (spec, i) in specs.iter().zip(0..) {
-        match spec.shape[..] {
-            [_, i, h, w] => fan_in = i * h * w,
-            [i, _] => fan_in = i,
-            _ => {} // a bias has that of its weight, which stands before it
-        }
-        let mut tensor = ArrayD::zeros(&spec.shape[..]);
-        noise::write_uniform(tensor.as_slice_mut().expect("row-major"), seed, 0, stream::JUDGE_INIT + i);
-        state.push(tensor / (fan_in as f32).sqrt());
-    }
-    let moments: Vec<_> = state.iter().chain(&state).map(|tensor| ArrayD::zeros(tensor.raw_dim())).collect();
-    state.extend(moments);
-
-    let (mut order, mut moves) = (vec![0; data.len()], vec![0.0; 2 * data.len()]);
-    let steps = EPOCHS * (data.len() / BATCH) as u64;
-    let (model, names) = step_graph();
-    let mut session = runtime.load(&model.encode_to_vec())?;
-    let (mut step, mut model, mut accuracy) = (0, None, 0.0);
-    for epoch in 0..EPOCHS {
-        noise::write_order(&mut order, seed, epoch);
-        noise::write_uniform(&mut moves, seed, epoch, stream::JUDGE_MOVES);
-        let mut loss = 0.0;
-        for (pick, moves) in order.chunks_exact(BATCH).zip(moves.chunks_exact(2 * BATCH)) {
-            let (mut images, mut target) = (Array2::from_elem((BATCH, PIXELS), -1.0), Array2::zeros((BATCH, CLASSES)));
-            for (b, &i) in pick.iter().enumerate() {
-                let by = [moves[2 * b], moves[2 * b + 1]].map(|x| (x * (MOVE + 0.5)).round() as isize);
-                shift(data.images.row(i as usize), by, images.row_mut(b));
-                target[(b, data.labels[i as usize] as usize)] = 1.0;
-            }
-            step += 1;
-            let BiasCorrected { step_size, epsilon } = ADAM.bias_corrected(step, steps);
-            let batch = [
-                ("image", images.view().into_dyn()),
-                ("target", target.view().into_dyn()),
-                ("step_size", aview0(&step_size).into_dyn()),
-                ("epsilon", aview0(&epsilon).into_dyn()),
-            ];
-            let kept = names.iter().zip(&state).map(|((name, _), x)| (name.as_str(), x.view()));
-            state = session.run(&batch.into_iter().chain(kept).collect::<Vec<_>>())?;
-            loss += state.pop().map_or(f32::NAN, |loss| loss.sum());
-        }
-        let now = export(&state);
-        accuracy =
-            Judge(runtime.load(&now.encode_to_vec())?).accuracy(data.test_images.view(), data.test_labels.view())?;
-        model = Some(now);
-        let (loss, told) = (loss / (data.len() / BATCH) as f32, 100.0 * accuracy);
-        say(&format!("judge: epoch {:2} | loss {loss:.4} | {told:.2} % of the test images told", epoch + 1));
-    }
-    Ok((model.context("no epochs")?, accuracy))
-}
-
-/// One step of softmax cross-entropy and Adam, with the names and shapes of its state; the last output is the loss.
+/// One step of softmax cross-entropy and Adam, with the names and shapes of its state. The last output is the loss.
 fn step_graph() -> (onnx::Model, Vec<(String, Vec<usize>)>) {
     let g = &mut Graph::default();
     let specs = params();
@@ -180,8 +201,8 @@ fn step_graph() -> (onnx::Model, Vec<(String, Vec<usize>)>) {
     let at = BiasCorrected { step_size, epsilon };
     let (_, logits) = network(g, theta, image);
     let log_probability = g.log_softmax(logits);
-    let hit = g.mul(log_probability, target);
-    let sum = g.sum(hit, &[0, 1], false);
+    let log_likelihood = g.mul(log_probability, target);
+    let sum = g.sum(log_likelihood, &[0, 1], false);
     let loss = g.div_by(sum, -(BATCH as f32));
     let grad = g.grad(loss, theta);
     let next: Vec<_> = (0..theta.len()).map(|i| ADAM.update(g, at, theta[i], m[i], v[i], grad[i])).collect();
@@ -192,27 +213,43 @@ fn step_graph() -> (onnx::Model, Vec<(String, Vec<usize>)>) {
 }
 
 /// `image` (N, 784) in [-1, 1] → `features` (N, 84), `probability` (N, 10).
-fn export(state: &[ArrayD<f32>]) -> onnx::Model {
+fn inference_graph(state: &[ArrayD<f32>]) -> onnx::Model {
     let g = &mut Graph::default();
     let image = g.input("image", Type::F32, &[1, PIXELS]);
-    let theta: Vec<Var> = params()
-        .iter()
-        .zip(state)
-        .map(|(spec, x)| g.constant(&spec.name, &spec.shape, x.as_slice().expect("row-major")))
-        .collect();
+    let values = state.iter().map(|x| x.as_slice().expect("row-major"));
+    let theta: Vec<Var> = params().iter().zip(values).map(|(spec, x)| g.constant(&spec.name, &spec.shape, x)).collect();
     let (features, logits) = network(g, &theta, image);
     let log_probability = g.log_softmax(logits);
     let probability = g.exp(log_probability);
     g.to_model("judge", &[(features, "features".into()), (probability, "probability".into())], Some("N"))
 }
 
-/// The image moved by (down, right) pixels, in [-1, 1]; `out` is black before.
-fn shift(image: ArrayView1<u8>, [down, right]: [isize; 2], mut out: ArrayViewMut1<f32>) {
-    for y in 0..28isize {
-        for x in 0..28isize {
-            let (from_y, from_x) = (y - down, x - right);
-            if (0..28).contains(&from_y) && (0..28).contains(&from_x) {
-                out[(y * 28 + x) as usize] = unit(image[(from_y * 28 + from_x) as usize]);
+/// Writes an image (784,) of grey levels to `out` (784,) in [-1, 1], shifted by (down, right) pixels. Pixels that come from
+/// outside the image stay as they are.
+fn write_shifted(image: ArrayView1<u8>, [down, right]: [isize; 2], out: ArrayViewMut1<f32>) {
+    const SIDE: usize = 28;
+    let image = image.into_shape_with_order((SIDE, SIDE)).expect("784 pixels");
+    let mut out = out.into_shape_with_order((SIDE, SIDE)).expect("784 pixels");
+    let overlap = |by: isize| by.max(0)..SIDE as isize + by.min(0);
+    let from = image.slice(s![overlap(-down), overlap(-right)]);
+    out.slice_mut(s![overlap(down), overlap(right)]).zip_mut_with(&from, |out, &pixel| *out = unit(pixel));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shift_moves_the_image_and_drops_what_leaves_it() {
+        let image: Array1<u8> = (0..PIXELS).map(|i| (i % 251) as u8).collect();
+        for (down, right) in [(0, 0), (1, -1), (-1, 1), (1, 0)] {
+            let mut shifted = Array1::from_elem(PIXELS, -9.0);
+            write_shifted(image.view(), [down, right], shifted.view_mut());
+            for (y, x) in (0..28).flat_map(|y| (0..28).map(move |x| (y, x))) {
+                let (from_y, from_x) = (y - down, x - right);
+                let inside = (0..28).contains(&from_y) && (0..28).contains(&from_x);
+                let expected = if inside { unit(image[(from_y * 28 + from_x) as usize]) } else { -9.0 };
+                assert_eq!(shifted[(y * 28 + x) as usize], expected, "{down} {right}: {y} {x}");
             }
         }
     }
