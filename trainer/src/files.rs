@@ -1,5 +1,6 @@
 //! Files: atomic writes, the cache folder, hexadecimal digests.
 
+use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -27,6 +28,20 @@ pub fn check_writable(path: &Path) -> Result<()> {
     temporary_beside(path).map(drop)
 }
 
+/// Deletes the temporary files that killed programs left in `folder`. The caller makes sure that nobody writes there.
+pub fn remove_temporary(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with('.') && name.ends_with(TEMPORARY) {
+            let _ = fs::remove_file(entry.path()); // a file that cannot be deleted does no harm
+        }
+    }
+}
+
+/// Ending of a temporary file's name, which starts with a dot.
+const TEMPORARY: &str = ".tmp";
+
 fn temporary_beside(path: &Path) -> Result<tempfile::NamedTempFile> {
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -40,7 +55,7 @@ fn temporary_beside(path: &Path) -> Result<tempfile::NamedTempFile> {
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // less the umask, as for any new file
     let prefix = format!(".{}.", name.to_string_lossy());
-    builder.prefix(&prefix).suffix(".tmp").tempfile_in(folder).with_context(|| cannot_write(path))
+    builder.prefix(&prefix).suffix(TEMPORARY).tempfile_in(folder).with_context(|| cannot_write(path))
 }
 
 fn cannot_write(path: &Path) -> String {
@@ -63,8 +78,6 @@ pub fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     #[test]
@@ -75,6 +88,17 @@ mod tests {
         write(&path, b"new").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn only_temporary_files_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("g.onnx");
+        write(&path, b"good").unwrap();
+        temporary_beside(&path).unwrap().keep().unwrap(); // as a killed program leaves it
+        remove_temporary(folder.path());
+        let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(left, [path]);
     }
 
     #[test]

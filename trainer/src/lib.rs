@@ -1,6 +1,6 @@
-//! Trains a GAN that draws handwritten digits, and exports its generator as plain ONNX.
+//! Trains a GAN that draws handwritten digits, and exports its generator to an ONNX file.
 //!
-//! [`train::train`] does all that the `trainer` program does:
+//! [`train::train`] does the work of the `trainer` program:
 //!
 //! ```no_run
 //! use trainer::config::{Config, Plan};
@@ -12,8 +12,23 @@
 //! println!("{} steps, in {}", outcome.state.step, outcome.folder.display());
 //! # anyhow::Ok(())
 //! ```
+//!
+//! The modules stand in layers. A module uses only modules on lower lines:
+//!
+//! ```text
+//! report                         progress bar and lines on the terminal
+//! train                          the training loop
+//! bench   run    score           speed; the run folder; scores of a generator
+//! steps   sample                 the steps of a plan; images drawn by a generator
+//! ort                            ONNX Runtime: sessions, kernels, steps on the CPU and on CUDA
+//! gan     data                   networks, losses and update as graphs; data sets
+//! state                          training state and metrics
+//! graph   noise                  the tape of ONNX operators; random numbers
+//! config  clients files pixel    settings; pip and npm; atomic file writes; grey levels
+//! ```
 
 #![deny(unsafe_code)]
+#![warn(missing_docs)]
 
 pub mod bench;
 pub mod clients;

@@ -1,7 +1,7 @@
 //! Checkpoint files: the training state of a run on disk.
 //!
 //! A checkpoint is a line of JSON (plan, step, sums of the metrics), then the tensors of
-//! [`state_specs`](crate::state::state_specs) as little-endian f32, then the SHA-256 of everything before it.
+//! [`state_specs`] as little-endian f32, then the SHA-256 of everything before it.
 
 use std::fs;
 use std::path::{Path, PathBuf};

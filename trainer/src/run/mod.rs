@@ -69,7 +69,9 @@ impl Run {
         let before = resume_point(&config.run_dir, &config.plan, data)?;
         let config = RunConfig::new(config, data, device)?;
         if let Some(ResumePoint { config: before, checkpoint, .. }) = &before {
-            remove_leftovers(&folder);
+            for below in ["", SAMPLES, checkpoint::FOLDER] {
+                files::remove_temporary(&folder.join(below));
+            }
             checkpoint.iter().for_each(|file| say(&format!("resuming from {}", file.display())));
             let (before, now) = (before.device_settings().describe(), device.describe());
             if before != now {
@@ -180,18 +182,5 @@ impl Run {
 }
 
 const SAMPLES: &str = "samples";
-
-/// Deletes temporary files of a killed run.
-fn remove_leftovers(folder: &Path) {
-    for folder in [folder.into(), folder.join(SAMPLES), folder.join(checkpoint::FOLDER)] {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            if name.starts_with('.') && name.ends_with(".tmp") {
-                let _ = fs::remove_file(entry.path()); // a file that cannot be deleted does no harm
-            }
-        }
-    }
-}
 
 const _: () = assert!(METRICS.len() == 4); // `Epoch` and `events` name the metrics one by one
