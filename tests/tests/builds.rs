@@ -87,14 +87,11 @@ fn both_programs_install_and_run_elsewhere() {
         let installed = root.path().join("bin").join(name).with_extension(std::env::consts::EXE_EXTENSION);
         let (output, stderr) = tests::run(Command::new(&installed).arg("--version").current_dir(&root));
         assert!(output.status.success() && output.stdout.starts_with(name.as_bytes()), "{output:?} {stderr}");
-        if name == "runtime" {
-            continue;
-        }
         // The shell reads the completions, and groff the page, without a complaint.
         let readers = [("completions bash", "bash -n"), ("man", "groff -man -ww -z")];
         for (verb, reader) in readers.map(|(verb, reader)| (verb, reader.split(' ').collect::<Vec<_>>())) {
             let (output, stderr) = tests::run(Command::new(&installed).args(verb.split(' ')));
-            assert!(output.status.success() && output.stdout.len() > 1000, "{name} {verb}: {stderr}");
+            assert!(output.status.success() && output.stdout.len() > 100, "{name} {verb}: {stderr}");
             let text = root.path().join("text");
             std::fs::write(&text, output.stdout).unwrap();
             match Command::new(reader[0]).args(&reader[1..]).arg(text).output() {
