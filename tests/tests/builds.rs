@@ -88,7 +88,7 @@ fn both_programs_install_and_run_elsewhere() {
         let (output, stderr) = tests::run(Command::new(&installed).arg("--version").current_dir(&root));
         assert!(output.status.success() && output.stdout.starts_with(name.as_bytes()), "{output:?} {stderr}");
         // The shell reads the completions, and groff the page, without a complaint.
-        let readers = [("completions bash", "bash -n"), ("man", "groff -Kutf8 -man -ww -z")];
+        let readers = [("completions bash", "bash -n"), ("man", "groff -Kutf8 -Tutf8 -man -ww -z")];
         for (verb, reader) in readers.map(|(verb, reader)| (verb, reader.split(' ').collect::<Vec<_>>())) {
             let (output, stderr) = tests::run(Command::new(&installed).args(verb.split(' ')));
             assert!(output.status.success() && output.stdout.len() > 100, "{name} {verb}: {stderr}");

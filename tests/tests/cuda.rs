@@ -137,7 +137,7 @@ fn a_step_is_one_cuda_graph_and_a_block_is_one_copy_each_way() {
     let (once, twice) = (of_epochs(1), of_epochs(2));
     let number = |of: &serde_json::Value, what: &str| of[what].as_u64().unwrap();
     let more = |what: &str| number(&twice, what) - number(&once, what);
-    assert_eq!(number(&once, "nodes"), 127, "README says so");
+    assert_eq!(number(&once, "nodes"), 127, "gan/block.rs says so");
     assert_eq!((number(&once, "captures"), number(&once, "replays")), (32, 40));
     assert_eq!(
         (more("captures"), more("replays")),
