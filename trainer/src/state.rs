@@ -1,6 +1,6 @@
 //! What is trained: the training state, its tensors, and the metrics of steps and epochs.
 
-use ndarray::ArrayView2;
+use ndarray::{Array1, ArrayView2};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{G_SIZES, Plan, Recipe};
@@ -144,9 +144,10 @@ pub fn initial_state(plan: &Plan, images: ArrayView2<u8>) -> TrainState {
             tensor.iter_mut().for_each(|x| *x *= bound);
         }
         if plan.recipe.mean_bias && spec.name == "g.fc4.bias" {
+            let mut sums = Array1::<u64>::zeros(images.ncols());
+            images.rows().into_iter().for_each(|image| sums.zip_mut_with(&image, |sum, &x| *sum += u64::from(x)));
             let n = images.nrows().max(1) as f32;
-            for (pixel, bias) in images.columns().into_iter().zip(&mut tensor) {
-                let sum: u64 = pixel.iter().map(|&x| u64::from(x)).sum();
+            for (bias, &sum) in tensor.iter_mut().zip(&sums) {
                 *bias = (sum as f32 / n / 127.5 - 1.0).clamp(-0.98, 0.98).atanh();
             }
         }

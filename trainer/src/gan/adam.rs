@@ -11,7 +11,7 @@ impl Adam {
     /// (θₜ, mₜ, vₜ) from θₜ₋₁, mₜ₋₁, vₜ₋₁ and the gradient gₜ at θₜ₋₁, all of one shape. The order of operations is
     /// PyTorch's.
     ///
-    /// The result is one node of the operator [`OPERATOR`], for which [`kernel`] is the Rust kernel.
+    /// The result is one node of an operator of this crate, so that a CPU can run it in one pass over memory.
     pub fn update(
         &self,
         g: &mut Graph,

@@ -2,15 +2,15 @@
 //!
 //! - [`networks`]: G and D
 //! - [`update`]: losses, gradients and the order of the two updates; the place to read first
-//! - [`adam`], [`dropout`]: the two operators with Rust kernels
+//! - `adam`, `dropout`: the two operators with Rust kernels
 //! - [`inputs`]: what the host writes for each step
 //! - [`layout`]: how parameters lie in memory
 //! - [`step`]: the step graph for a CPU
 //! - [`block`]: the step graph for a GPU, and what is done once for a block of steps
 
-pub mod adam;
+pub(crate) mod adam;
 pub mod block;
-pub mod dropout;
+pub(crate) mod dropout;
 pub mod inputs;
 pub mod layout;
 pub mod networks;

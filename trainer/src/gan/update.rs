@@ -69,47 +69,18 @@ pub(crate) fn update(
     inputs: &UpdateInputs,
     with_r1: bool,
 ) -> Update {
-    let UpdateInputs { adam, ema_rate, real, class, z, dropout } = inputs;
-    let batch = g.shape(*real)[0];
-    let adam_step = |g: &mut Graph, theta, m, v, gradient| recipe.adam.update(g, *adam, theta, m, v, gradient);
+    let (theta_d, theta_g) = (&state.d.layers, &state.g.layers);
+    let batch = g.shape(inputs.real)[0];
+    let adam_step = |g: &mut Graph, theta, m, v, grad| recipe.adam.update(g, inputs.adam, theta, m, v, grad);
 
     g.scope("fakes/");
-    let theta_g = &state.g.layers;
-    let (z_d, fake_d, z_g, fake_g) = match *z {
-        Latents::Shared(z) => {
-            let fake = generate(g, theta_g, z, &dropout.g_for_d);
-            (z, fake, z, fake)
-        }
-        Latents::Separate(z_d, z_g) => {
-            let fake_d = generate(g, theta_g, z_d, &dropout.g_for_d);
-            (z_d, fake_d, z_g, generate(g, theta_g, z_g, &dropout.g_for_g))
-        }
-        Latents::OnePass(z) => {
-            let fakes = generate(g, theta_g, z, &dropout.g_for_d); // (2B, 784)
-            (g.rows(z, 0, batch), g.rows(fakes, 0, batch), z, fakes)
-        }
-    };
-    // A class-conditional z begins with its class, one-hot.
-    let class_of = |g: &mut Graph, z: Var| recipe.conditional.then(|| g.columns(z, 0, CLASSES)); // (B, 10)
+    let [for_d, for_g] = fakes(g, recipe, theta_g, inputs);
 
     g.scope("d_update/");
-    let fake = g.detach(fake_d); // D's loss has no gradient for G
-    let class_d = class_of(g, z_d);
-    let (d_logits, penalty) = if with_r1 {
-        // R1 differentiates D(x) by x, so reals and fakes take a pass each.
-        let on_real = discriminate(g, &state.d.layers, *real, *class, &[]);
-        let on_fake = discriminate(g, &state.d.layers, fake, class_d, &[]);
-        let penalty = r1(g, on_real, *real);
-        (g.concat_rows(on_real, on_fake), Some(penalty))
-    } else {
-        let both = g.concat_rows(*real, fake);
-        let class = class.zip(class_d).map(|(real, fake)| g.concat_rows(real, fake));
-        (discriminate(g, &state.d.layers, both, class, &dropout.d_on_both), None)
-    };
+    let (d_logits, penalty) = d_logits(g, theta_d, inputs, &for_d, with_r1);
     let target = g.constant("d_target", &[2 * batch, 1], &d_targets(recipe, batch));
     let d_loss = bce(g, d_logits, target);
-    let d_loss = g.sum(d_loss, &[0, 1], false);
-    let d_loss = g.div_by(d_loss, batch as f32);
+    let d_loss = mean(g, d_loss, batch);
     let objective = match penalty {
         Some(penalty) => {
             let weight = g.scalar((recipe.r1 / 2.0 * recipe.r1_every as f64) as f32);
@@ -118,13 +89,12 @@ pub(crate) fn update(
         }
         None => d_loss,
     };
-    let d_gradient = g.grad(objective, &state.d.layers);
+    let gradient = g.grad(objective, theta_d);
     g.scope("d_adam/");
-    let d = state.d.updated(g, d_gradient, adam_step);
+    let d = state.d.updated(g, gradient, adam_step);
 
     g.scope("g_update/");
-    let class_g = class_of(g, z_g);
-    let g_logits = discriminate(g, &d.layers, fake_g, class_g, &dropout.d_on_fake); // (B, 1) or (2B, 1)
+    let g_logits = discriminate(g, &d.layers, for_g.images, for_g.class, &inputs.dropout.d_on_fake); // (B or 2B, 1)
     let one = g.scalar(1.0);
     let mut g_loss = bce(g, g_logits, one);
     let rows = g.shape(g_logits)[0];
@@ -132,15 +102,62 @@ pub(crate) fn update(
         let weights = g.constant("last_batch", &[rows, 1], &last_ones(rows, batch));
         g_loss = g.mul(g_loss, weights);
     }
-    let g_loss = g.sum(g_loss, &[0, 1], false);
-    let g_loss = g.div_by(g_loss, batch as f32);
-    let g_gradient = g.grad(g_loss, theta_g);
+    let g_loss = mean(g, g_loss, batch);
+    let gradient = g.grad(g_loss, theta_g);
     g.scope("g_adam/");
-    let gen_ = state.g.updated(g, g_gradient, adam_step);
+    let gen_ = state.g.updated(g, gradient, adam_step);
 
     g.scope("ema/");
-    let ema = state.ema.iter().zip(&gen_.theta).map(|(&old, &new)| lerp(g, old, new, *ema_rate)).collect();
+    let ema = state.ema.iter().zip(&gen_.theta).map(|(&old, &new)| lerp(g, old, new, inputs.ema_rate)).collect();
     Update { next: StateVars { d, g: gen_, ema }, d_loss, g_loss, d_logits, g_logits }
+}
+
+/// Fakes as one of the updates sees them.
+struct Fakes {
+    /// (B, 784), or (2B, 784) of which the last B count.
+    images: Var,
+    /// Their classes (B or 2B, 10), one-hot, for class-conditional recipes.
+    class: Option<Var>,
+}
+
+/// The fakes of D's update and of G's.
+fn fakes(g: &mut Graph, recipe: &Recipe, theta_g: &[Var], inputs: &UpdateInputs) -> [Fakes; 2] {
+    let (batch, dropout) = (g.shape(inputs.real)[0], &inputs.dropout);
+    let z_and_images = match inputs.z {
+        Latents::Shared(z) => [(z, generate(g, theta_g, z, &dropout.g_for_d)); 2],
+        Latents::Separate(z_d, z_g) => {
+            [(z_d, &dropout.g_for_d), (z_g, &dropout.g_for_g)].map(|(z, dropout)| (z, generate(g, theta_g, z, dropout)))
+        }
+        Latents::OnePass(z) => {
+            let both = generate(g, theta_g, z, &dropout.g_for_d); // (2B, 784)
+            [(g.rows(z, 0, batch), g.rows(both, 0, batch)), (z, both)]
+        }
+    };
+    // A class-conditional z begins with its class, one-hot.
+    z_and_images.map(|(z, images)| Fakes { images, class: recipe.conditional.then(|| g.columns(z, 0, CLASSES)) })
+}
+
+/// D's logits (2B, 1) of reals, then fakes; with R1 also the penalty, a scalar.
+fn d_logits(g: &mut Graph, theta_d: &[Var], inputs: &UpdateInputs, fakes: &Fakes, with_r1: bool) -> (Var, Option<Var>) {
+    let (real, class) = (inputs.real, inputs.class);
+    let fake = g.detach(fakes.images); // D's loss has no gradient for G
+    if with_r1 {
+        // R1 differentiates D(x) by x, so reals and fakes take a pass each. Recipes with R1 have no dropout.
+        let on_real = discriminate(g, theta_d, real, class, &[]);
+        let on_fake = discriminate(g, theta_d, fake, fakes.class, &[]);
+        let penalty = r1(g, on_real, real);
+        (g.concat_rows(on_real, on_fake), Some(penalty))
+    } else {
+        let both = g.concat_rows(real, fake);
+        let class = class.zip(fakes.class).map(|(real, fake)| g.concat_rows(real, fake));
+        (discriminate(g, theta_d, both, class, &inputs.dropout.d_on_both), None)
+    }
+}
+
+/// The sum of all elements of a matrix, divided by B.
+fn mean(g: &mut Graph, x: Var, batch: usize) -> Var {
+    let sum = g.sum(x, &[0, 1], false);
+    g.div_by(sum, batch as f32)
 }
 
 /// The binary cross-entropy of each logit and its target: softplus(logit) − logit · target.
@@ -153,12 +170,11 @@ pub(crate) fn bce(g: &mut Graph, logit: Var, target: Var) -> Var {
 ///
 /// Source: Mescheder et al. 2018, "Which training methods for GANs do actually converge?", equation 9.
 fn r1(g: &mut Graph, logits: Var, x: Var) -> Var {
-    let batch = g.shape(x)[0] as f32;
+    let batch = g.shape(x)[0];
     let sum = g.sum(logits, &[0, 1], false); // each logit depends on its own x alone
     let slope = g.grad(sum, &[x])[0]; // (B, 784)
     let square = g.mul(slope, slope);
-    let square = g.sum(square, &[0, 1], false);
-    g.div_by(square, batch)
+    mean(g, square, batch)
 }
 
 /// a + (b − a) · rate

@@ -125,7 +125,9 @@ impl GpuStepper {
         let mut state = StateBuffers::upload(runtime, recipe, ParamLayout::Flat, state)?;
         let inputs = HostBuffer::new(recipe, kinds, block_len)?;
         let staging = DeviceStaging::new(runtime, &inputs, block_len)?;
-        let images = runtime.upload(data.images.mapv(unit).view())?;
+        let images = runtime.upload_filled(data.images.shape(), |images| {
+            images.iter_mut().zip(&data.images).for_each(|(x, &pixel)| *x = unit(pixel));
+        })?;
         let labels = recipe.conditional.then(|| runtime.upload(data.labels.view())).transpose()?;
         let metrics = runtime.upload(Array2::<f32>::zeros((block_len, METRICS.len())).view())?.upcast();
         let mut blocks = vec![];

@@ -9,7 +9,7 @@ use std::fmt;
 use std::thread;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use ndarray::{ArrayD, ArrayView, ArrayViewD, Dimension, arr2, aview2};
+use ndarray::{ArrayD, ArrayView, ArrayViewD, ArrayViewMut, Dimension, arr2, aview2};
 use ort::environment::Environment;
 use ort::ep;
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
@@ -202,7 +202,9 @@ impl OnnxRuntime {
         T: PrimitiveTensorElementType + fmt::Debug + Copy + 'static,
         D: Dimension,
     {
-        self.upload_filled(array.shape(), |tensor| tensor.iter_mut().zip(&array).for_each(|(to, x)| *to = *x))
+        self.upload_filled(array.shape(), |tensor| {
+            ArrayViewMut::from_shape(array.raw_dim(), tensor).expect("the same shape").assign(&array);
+        })
     }
 
     /// A tensor of this shape on the device, with the row-major values that `fill` writes.
