@@ -157,8 +157,8 @@ fn what_goes_wrong_with_a_gpu_is_told_in_a_sentence_and_checkpoints_stay() {
         ("cudaGetDeviceCount:35:1", "NVIDIA's driver is too old; CUDA 13 needs NVIDIA's driver 580 or newer"),
         ("cudaGetDeviceCount:100:1", "no GPU found; `nvidia-smi` tells which the driver sees"),
         ("cudaSetDevice:46:1", "the GPU is busy, or another process has it to itself"),
-        ("cudaMalloc:2:1", "out of memory; a smaller --batch needs less"),
-        ("cudaMalloc:2:8", "out of memory; a smaller --batch needs less"),
+        ("cudaMalloc:2:1", "out of memory; use a smaller --batch"),
+        ("cudaMalloc:2:8", "out of memory; use a smaller --batch"),
         ("cudaGraphLaunch:719:1", "the run failed before its first checkpoint: the GPU failed or went away (719"),
         ("waits:719:175", "step-000000040.ckpt: the GPU failed or went away (719: unspecified launch failure)"),
         (

@@ -18,7 +18,7 @@ const NPM: &str = if cfg!(windows) { "npm.cmd" } else { "npm" };
 /// # Errors
 /// When `parent` cannot be written.
 pub fn private_folder(parent: &Path) -> Result<TempDir> {
-    fs::create_dir_all(parent).with_context(|| format!("{}: cannot be made", parent.display()))?;
+    fs::create_dir_all(parent).with_context(|| format!("{}: cannot be created", parent.display()))?;
     let folder = tempfile::Builder::new().prefix(PREFIX).tempdir_in(parent);
     folder.with_context(|| format!("{}: cannot be written", parent.display()))
 }

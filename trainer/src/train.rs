@@ -110,24 +110,24 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
     if finished {
         let kept = run.export_generator(&state, config.out.as_deref())?;
         if kept != plan.epochs {
-            observer.say(&format!("the generator kept is that of epoch {kept}, the best by score"));
+            observer.say(&format!("exported the generator of epoch {kept}, the best by score"));
         }
     }
     Ok(Outcome { folder: run.folder().into(), finished, state })
 }
 
-/// Opens the data set and ONNX Runtime. `hear` is called with what is fetched.
+/// Opens the data set and ONNX Runtime. Reports downloads to `progress`.
 ///
 /// # Errors
 /// When the data set or ONNX Runtime is neither on this machine nor can be downloaded.
-pub fn open(source: &Source, engine: &Engine, hear: &mut dyn FnMut(Progress)) -> Result<(Dataset, OnnxRuntime)> {
+pub fn open(source: &Source, engine: &Engine, progress: &mut dyn FnMut(Progress)) -> Result<(Dataset, OnnxRuntime)> {
     // The data set first: a wrong path is the likeliest mistake. Only the demo needs ONNX Runtime for its data.
     let data = match source {
         Source::Folder(folder) => Some(Dataset::open(folder)?),
-        Source::Published(name) => Some(Dataset::published(name, engine.offline, hear)?),
+        Source::Published(name) => Some(Dataset::published(name, engine.offline, progress)?),
         Source::Demo => None,
     };
-    let mut say = |line: &str| hear(Progress::Line(line));
+    let mut say = |line: &str| progress(Progress::Line(line));
     let runtime = OnnxRuntime::of(engine, &mut say)?;
     let data = match data {
         Some(data) => data,
@@ -226,8 +226,8 @@ fn join<T>(thread: ScopedJoinHandle<T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Whether an epoch shows mode collapse: the samples' variety was there and is gone, or fakes never fool the
-/// discriminator. Low variety in early epochs is none: nothing is learnt yet.
+/// Whether an epoch shows mode collapse: the variety was high and fell, or fakes never fool D. Low variety in early epochs
+/// is no collapse: nothing is learnt yet.
 fn is_collapse(variety: f32, best_variety: f32, d_fake: f32) -> bool {
     (best_variety > 0.3 && variety < 0.5 * best_variety) || d_fake < 0.02
 }

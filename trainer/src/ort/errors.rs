@@ -28,9 +28,7 @@ fn translate(text: &str) -> Option<String> {
     }
     let no_memory = ["Failed to allocate memory for requested buffer", "smaller than requested bytes", "ALLOC_FAILED"];
     if no_memory.iter().any(|words| text.contains(words)) {
-        return Some(
-            "the device is out of memory; a smaller --batch needs less, and other programs may hold some".into(),
-        );
+        return Some("the device is out of memory; use a smaller --batch or end other programs that use it".into());
     }
     if let Some((library, failure)) = text.split_once(" failure ")
         && (library.ends_with("CUDA") || library.ends_with("CUBLAS"))
@@ -38,7 +36,10 @@ fn translate(text: &str) -> Option<String> {
         let (code, rest) = failure.split_once(": ")?;
         let meaning = rest.split(" ;").next()?;
         return Some(match code {
-            "2" => "out of GPU memory; a smaller --batch needs less, and `nvidia-smi` tells who holds it".into(),
+            "2" => {
+                "out of GPU memory; use a smaller --batch or end other programs that use it; `nvidia-smi` shows them"
+                    .into()
+            }
             "35" => format!("NVIDIA's driver is too old; {DRIVER}, and `nvidia-smi` tells which is here"),
             "46" => "the GPU is busy, or another process has it to itself; `nvidia-smi` tells which".into(),
             "100" => {
@@ -71,7 +72,7 @@ mod tests {
             )
         };
         let cases = [
-            (failed("CUDA failure 2: out of memory"), "out of GPU memory; a smaller --batch"),
+            (failed("CUDA failure 2: out of memory"), "out of GPU memory; use a smaller --batch"),
             (failed("CUDA failure 35: CUDA driver version is insufficient"), "driver 580 or newer"),
             (failed("CUDA failure 46: all CUDA-capable devices are busy or unavailable"), "another process has it"),
             (failed("CUDA failure 100: no CUDA-capable device is detected"), "no GPU found"),
@@ -81,7 +82,7 @@ mod tests {
             (failed("CUDA failure 719: unspecified launch failure"), "(719: unspecified launch failure)"),
             (failed("CUDA failure 999: unknown error"), "(999: unknown error)"),
             (failed("CUBLAS failure 13: CUBLAS_STATUS_EXECUTION_FAILED"), "(13: CUBLAS_STATUS_EXECUTION_FAILED)"),
-            (failed("CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED"), "out of memory; a smaller --batch"),
+            (failed("CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED"), "out of memory; use a smaller --batch"),
             ("bfc_arena.cc:359 Failed to allocate memory for requested buffer of size 64".into(), "out of memory"),
             ("Available memory of 8 is smaller than requested bytes of 64".into(), "out of memory"),
             (load("libcublas.so.13: cannot open shared object file: No such file"), "libcublas.so.13, which"),

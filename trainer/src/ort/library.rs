@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::{clients, files};
 
-/// A file that may be ONNX Runtime's library. Nobody has tried to load it yet.
+/// A file that may be ONNX Runtime's library. It is not loaded yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
     /// Absolute path of the file.
@@ -256,7 +256,7 @@ fn unpack(work: &Path, cache: &Path) -> Result<()> {
     ensure!(library_in(&folder).is_some(), "pip left no wheel with the library");
     match fs::rename(&folder, cache) {
         Err(_) if library_in(cache).is_some() => Ok(()), // another trainer has made it meanwhile
-        result => result.with_context(|| format!("{}: cannot be made", cache.display())),
+        result => result.with_context(|| format!("{}: cannot be created", cache.display())),
     }
 }
 
