@@ -75,7 +75,7 @@ macro_rules! functions {
         /// See include/runtime.h.
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $generate(seed: u64, pixels: *mut u8) -> i32 {
-            // SAFETY: the header demands it of the caller; so in every function here.
+            // SAFETY: the caller passes pointers as the header demands.
             unsafe { write_image(&$generator, &latent_of(seed), pixels) }
         }
 
@@ -83,7 +83,7 @@ macro_rules! functions {
         /// See include/runtime.h.
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $digit(seed: u64, digit: u8, pixels: *mut u8) -> i32 {
-            // SAFETY: as above.
+            // SAFETY: the caller passes pointers as the header demands.
             unsafe { write_digit(&$generator, seed, digit, pixels) }
         }
 
@@ -91,7 +91,7 @@ macro_rules! functions {
         /// See include/runtime.h.
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $batch(seeds: *const u64, n: usize, pixels: *mut u8) -> i32 {
-            // SAFETY: as above.
+            // SAFETY: the caller passes pointers as the header demands.
             unsafe { write_batch(&$generator, seeds, n, pixels) }
         }
 
@@ -99,7 +99,7 @@ macro_rules! functions {
         /// See include/runtime.h.
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $rows(seed: u64, row: Row, context: *mut c_void) -> i32 {
-            // SAFETY: as above.
+            // SAFETY: the caller passes pointers as the header demands.
             unsafe { write_rows(&$generator, seed, row, context) }
         }
 
@@ -107,9 +107,9 @@ macro_rules! functions {
         /// See include/runtime.h.
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $draw(z: *const f32, pixels: *mut u8) -> i32 {
-            // SAFETY: as above.
+            // SAFETY: the caller passes pointers as the header demands.
             match unsafe { z.cast::<[f32; LATENT]>().as_ref() } {
-                // SAFETY: as above.
+                // SAFETY: the caller passes pointers as the header demands.
                 Some(z) => unsafe { write_image(&$generator, &Latent::from_numbers(z), pixels) },
                 None => NULL,
             }
@@ -129,7 +129,7 @@ functions!(
 /// See include/runtime.h.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mnist_gan_latent(seed: u64, z: *mut f32) -> i32 {
-    // SAFETY: the header demands it of the caller.
+    // SAFETY: the caller passes pointers as the header demands.
     match unsafe { z.cast::<[f32; LATENT]>().as_mut() } {
         Some(z) => {
             *z = latent_of(seed).numbers();
@@ -143,7 +143,7 @@ pub unsafe extern "C" fn mnist_gan_latent(seed: u64, z: *mut f32) -> i32 {
 /// See include/runtime.h.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mnist_gan_png(pixels: *const u8, file: *mut u8, capacity: usize, size: *mut usize) -> i32 {
-    // SAFETY: the header demands it of the caller.
+    // SAFETY: the caller passes pointers as the header demands.
     let (Some(pixels), Some(size)) = (unsafe { pixels.cast::<Pixels>().as_ref() }, unsafe { size.as_mut() }) else {
         return NULL;
     };
@@ -152,7 +152,7 @@ pub unsafe extern "C" fn mnist_gan_png(pixels: *const u8, file: *mut u8, capacit
     }
     let png = png::encode(&Image(*pixels));
     *size = png.len();
-    // SAFETY: as above.
+    // SAFETY: the caller passes pointers as the header demands.
     match unsafe { slice::from_raw_parts_mut(file, capacity) }.get_mut(..png.len()) {
         Some(file) => {
             file.copy_from_slice(&png);

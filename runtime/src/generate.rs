@@ -27,7 +27,7 @@ pub trait Generate: Sync {
     }
 }
 
-/// The layers of a generator. Whoever has them can [`Generate`].
+/// The layers of a generator. Every `Network` implements [`Generate`].
 pub(crate) trait Network: Sync {
     /// An input of the first layer.
     type Input: Copy + Default;

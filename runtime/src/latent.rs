@@ -97,7 +97,7 @@ impl Digit {
         (digit < 10).then_some(Self(digit))
     }
 
-    /// The digit of a seed, if nobody asks for another. Each digit has a tenth of all seeds.
+    /// The digit of a seed, unless one is chosen. Each digit has a tenth of all seeds.
     pub fn of(seed: u64) -> Self {
         let first = Xoshiro128PlusPlus::seed_from_u64(seed).next_u32();
         Self(((u64::from(first) * 10) >> 32) as u8)

@@ -76,8 +76,8 @@ fn latent_stream(seed: u64) -> LatentStream {
     LatentStream::new(seed, CONDITIONAL.then(|| Digit::of(seed)))
 }
 
-/// The same network in integers: a quarter of the bytes, no FPU needed, and images that differ from f32's by a grey level or
-/// two where a pixel is neither black nor white. Every CPU gives the same bytes.
+/// The same network in integers: a quarter of the bytes, no FPU needed, and images that differ from f32's by 1.5 grey levels in
+/// the mean. Every CPU gives the same bytes.
 pub mod int8 {
     use super::generate::{Generate, Network};
     use super::{CONDITIONAL, Digit, Image, Latent, latent_of, latent_stream};

@@ -358,7 +358,7 @@ fn every_setting_of_a_recipe_trains() {
         "--recipe tuned --shared-z false --mean-bias false",
         "--recipe tuned --r1-every 1 --ema 0 --lr-end 0",
         "--recipe tuned --r1 0 --dropout 0.3 --d-hidden 32,16,8,4",
-        "--recipe tuned --r1 0 --dropout 0.3 --one-z false",
+        "--recipe tuned --r1 0 --dropout 0.3 --shared-z false",
         "--recipe seed --conditional true --real-target 1 --beta1 0.5 --beta2 0.99",
         "--recipe seed --dropout 0 --r1 1",
     ]
@@ -376,7 +376,7 @@ fn every_setting_of_a_recipe_trains() {
         ("--r1 -1", "--r1: 0 to 1000000 expected, -1 found"),
         ("--r1 0.3", "--r1: 0 with --dropout 0.2 expected, 0.3 found"),
         ("--r1-every 0", "--r1-every: at least 1 expected, 0 found"),
-        ("--d 0", "--d-hidden: widths of 1 to 4096 expected, 0 found"),
+        ("--d-hidden 0", "--d-hidden: widths of 1 to 4096 expected, 0 found"),
     ] {
         is_misuse(train(&data, &run_dir, "1").args(options.split(' ')), &[expected]);
         assert!(!run_dir.exists());

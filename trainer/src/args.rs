@@ -63,7 +63,8 @@ pub struct TrainArgs {
     /// Images per training step [default: 64; tuned: 128].
     #[arg(long)]
     batch: Option<usize>,
-    /// Random seed. On one CPU, the same command with the same seed writes the same file [default: 0].
+    /// Random seed. With the same device, thread count and ONNX Runtime, the same command writes the same file
+    /// [default: 0].
     #[arg(long)]
     seed: Option<u64>,
     /// Adam's step size, for both networks [default: 0.002; tuned: 0.003].
@@ -75,8 +76,8 @@ pub struct TrainArgs {
     /// Folder for the run's files [default: the next free number in runs, such as runs/00000-seed].
     #[arg(long, value_name = "DIR", conflicts_with = "resume")]
     run_dir: Option<PathBuf>,
-    /// Continues a run that was stopped or killed, with its own options where none are given here. `latest` is the run
-    /// with the highest number in runs.
+    /// Continues a stopped or killed run. Options that are not given keep the run's values. `latest` is the run with the
+    /// highest number in runs.
     #[arg(long, value_name = "DIR|latest")]
     resume: Option<PathBuf>,
     /// Number of checkpoints to keep, not counting the best by score [default: 3].
@@ -89,11 +90,11 @@ pub struct TrainArgs {
     /// Which generator to export: the last, or the best by score [default: last; tuned: best].
     #[arg(long, value_enum)]
     keep: Option<KeepPolicy>,
-    /// Also writes the graph of one training step, to inspect in a viewer such as Netron.
+    /// Also writes the graph of one training step, as the CPU runs it, to inspect in a viewer such as Netron.
     #[arg(long, value_name = "FILE")]
     write_step_graph: Option<PathBuf>,
-    /// Prints all settings with an estimate of time and memory, and stops. Downloads the data set and ONNX Runtime if they
-    /// are missing.
+    /// Prints the training settings with an estimate of time and memory, and stops. Downloads the data set and ONNX
+    /// Runtime if they are missing.
     #[arg(long)]
     pub dry_run: bool,
     /// Prints only warnings and errors.
@@ -109,7 +110,7 @@ pub struct TrainArgs {
 }
 
 impl TrainArgs {
-    /// The settings of a new run, or those of the run to resume, with the given options in their place.
+    /// The settings of a new run, or those of the run to resume, with the given options.
     ///
     /// # Errors
     /// When the run to resume cannot be read, or an option has no valid value.
@@ -176,7 +177,7 @@ struct RecipeArgs {
     /// output per digit [default: false; tuned: true].
     #[arg(long, value_name = "BOOL")]
     conditional: Option<bool>,
-    /// Use the same z for the discriminator's and the generator's update [default: false; tuned: true].
+    /// Uses the same z for the discriminator's and the generator's update [default: false; tuned: true].
     #[arg(long, alias = "one-z", value_name = "BOOL")]
     shared_z: Option<bool>,
     /// Dropout probability in both networks [default: 0.2; tuned: 0].
@@ -195,7 +196,7 @@ struct RecipeArgs {
     /// off [default: 0; tuned: 0.999].
     #[arg(long, value_name = "DECAY")]
     ema: Option<f64>,
-    /// Start the generator's last bias at the mean image [default: false; tuned: true].
+    /// Starts the generator's last bias at the mean image [default: false; tuned: true].
     #[arg(long, value_name = "BOOL")]
     mean_bias: Option<bool>,
 }
@@ -309,7 +310,7 @@ pub struct EngineArgs {
 }
 
 impl EngineArgs {
-    /// The default engine, with the given options in its place.
+    /// The default engine, with the given options.
     pub fn engine(&self) -> Engine {
         let mut engine = Engine::default();
         self.apply(&mut engine);

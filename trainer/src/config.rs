@@ -119,8 +119,8 @@ impl Plan {
     }
 }
 
-/// The networks, losses and optimizer settings. In JSON each field has the name of its command-line option, with `_` for
-/// `-`.
+/// The networks, losses and optimizer settings. In JSON each field but `epsilon` has the name of its command-line option,
+/// with `_` for `-`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Recipe {
     /// `seed` or `tuned`: the recipe whose defaults these settings started from.

@@ -24,7 +24,7 @@
 //! gan     data                   networks, losses and update as graphs; data sets
 //! state                          training state and metrics
 //! graph   noise                  the tape of ONNX operators; random numbers
-//! config  clients files pixel    settings; pip and npm; atomic file writes; grey levels
+//! config  clients files pixel    settings; Python, pip and npm; atomic file writes; grey levels
 //! ```
 
 #![deny(unsafe_code)]

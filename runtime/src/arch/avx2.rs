@@ -35,12 +35,12 @@ impl Accumulator for Int8Sums {
     type Broadcast = __m256i;
     #[inline(always)]
     unsafe fn start(_: *const i32) -> Self {
-        // SAFETY: the caller promises what the trait asks for; so in every method here.
+        // SAFETY: the caller promises these instructions and valid pointers.
         unsafe { Self(_mm256_setzero_si256(), _mm256_setzero_si256()) }
     }
     #[inline(always)]
     unsafe fn load(weights: *const [i8; 4]) -> (__m256i, __m256i) {
-        // SAFETY: as above.
+        // SAFETY: the caller promises these instructions and valid pointers.
         unsafe {
             let high = weights.add(4).cast();
             (_mm256_cvtepi8_epi16(_mm_loadu_si128(weights.cast())), _mm256_cvtepi8_epi16(_mm_loadu_si128(high)))
@@ -48,12 +48,13 @@ impl Accumulator for Int8Sums {
     }
     #[inline(always)]
     unsafe fn broadcast(x: [u8; 4]) -> __m256i {
-        // SAFETY: as above.
+        // SAFETY: the caller promises these instructions and valid pointers.
         unsafe { _mm256_broadcastq_epi64(_mm_cvtepu8_epi16(_mm_cvtsi32_si128(i32::from_le_bytes(x)))) }
     }
     #[inline(always)]
     unsafe fn multiply_add(self, (low, high): (__m256i, __m256i), x: __m256i) -> Self {
-        // SAFETY: as above. (VPMADDUBSW would need no widening, but it saturates the sum of two products to i16.)
+        // SAFETY: the caller promises these instructions and valid pointers. (VPMADDUBSW would need no widening, but it
+        // saturates the sum of two products to i16.)
         unsafe {
             Self(
                 _mm256_add_epi32(self.0, _mm256_madd_epi16(low, x)),
@@ -67,7 +68,7 @@ impl I32Accumulator for Int8Sums {
     type I16 = __m128i;
     #[inline(always)]
     unsafe fn requantize(self, bias: *const i32, shift: *const i16, scale: *const i16) -> __m128i {
-        // SAFETY: as above.
+        // SAFETY: the caller promises these instructions and valid pointers.
         unsafe {
             // VPHADDD works within 128-bit halves and leaves outputs 0 1 4 5 2 3 6 7.
             let sum = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_hadd_epi32(self.0, self.1));

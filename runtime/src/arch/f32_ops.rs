@@ -136,22 +136,23 @@ macro_rules! f32_lanes {
             type Broadcast = Self;
             #[inline(always)]
             unsafe fn start(bias: *const f32) -> Self {
-                // SAFETY: the caller promises what the trait asks for; so in every method here.
+                // SAFETY: the caller promises these instructions and valid pointers.
                 unsafe { $load(bias) }
             }
             #[inline(always)]
             unsafe fn load(weights: *const f32) -> Self {
-                // SAFETY: as above.
+                // SAFETY: the caller promises these instructions and valid pointers.
                 unsafe { $load(weights) }
             }
             #[inline(always)]
             unsafe fn broadcast(x: f32) -> Self {
-                // SAFETY: as above.
+                // SAFETY: the caller promises these instructions and valid pointers.
                 unsafe { $broadcast(x) }
             }
             #[inline(always)]
             unsafe fn multiply_add(self, w: Self, x: Self) -> Self {
-                // SAFETY: as above. Two roundings: never fused, or kernels would differ.
+                // SAFETY: the caller promises these instructions and valid pointers. Two roundings: never fused, or
+                // kernels would differ.
                 unsafe { $add(self, $mul(w, x)) }
             }
         }
@@ -160,13 +161,13 @@ macro_rules! f32_lanes {
             $crate::arch::tiling::binary!(add $add, mul $mul, div $div, min $min, max $max);
             #[inline(always)]
             unsafe fn store(self, p: *mut f32) {
-                // SAFETY: as above.
+                // SAFETY: the caller promises these instructions and valid pointers.
                 unsafe { $store(p, self) }
             }
             #[inline(always)]
             unsafe fn store_low_bytes(self, $p: *mut u8) {
                 let $v = self;
-                // SAFETY: as above.
+                // SAFETY: the caller promises these instructions and valid pointers.
                 unsafe { $store_low_bytes }
             }
         }

@@ -166,7 +166,7 @@ macro_rules! i16_lanes {
         impl $crate::arch::int8_ops::I16Lanes for $vector {
             #[inline(always)]
             unsafe fn splat(x: i16) -> Self {
-                // SAFETY: the caller promises what the trait asks for; so in every method here.
+                // SAFETY: the caller promises these instructions and valid pointers.
                 unsafe { $splat(x) }
             }
             $crate::arch::tiling::binary!(
@@ -175,18 +175,18 @@ macro_rules! i16_lanes {
             );
             #[inline(always)]
             unsafe fn shift_left(self, bits: i16) -> Self {
-                // SAFETY: as above.
+                // SAFETY: the caller promises these instructions and valid pointers.
                 unsafe { $left(self, _mm_cvtsi32_si128(bits as i32)) }
             }
             #[inline(always)]
             unsafe fn shift_right<const BITS: i32>(self) -> Self {
-                // SAFETY: as above.
+                // SAFETY: the caller promises these instructions and valid pointers.
                 unsafe { $right::<BITS>(self) }
             }
             #[inline(always)]
             unsafe fn store_bytes(self, $p: *mut u8) {
                 let $v = self;
-                // SAFETY: as above.
+                // SAFETY: the caller promises these instructions and valid pointers.
                 unsafe { $store_bytes }
             }
         }

@@ -36,7 +36,8 @@ pub(crate) use tiling::Layer;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kernel(Isa);
 
-/// Defines the instruction sets, the slowest first: `Isa` "name" in file if the CPU has it.
+/// Defines the instruction sets, the slowest first, and [`Kernel::best`], which takes the last one that the CPU has. A line is:
+/// `Isa` "name" in file if the CPU has it.
 macro_rules! kernels {
     ($($(#[$cfg:meta])? $isa:ident $name:literal in $file:ident if $available:expr;)*) => {
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +58,7 @@ macro_rules! kernels {
                 [$($(#[$cfg])? ($available).then_some(Kernel(Isa::$isa)),)*].into_iter().flatten()
             }
 
-            /// `scalar`, `sse2`, `avx2`, `avx512`, `avx512vnni` or `neon`.
+            /// The kernel's name, as in the table below.
             pub fn name(self) -> &'static str {
                 match self.0 { $($(#[$cfg])? Isa::$isa => $name,)* }
             }
@@ -73,14 +74,15 @@ macro_rules! kernels {
                 unsafe { match self.0 { $($(#[$cfg])? Isa::$isa => $file::f32_layer(layer, x, y),)* } }
             }
 
-            /// Computes an int8 layer with G groups of 4 inputs, (B, G, 4) → (B, O), likewise.
+            /// Computes an int8 layer with G groups of 4 inputs, (B, G, 4) → (B, O), for as many images as both
+            /// `x` and `y` hold.
             pub(crate) fn int8_layer<A: I16Activation, const G: usize, const O: usize>(
                 self,
                 layer: &Layer<Int8, Requantize<A, O>, G, O>,
                 x: &[[[u8; 4]; G]],
                 y: &mut [[u8; O]],
             ) {
-                // SAFETY: as above.
+                // SAFETY: `best` and `all` make a `Kernel` only if the CPU has its instructions.
                 unsafe { match self.0 { $($(#[$cfg])? Isa::$isa => $file::int8_layer(layer, x, y),)* } }
             }
         }
@@ -128,7 +130,7 @@ pub(crate) fn f32_outputs_from<A: F32Activation<Output = u8>, const I: usize, co
     unsafe { layer.outputs_from::<f32, { scalar::ROW_OUTPUTS_PER_PASS }, R>(x, j) }
 }
 
-/// The same in int8, with G groups of 4 inputs.
+/// [`f32_outputs_from`] in int8, with G groups of 4 inputs.
 pub(crate) fn int8_outputs_from<A: I16Activation, const G: usize, const O: usize, const R: usize>(
     layer: &Layer<Int8, Requantize<A, O>, G, O>,
     x: &[[u8; 4]; G],

@@ -1,4 +1,5 @@
-//! NEON, which every aarch64 of ours has: 32 registers of 4 f32. Integer layers are plain Rust, which the compiler vectorises.
+//! NEON, which every aarch64 target that we build for has: 32 registers of 4 f32. Integer layers are plain Rust,
+//! which the compiler vectorises.
 
 use core::arch::aarch64::*;
 

@@ -6,9 +6,9 @@ use super::tiling::{self, Accumulator, binary, kernel};
 
 /// Outputs that one pass over the inputs computes: as many sums as there are registers for.
 const OUTPUTS_PER_PASS: usize = if cfg!(dsp) { 4 } else { 16 };
-/// The same for one row of an image in f32: half a row, whose sums fit the registers of a Cortex-M4F.
+/// Outputs per pass for one row of an image, f32: half a row, whose sums fit the registers of a Cortex-M4F.
 pub(super) const ROW_OUTPUTS_PER_PASS: usize = 14;
-/// The same in int8.
+/// Outputs per pass for one row of an image, int8.
 pub(super) const INT8_ROW_OUTPUTS_PER_PASS: usize = if cfg!(dsp) { 4 } else { 14 };
 
 kernel!(f32_layer, F32, f32, single 16, batch 1 x 16);
@@ -21,12 +21,12 @@ impl Accumulator for f32 {
     type Broadcast = f32;
     #[inline(always)]
     unsafe fn start(bias: *const f32) -> f32 {
-        // SAFETY: valid for one number, as the trait demands; so in every method here.
+        // SAFETY: the caller promises valid pointers.
         unsafe { bias.read() }
     }
     #[inline(always)]
     unsafe fn load(weights: *const f32) -> f32 {
-        // SAFETY: as above.
+        // SAFETY: the caller promises valid pointers.
         unsafe { weights.read() }
     }
     #[inline(always)]
@@ -64,12 +64,12 @@ impl F32Lanes for f32 {
     );
     #[inline(always)]
     unsafe fn store(self, p: *mut f32) {
-        // SAFETY: as above.
+        // SAFETY: the caller promises valid pointers.
         unsafe { p.write(self) }
     }
     #[inline(always)]
     unsafe fn store_low_bytes(self, p: *mut u8) {
-        // SAFETY: as above.
+        // SAFETY: the caller promises valid pointers.
         unsafe { p.write(self.to_bits() as u8) }
     }
 }
@@ -94,7 +94,7 @@ impl Accumulator for i32 {
     }
     #[inline(always)]
     unsafe fn multiply_add(self, w: *const [i8; 4], x: [u8; 4]) -> i32 {
-        // SAFETY: as above.
+        // SAFETY: the caller promises valid pointers.
         let w = unsafe { w.read() };
         let product = |i: usize| w[i] as i32 * x[i] as i32;
         self + product(0) + product(1) + product(2) + product(3)
@@ -115,7 +115,7 @@ impl I32Accumulator for i32 {
     type I16 = [i16; 1];
     #[inline(always)]
     unsafe fn requantize(self, bias: *const i32, shift: *const i16, scale: *const i16) -> [i16; 1] {
-        // SAFETY: as above.
+        // SAFETY: the caller promises valid pointers.
         unsafe { [shift_to_i16(self + *bias, *shift)].multiply([*scale]) }
     }
 }

@@ -35,12 +35,12 @@ impl Accumulator for Int8Sums {
     type Broadcast = __m128i;
     #[inline(always)]
     unsafe fn start(_: *const i32) -> Self {
-        // SAFETY: the caller promises what the trait asks for; so in every method here.
+        // SAFETY: the caller promises these instructions and valid pointers.
         unsafe { Self(_mm_setzero_si128(), _mm_setzero_si128()) }
     }
     #[inline(always)]
     unsafe fn load(weights: *const [i8; 4]) -> (__m128i, __m128i) {
-        // SAFETY: as above.
+        // SAFETY: the caller promises these instructions and valid pointers.
         unsafe {
             let w = _mm_loadu_si128(weights.cast());
             let sign = _mm_cmpgt_epi8(_mm_setzero_si128(), w);
@@ -49,7 +49,7 @@ impl Accumulator for Int8Sums {
     }
     #[inline(always)]
     unsafe fn broadcast(x: [u8; 4]) -> __m128i {
-        // SAFETY: as above.
+        // SAFETY: the caller promises these instructions and valid pointers.
         unsafe {
             let x = _mm_cvtsi32_si128(i32::from_le_bytes(x));
             let wide = _mm_unpacklo_epi8(x, _mm_setzero_si128());
@@ -58,7 +58,7 @@ impl Accumulator for Int8Sums {
     }
     #[inline(always)]
     unsafe fn multiply_add(self, (low, high): (__m128i, __m128i), x: __m128i) -> Self {
-        // SAFETY: as above.
+        // SAFETY: the caller promises these instructions and valid pointers.
         unsafe { Self(_mm_add_epi32(self.0, _mm_madd_epi16(low, x)), _mm_add_epi32(self.1, _mm_madd_epi16(high, x))) }
     }
 }
@@ -68,7 +68,7 @@ impl I32Accumulator for Int8Sums {
     type I16 = [i16; 4];
     #[inline(always)]
     unsafe fn requantize(self, bias: *const i32, shift: *const i16, scale: *const i16) -> [i16; 4] {
-        // SAFETY: as above.
+        // SAFETY: the caller promises these instructions and valid pointers.
         unsafe {
             let (a, b) = (_mm_castsi128_ps(self.0), _mm_castsi128_ps(self.1));
             let (even, odd) = (_mm_shuffle_ps::<0b10_00_10_00>(a, b), _mm_shuffle_ps::<0b11_01_11_01>(a, b));

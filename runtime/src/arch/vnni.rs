@@ -21,22 +21,22 @@ impl Accumulator for Int8Sums {
     type Broadcast = __m512i;
     #[inline(always)]
     unsafe fn start(_: *const i32) -> Self {
-        // SAFETY: the caller promises what the trait asks for; so in every method here.
+        // SAFETY: the caller promises these instructions and valid pointers.
         unsafe { Self(_mm512_setzero_si512()) }
     }
     #[inline(always)]
     unsafe fn load(weights: *const [i8; 4]) -> __m512i {
-        // SAFETY: as above.
+        // SAFETY: the caller promises these instructions and valid pointers.
         unsafe { _mm512_loadu_si512(weights.cast()) }
     }
     #[inline(always)]
     unsafe fn broadcast(x: [u8; 4]) -> __m512i {
-        // SAFETY: as above.
+        // SAFETY: the caller promises these instructions and valid pointers.
         unsafe { _mm512_set1_epi32(i32::from_le_bytes(x)) }
     }
     #[inline(always)]
     unsafe fn multiply_add(self, w: __m512i, x: __m512i) -> Self {
-        // SAFETY: as above.
+        // SAFETY: the caller promises these instructions and valid pointers.
         unsafe { Self(_mm512_dpbusd_epi32(self.0, x, w)) }
     }
 }
@@ -45,7 +45,7 @@ impl I32Accumulator for Int8Sums {
     type I16 = __m256i;
     #[inline(always)]
     unsafe fn requantize(self, bias: *const i32, shift: *const i16, scale: *const i16) -> __m256i {
-        // SAFETY: as above.
+        // SAFETY: the caller promises these instructions and valid pointers.
         unsafe {
             let sum = _mm512_add_epi32(self.0, _mm512_loadu_si512(bias.cast()));
             let sum = _mm512_srav_epi32(sum, _mm512_cvtepi16_epi32(_mm256_loadu_si256(shift.cast())));

@@ -50,7 +50,7 @@ pub struct Gen {
     /// Uses the generator of this ONNX file instead of the built-in one.
     #[arg(long, value_name = "FILE")]
     model: Option<PathBuf>,
-    /// The number of threads; by default one per core. The bytes do not depend on it.
+    /// The number of threads, by default one per core; fewer than 512 images take one. The bytes do not depend on it.
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
 }

@@ -15,7 +15,7 @@ use crate::{generator, generator_int8, onnx, quantize, weights};
 pub enum Precision {
     /// Single precision.
     F32,
-    /// Integers: a quarter of the weights' bytes, and images that differ from f32's by a grey level or two.
+    /// Integers: a quarter of the weights' bytes, and images that differ from f32's by 1.5 grey levels in the mean.
     Int8,
 }
 

@@ -11,8 +11,8 @@
 //!
 //! For the seed recipe a step takes 127 kernels, and `prepare` and `metrics` take 28 together.
 //!
-//! Arithmetic is wasted where that saves operators: one pass of G makes the fakes of both updates, and the new D sees
-//! all of them though only half count. [`ort::gpu`](crate::ort::gpu) runs the three graphs.
+//! Some arithmetic is redundant, to save operators: one pass of G makes the fakes of both updates, and if they
+//! have separate z, D' sees 2B fakes of which the loss counts B. [`ort::gpu`](crate::ort::gpu) runs the three graphs.
 
 use crate::config::{BiasCorrected, CLASSES, LATENT, PIXELS, Recipe};
 use crate::gan::dropout::{Dropout, Passes, leaky_slopes};

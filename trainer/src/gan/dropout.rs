@@ -100,7 +100,7 @@ impl Passes<[usize; 2]> {
         Self::shapes(recipe, [2 * batch, batch, batch, recipe.z_rows(batch) - batch])
     }
 
-    /// The same if one pass of G makes the fakes of both updates, and D sees all of them in G's update.
+    /// The mask shapes if one pass of G makes the fakes of both updates, and D sees all of them in G's update.
     pub fn one_pass_shapes(recipe: &Recipe, batch: usize) -> Self {
         let fakes = recipe.z_rows(batch);
         Self::shapes(recipe, [2 * batch, fakes, fakes, 0])

@@ -11,7 +11,8 @@
 //! ```
 //!
 //! The update knows neither device nor memory layout. [`step`](crate::gan::step) prepares its inputs for a CPU,
-//! [`block`](crate::gan::block) for a GPU.
+//! [`block`](crate::gan::block) for a GPU. On a GPU the reported losses are computed again from the logits by
+//! [`block::metrics`](crate::gan::block::metrics).
 //!
 //! Source: Goodfellow et al. 2014, "Generative adversarial nets", Algorithm 1 with k = 1 and the non-saturating loss.
 
@@ -27,7 +28,7 @@ use crate::graph::{Graph, Var};
 pub(crate) struct UpdateInputs {
     /// Adam's step size and ε, two scalars.
     pub adam: BiasCorrected<Var>,
-    /// How far the moving average goes towards the new parameters, a scalar.
+    /// Weight of the new parameters in the moving average, a scalar.
     pub ema_rate: Var,
     /// Real images (B, 784) in [-1, 1].
     pub real: Var,

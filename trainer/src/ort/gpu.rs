@@ -1,6 +1,6 @@
 //! Training steps on a GPU, in blocks of up to 32 steps that the host only launches.
 //!
-//! What lies where. All of it is on the GPU, at addresses that never change:
+//! Memory, all of it on the GPU at fixed addresses:
 //!
 //! ```text
 //! data set: images as f32 in [-1, 1], labels    uploaded once
@@ -11,7 +11,7 @@
 //! metrics (32, 4)                                written by `metrics`; one copy to the host
 //! ```
 //!
-//! What happens when, for block k of n steps:
+//! Order of work for block k of n steps:
 //!
 //! ```text
 //! copy host buffer → staging              only if block k − 1 has not done so
@@ -112,7 +112,7 @@ impl GpuStepper {
         Self::with_block_len(runtime, recipe, kinds, state, data, z, block_len)
     }
 
-    /// The same for blocks of up to `block_len` steps.
+    /// [`Self::new`] for blocks of up to `block_len` steps.
     pub(crate) fn with_block_len(
         runtime: &OnnxRuntime,
         recipe: &Recipe,

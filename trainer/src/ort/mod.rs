@@ -89,7 +89,7 @@ impl OnnxRuntime {
         Ok(runtime)
     }
 
-    /// The same for the settings of a run. The default is two threads, or one on a machine of one core.
+    /// Loads ONNX Runtime with the settings of a run. The default is two threads, or one on a machine of one core.
     ///
     /// # Errors
     /// See [`Self::open`].

@@ -1,4 +1,5 @@
-//! The run folder: all files that a run writes. Each of them can be read during the run.
+//! The run folder: all files that a run writes. Every file can be read during the run; a hidden `.lock` keeps a second
+//! trainer out.
 //!
 //! ```text
 //! runs/00000-seed/
@@ -6,10 +7,13 @@
 //!   metrics.jsonl               one JSON object per epoch
 //!   events.out.tfevents.…       metrics and samples for TensorBoard
 //!   losses.svg                  plot of both losses
-//!   samples/epoch-001.png …     16 digits drawn from the same z after every epoch; samples.png animates them
+//!   samples/epoch-001.png …     16 digits drawn from the same z after every epoch; samples.png animates them, every
+//!                               25 epochs
 //!   checkpoints/step-….ckpt     the newest checkpoints; best.ckpt has the best score
 //!   g.onnx                      the exported generator, written when the run ends
 //! ```
+//!
+//! An epoch is recorded while the next one trains. A killed run resumes from the newest checkpoint, see [`resume`].
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
