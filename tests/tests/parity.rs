@@ -56,8 +56,8 @@ fn the_first_steps_agree_with_pytorch() {
             let mut worst = 0f64;
             for (spec, (before, after)) in state_specs(&recipe).iter().zip(start.tensors.iter().zip(&after)).take(16) {
                 let columns = *spec.shape.last().unwrap();
-                let rows = spec.len() / columns;
-                for i in 0..spec.len() {
+                let rows = spec.elements() / columns;
+                for i in 0..spec.elements() {
                     let ours = if spec.shape.len() == 2 { i % rows * columns + i / rows } else { i }; // theirs: (O, I)
                     let theirs = before[ours] as f64 + moved.next().unwrap();
                     worst = worst.max((after[ours] as f64 - theirs).abs());
@@ -143,9 +143,9 @@ fn the_tuned_step_agrees_with_pytorchs_double_backward() {
             net @ ("d." | "g.") => {
                 let at = &mut made[usize::from(net == "g.")];
                 *at += 1;
-                noise(*at - 1, spec.len()).iter().map(|x| x / (fan_in as f32).sqrt()).collect()
+                noise(*at - 1, spec.elements()).iter().map(|x| x / (fan_in as f32).sqrt()).collect()
             }
-            _ => vec![0.0; spec.len()],
+            _ => vec![0.0; spec.elements()],
         });
     }
     let start = TrainState { tensors, step: 0, sums: Default::default() };

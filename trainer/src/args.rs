@@ -116,21 +116,15 @@ impl TrainArgs {
     /// When the run to resume cannot be read, or an option has no valid value.
     pub fn config(&self) -> Result<Config> {
         let mut config = match &self.resume {
-            Some(latest) if latest == Path::new("latest") => resume::config_of(numbered::latest(Path::new("runs"))?)?,
+            Some(latest) if latest == Path::new("latest") => resume::config_of(numbered::latest()?)?,
             Some(folder) => resume::config_of(folder.clone()).context("--resume")?,
             None => {
-                let plan = match self.recipe {
-                    Some(RecipeName::Tuned) => Plan::tuned_recipe(),
-                    _ => Plan::seed_recipe(),
-                };
+                let plan = self.recipe.unwrap_or(RecipeName::Seed).plan();
                 Config { out: Some("g.onnx".into()), ..Config::new(plan, source(None)?) }
             }
         };
         if let (Some(name), Some(_)) = (self.recipe, &self.resume) {
-            config.plan.recipe = match name {
-                RecipeName::Seed => Recipe::seed(),
-                RecipeName::Tuned => Recipe::tuned(),
-            };
+            config.plan.recipe = name.plan().recipe;
         }
         self.recipe_options.apply(&mut config.plan.recipe);
         let Plan { recipe, epochs, batch, seed } = &mut config.plan;
@@ -156,6 +150,15 @@ impl TrainArgs {
 enum RecipeName {
     Seed,
     Tuned,
+}
+
+impl RecipeName {
+    fn plan(self) -> Plan {
+        match self {
+            Self::Seed => Plan::seed_recipe(),
+            Self::Tuned => Plan::tuned_recipe(),
+        }
+    }
 }
 
 #[derive(Args)]
@@ -239,8 +242,9 @@ pub struct ScoreArgs {
     /// labels next to it if there are labels.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    #[command(flatten)]
-    pub data: DataArgs,
+    /// Real images: a name or a folder, as for training.
+    #[arg(long)]
+    pub data: Option<String>,
     /// Random seed of the drawn images.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
@@ -253,8 +257,9 @@ pub struct ScoreArgs {
 
 #[derive(Args)]
 pub struct JudgeArgs {
-    #[command(flatten)]
-    pub data: DataArgs,
+    /// Real images: a name or a folder, as for training.
+    #[arg(long)]
+    pub data: Option<String>,
     /// Random seed of the initial parameters and of the order of the images.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
@@ -273,23 +278,6 @@ pub struct SetupArgs {
     /// Downloads nothing.
     #[arg(long)]
     pub offline: bool,
-}
-
-#[derive(Args)]
-pub struct DataArgs {
-    /// Real images: a name or a folder, as for training.
-    #[arg(long)]
-    data: Option<String>,
-}
-
-impl DataArgs {
-    /// The data set to compare with.
-    ///
-    /// # Errors
-    /// When --data is empty.
-    pub fn source(&self) -> Result<Source, UsageError> {
-        source(self.data.as_deref())
-    }
 }
 
 #[derive(Args)]
@@ -339,7 +327,10 @@ enum DeviceChoice {
 }
 
 /// The data set named by `--data`; without that option, the folder in MNIST_DIR, or MNIST.
-fn source(data: Option<&str>) -> Result<Source, UsageError> {
+///
+/// # Errors
+/// When `data` is empty.
+pub fn source(data: Option<&str>) -> Result<Source, UsageError> {
     match (data, std::env::var("MNIST_DIR").ok().filter(|folder| !folder.is_empty())) {
         (Some(data), _) => data.parse(),
         (None, Some(folder)) => Ok(Source::Folder(folder.into())),

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use ndarray::{Array1, Array2};
+use serde::Serialize;
 
 use crate::config::{G_SIZES, PIXELS, Plan, Recipe};
 use crate::data::Dataset;
@@ -17,10 +18,12 @@ use crate::noise::write_dropout_mask;
 use crate::ort::errors::user_message;
 use crate::ort::stepper::BatchBuffers;
 use crate::ort::{Bound, OnnxRuntime};
+use crate::score::median;
 use crate::state::{initial_state, state_specs};
 use crate::steps::{Steps, stepper, write_step_inputs};
 
 /// Medians over the steps of one run. Steps and the peak are measured in turns.
+#[derive(Serialize)]
 pub struct Figures {
     /// See [`OnnxRuntime::describe_device`].
     pub device: String,
@@ -33,7 +36,10 @@ pub struct Figures {
     /// 10⁹ floating-point operations per second of a 784 × 1024 × 1024 matrix product with the same ONNX Runtime.
     pub peak_gflops: f64,
     /// Floating-point operations of a step's matrix products.
+    #[serde(skip)]
     pub step_flop: f64,
+    /// Milliseconds that a step's matrix products would take at the peak.
+    pub floor_ms: f64,
     /// Number of kernels that a step launches on a GPU: one per operator with functions inlined, two for a Gemm with
     /// bias.
     pub kernels: usize,
@@ -79,13 +85,15 @@ fn measure(runtime: &OnnxRuntime, batch: usize, steps: usize) -> Result<Figures>
             product_s.push(start.elapsed().as_secs_f64());
         }
     }
+    let (step_flop, peak_gflops) = (step_flop(batch), 1e-9 * 2.0 * (M * N * N) as f64 / median(product_s));
     Ok(Figures {
         device: runtime.describe_device(),
         batch,
         steps,
-        step_ms: 1e3 * median(&mut step_s[WARM_UP..]),
-        peak_gflops: 1e-9 * 2.0 * (M * N * N) as f64 / median(&mut product_s),
-        step_flop: step_flop(batch),
+        step_ms: 1e3 * median(step_s.split_off(WARM_UP)),
+        peak_gflops,
+        step_flop,
+        floor_ms: step_flop / peak_gflops * 1e-6,
         kernels: kernels(&block::step_graph(recipe, kind)),
     })
 }
@@ -95,25 +103,6 @@ pub const IMAGES: usize = 6000;
 const WARM_UP: usize = 20;
 
 impl Figures {
-    /// Milliseconds that a step's matrix products would take at the peak.
-    pub fn floor_ms(&self) -> f64 {
-        self.step_flop / self.peak_gflops * 1e-6
-    }
-
-    /// The figures as a JSON object.
-    pub fn json(&self) -> String {
-        format!(
-            r#"{{"device":"{}","batch":{},"steps":{},"step_ms":{:.4},"peak_gflops":{:.1},"floor_ms":{:.4},"kernels":{}}}"#,
-            self.device,
-            self.batch,
-            self.steps,
-            self.step_ms,
-            self.peak_gflops,
-            self.floor_ms(),
-            self.kernels
-        )
-    }
-
     /// The figures as text.
     pub fn table(&self) -> String {
         format!(
@@ -126,9 +115,9 @@ impl Figures {
             self.steps,
             self.step_ms,
             self.step_flop * 1e-6,
-            self.floor_ms(),
+            self.floor_ms,
             self.peak_gflops,
-            100.0 * self.floor_ms() / self.step_ms
+            100.0 * self.floor_ms / self.step_ms
         )
     }
 }
@@ -161,10 +150,9 @@ pub fn estimate(plan: &Plan, data: &Dataset, runtime: &OnnxRuntime, done: u64) -
     let _ = flow.map_err(user_message)?;
     let block = block_len.min(reported.len() - 1);
     let blocks = reported.windows(block + 1).skip(if reported.len() > 3 * block_len { block_len } else { 0 });
-    let mut times: Vec<f64> = blocks.map(|w| (w[block] - w[0]).as_secs_f64() / block as f64).collect();
-    let step_s = median(&mut times);
-    let steps = plan.steps(data.len())? - done;
-    let state_values = state_specs(&plan.recipe).iter().map(|s| s.len()).sum::<usize>();
+    let step_s = median(blocks.map(|w| (w[block] - w[0]).as_secs_f64() / block as f64).collect());
+    let steps = plan.steps(data.n())? - done;
+    let state_values = state_specs(&plan.recipe).iter().map(|s| s.elements()).sum::<usize>();
     let tensors = data.images.len() * 2 + 8 * state_values;
     let resident = std::fs::read_to_string("/proc/self/status").ok().and_then(|status| {
         let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
@@ -228,11 +216,6 @@ fn product(runtime: &OnnxRuntime) -> Result<Bound> {
 
 const M: usize = 784;
 const N: usize = 1024;
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
 
 #[cfg(test)]
 mod tests {

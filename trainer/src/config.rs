@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// Settings of one call of [`train`](crate::train::train).
 #[derive(Clone, Debug)]
@@ -108,14 +109,19 @@ impl Plan {
     /// Settings in which this plan differs from the plan of an existing `run`, each as `--lr 0.1 (the run has 0.002)`.
     /// The number of epochs may differ, unless the learning rate decays: the decay is spread over all epochs.
     pub fn contradictions(&self, run: &Plan) -> Vec<String> {
-        let [ours, theirs] = [self, run].map(|plan| serde_json::to_value(plan).unwrap_or_default());
         let any_epochs = run.recipe.adam.alpha_end == 1.0;
-        let ours = ours.as_object().into_iter().flatten().filter(|(key, _)| *key != "epochs" || !any_epochs);
-        let plain = |value: &serde_json::Value| value.as_str().map_or(value.to_string(), str::to_string);
-        ours.filter(|(key, value)| theirs.get(key) != Some(value))
-            .map(|(key, value)| (key.replace('_', "-"), plain(value), plain(&theirs[key])))
-            .map(|(option, ours, theirs)| format!("--{option} {ours} (the run has {theirs})"))
+        (self.options().into_iter().zip(run.options()))
+            .filter(|(ours, theirs)| ours != theirs && !(any_epochs && ours.0 == "epochs"))
+            .map(|((option, ours), (_, theirs))| format!("--{option} {ours} (the run has {theirs})"))
             .collect()
+    }
+
+    /// Names of the command-line options, without `--`, and their values. `epsilon` is among them, but is no option.
+    pub fn options(&self) -> Vec<(String, String)> {
+        let json = serde_json::to_value(self).unwrap_or_default();
+        let plain = |value: &Value| value.as_str().map_or(value.to_string(), str::to_string).replace(['[', ']'], "");
+        let fields = json.as_object().into_iter().flatten();
+        fields.map(|(name, value)| (name.replace('_', "-"), plain(value))).collect()
     }
 }
 
@@ -381,8 +387,10 @@ pub const G_SIZES: [usize; 5] = [LATENT, 32, 64, 128, PIXELS];
 pub const CLASSES: usize = 10;
 /// Length of z.
 pub const LATENT: usize = 100;
-/// Pixels of an image, 28 × 28.
-pub const PIXELS: usize = 784;
+/// Width and height of an image.
+pub const SIDE: usize = 28;
+/// Pixels of an image.
+pub const PIXELS: usize = SIDE * SIDE;
 
 /// Number of steps in an epoch over `n` images.
 pub fn steps_per_epoch(n: usize, batch: usize) -> u64 {

@@ -58,7 +58,8 @@ fn temporary_beside(path: &Path) -> Result<tempfile::NamedTempFile> {
     builder.prefix(&prefix).suffix(TEMPORARY).tempfile_in(folder).with_context(|| cannot_write(path))
 }
 
-fn cannot_write(path: &Path) -> String {
+/// The context of an error in writing a file.
+pub(crate) fn cannot_write(path: &Path) -> String {
     format!("{}: cannot be written", path.display())
 }
 

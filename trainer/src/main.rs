@@ -18,7 +18,7 @@ use trainer::score::{self, Score};
 use trainer::train::{open, train};
 use trainer::{bench, files};
 
-use crate::args::{BenchArgs, Cli, Command, JudgeArgs, ScoreArgs, SetupArgs, TrainArgs};
+use crate::args::{BenchArgs, Cli, Command, JudgeArgs, ScoreArgs, SetupArgs, TrainArgs, source};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -81,21 +81,16 @@ fn dry_run(config: &Config) -> Result<String> {
     let before = resume::resume_point(&config.run_dir, &config.plan, &data)?;
     let done = before.and_then(|before| before.state).map_or(0, |state| state.step);
     let estimate = bench::estimate(&config.plan, &data, &runtime, done)?;
-    let steps = config.plan.steps(data.len())?;
+    let steps = config.plan.steps(data.n())?;
     let folder = match &config.run_dir {
         RunDir::Next => "the next free number in runs".into(),
         RunDir::New(folder) | RunDir::Resume(folder) => folder.display().to_string(),
     };
     let time = indicatif::HumanDuration(estimate.time);
-    let plan = serde_json::to_value(&config.plan)?;
-    let as_option =
-        |value: &serde_json::Value| value.as_str().map_or(value.to_string(), str::to_string).replace(['[', ']'], "");
-    let settings = plan.as_object().into_iter().flatten();
-    let mut rows: Vec<(String, String)> =
-        settings.map(|(name, value)| (name.replace('_', "-"), as_option(value))).collect();
+    let mut rows = config.plan.options();
     rows.extend([
         ("steps".into(), format!("{steps} ({done} done)")),
-        ("data".into(), format!("{} images of {} (sha256 {})", data.len(), data.name, data.sha256)),
+        ("data".into(), format!("{} images of {} (sha256 {})", data.n(), data.name, data.sha256)),
         ("device".into(), runtime.describe_device()),
         ("runtime".into(), runtime.library.clone()),
         ("out".into(), config.out.as_deref().unwrap_or(Path::new("-")).display().to_string()),
@@ -113,11 +108,11 @@ fn run_bench(args: &BenchArgs) -> Result<String> {
     UsageError::unless(args.steps >= 1, "steps", "at least 1", args.steps)?;
     let runtime = OnnxRuntime::of(&args.engine.engine(), &mut to_stderr)?;
     let figures = bench::bench(&runtime, args.batch, args.steps)?;
-    Ok(if args.json { figures.json() } else { figures.table() })
+    Ok(if args.json { serde_json::to_string(&figures)? } else { figures.table() })
 }
 
 fn run_score(args: &ScoreArgs) -> Result<String> {
-    let (data, runtime) = open(&args.data.source()?, &args.engine.engine(), &mut downloads())?;
+    let (data, runtime) = open(&source(args.data.as_deref())?, &args.engine.engine(), &mut downloads())?;
     let (drawn, labels) = score::images_of(&runtime, &args.file, args.seed)?;
     let labels = labels.as_ref().map(|labels| labels.view());
     let score = Score::measure(&mut Judge::shipped(&runtime.on_cpu())?, &data, drawn.view(), labels)?;
@@ -127,7 +122,7 @@ fn run_score(args: &ScoreArgs) -> Result<String> {
 fn run_judge(args: &JudgeArgs) -> Result<String> {
     files::check_writable(&args.out).context("--out")?;
     let engine = Engine { device: Some(Device::Cpu), ..args.engine.engine() };
-    let (data, runtime) = open(&args.data.source()?, &engine, &mut downloads())?;
+    let (data, runtime) = open(&source(args.data.as_deref())?, &engine, &mut downloads())?;
     let (model, accuracy) = judge::train(&data, &runtime, args.seed, &mut to_stderr)?;
     export::write_model(&args.out, &model)?;
     let percent = 100.0 * accuracy;

@@ -82,17 +82,12 @@ impl Spec {
 
     /// Size in bytes.
     pub fn bytes(&self) -> usize {
-        self.len() * self.elem.size()
+        self.elements() * self.elem.size()
     }
 
     /// Number of elements.
-    pub fn len(&self) -> usize {
+    pub fn elements(&self) -> usize {
         self.shape.iter().product()
-    }
-
-    /// Whether the tensor has no elements.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 
@@ -131,7 +126,7 @@ pub fn initial_state(plan: &Plan, images: ArrayView2<u8>) -> TrainState {
     let specs = state_specs(&plan.recipe);
     let (mut fan_in, mut tensors) = (0, Vec::<Vec<f32>>::new());
     for (i, spec) in specs.iter().enumerate() {
-        let mut tensor = vec![0.0; spec.len()];
+        let mut tensor = vec![0.0; spec.elements()];
         if let Some(name) = spec.name.strip_prefix("ema.") {
             let of = specs.iter().position(|s| s.name == name).expect("the averaged parameter");
             tensor.copy_from_slice(&tensors[of]);

@@ -39,7 +39,7 @@ impl<'a> Steps<'a> {
     /// When ONNX Runtime fails, or the plan has more steps than can be counted.
     pub fn new(plan: &'a Plan, data: &Dataset, runtime: &OnnxRuntime, state: TrainState) -> Result<Self> {
         let stepper = stepper(runtime, plan, &state, data)?;
-        Self::with_stepper(plan, data.len(), stepper, &state)
+        Self::with_stepper(plan, data.n(), stepper, &state)
     }
 
     fn with_stepper(plan: &'a Plan, n: usize, stepper: Box<dyn Stepper>, state: &TrainState) -> Result<Self> {
@@ -167,7 +167,7 @@ pub(crate) fn stepper(
     state: &TrainState,
     data: &Dataset,
 ) -> Result<Box<dyn Stepper>> {
-    let (kinds, z) = (StepKind::all(plan, data.len()), sample_latents(plan));
+    let (kinds, z) = (StepKind::all(plan, data.n()), sample_latents(plan));
     Ok(match runtime.device {
         Device::Cpu => Box::new(CpuStepper::new(runtime, &plan.recipe, &kinds, state, data, z.view())?),
         Device::Cuda => Box::new(GpuStepper::new(runtime, &plan.recipe, &kinds, state, data, z.view())?),
@@ -221,7 +221,7 @@ mod tests {
         let shared_z = Recipe { shared_z: true, ..seed.recipe.clone() };
         for plan in [Plan { recipe: other, ..seed.clone() }, Plan { recipe: shared_z, ..seed.clone() }, seed, tuned] {
             let plan = Plan { batch: 16, epochs: 2, ..plan };
-            let (kinds, z) = (StepKind::all(&plan, data.len()), sample_latents(&plan));
+            let (kinds, z) = (StepKind::all(&plan, data.n()), sample_latents(&plan));
             let (recipe, z) = (&plan.recipe, z.view());
             let cpu: MakeStepper =
                 &|state| Box::new(CpuStepper::new(&runtime, recipe, &kinds, state, &data, z).unwrap());
@@ -234,7 +234,7 @@ mod tests {
             };
             // Two epochs, or the steps until `until` and the rest of its block.
             let train = |make: MakeStepper, from: &TrainState, until: u64| -> (Vec<Metrics>, TrainState) {
-                let mut steps = Steps::with_stepper(&plan, data.len(), make(from), from).unwrap();
+                let mut steps = Steps::with_stepper(&plan, data.n(), make(from), from).unwrap();
                 let mut metrics = vec![];
                 let mut flow = ControlFlow::Continue(());
                 while flow.is_continue() {

@@ -77,7 +77,7 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
     }
     let (data, runtime) = open(&config.data, &config.engine, &mut |progress| observer.fetching(progress))?;
     let plan = &config.plan;
-    let total = plan.steps(data.len())?;
+    let total = plan.steps(data.n())?;
     let test_images = data.test_images.nrows();
     ensure!(
         config.score_every == 0 || test_images >= 2,
@@ -85,14 +85,14 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
         data.name
     );
     if let Some(path) = &config.step_graph {
-        let graph = step_graph(&plan.recipe, StepKind::all(plan, data.len())[0], data.len());
+        let graph = step_graph(&plan.recipe, StepKind::all(plan, data.n())[0], data.n());
         export::write_model(path, &graph).context("--write-step-graph")?;
     }
     let (mut run, state) = Run::open(config, &data, runtime.device_settings(), &mut |line| observer.say(line))?;
     let state = state.unwrap_or_else(|| initial_state(plan, data.images.view()));
     observer.say(&format!(
         "{} images of {}, recipe {}, seed {}, on {} with {}; the run's folder is {}",
-        data.len(),
+        data.n(),
         data.name,
         plan.recipe.name,
         plan.seed,
@@ -152,8 +152,8 @@ fn train_epochs(
     observer: &mut dyn Observer,
 ) -> Result<bool> {
     let plan = &config.plan;
-    let total = plan.steps(data.len())?;
-    let real = data.images.slice(s![..data.len().min(16), ..]).mapv(unit);
+    let total = plan.steps(data.n())?;
+    let real = data.images.slice(s![..data.n().min(16), ..]).mapv(unit);
     let real_variety = variety(real.view()).max(1e-3);
     thread::scope(|scope| {
         let (send, recorded) = mpsc::channel();
@@ -182,8 +182,9 @@ fn train_epochs(
             // Sample.
             let samples = steps.sample()?.to_owned();
             let mut epoch = steps.end_epoch(steps_per_second, variety(samples.view()) / real_variety);
-            epoch.collapse = is_collapse(epoch.variety, run.best_variety(), epoch.d_fake);
-            if epoch.collapse && !run.collapsed() {
+            let best_variety = run.epochs().iter().map(|epoch| epoch.variety).fold(0.0, f32::max);
+            epoch.collapse = is_collapse(epoch.variety, best_variety, epoch.d_fake);
+            if epoch.collapse && !run.epochs().last().is_some_and(|epoch| epoch.collapse) {
                 observer.say(&format!(
                     "warning: epoch {}: the samples' variety is {:.2} of real images' and D takes fakes for real with \
                      probability {:.4}: mode collapse? another --seed or --recipe tuned may do better",

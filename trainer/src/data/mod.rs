@@ -13,7 +13,7 @@ pub mod published;
 
 use crate::data::download::Progress;
 use crate::data::idx::IdxFile;
-use crate::data::published::{NAMES, PUBLISHED, Published};
+use crate::data::published::{NAMES, Published, SETS};
 
 /// Images of digits and their labels.
 #[derive(Default)]
@@ -44,7 +44,7 @@ impl Dataset {
         let folder = LAYOUTS.iter().map(|below| folder.join(below)).find(holds).unwrap_or(folder.into());
         let [a, b, c, d] = NAMES.map(|name| IdxFile::open(&folder, name));
         let files = [a?, b?, c?, d?];
-        let name = match PUBLISHED.iter().find(|set| set.is(&files)) {
+        let name = match SETS.iter().find(|set| set.is(&files)) {
             Some(set) => set.name.to_string(),
             None => {
                 let named = folder.parent().filter(|_| folder.ends_with("raw")).unwrap_or(&folder);
@@ -73,13 +73,8 @@ impl Dataset {
     }
 
     /// Number of training images, N.
-    pub fn len(&self) -> usize {
+    pub fn n(&self) -> usize {
         self.images.nrows()
-    }
-
-    /// Whether there are no training images.
-    pub fn is_empty(&self) -> bool {
-        self.images.is_empty()
     }
 }
 
@@ -126,7 +121,7 @@ mod tests {
     fn a_folder_is_read_flat_or_as_torchvision_keeps_it() {
         let flat = small();
         let data = Dataset::open(flat.path()).unwrap();
-        assert_eq!((data.len(), data.labels.to_vec(), data.test_images.dim()), (2, vec![7, 7], (1, PIXELS)));
+        assert_eq!((data.n(), data.labels.to_vec(), data.test_images.dim()), (2, vec![7, 7], (1, PIXELS)));
         for layout in ["MNIST", "FashionMNIST", "KMNIST"] {
             let nested = tempfile::tempdir().unwrap();
             let raw = nested.path().join(layout).join("raw");

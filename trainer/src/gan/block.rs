@@ -122,7 +122,7 @@ pub fn prepared(recipe: &Recipe, batch: usize, steps: usize) -> [PackedTensor; 6
         parts: vec![Spec::new(name, Type::F32, &[rows, columns])],
     };
     let side_by_side = |name: &str, parts: Vec<Spec>| {
-        let len = parts.iter().map(Spec::len).sum();
+        let len = parts.iter().map(Spec::elements).sum();
         PackedTensor { whole: Spec::new(name, Type::F32, &[steps, len]), parts }
     };
     let [rates, ..] = host_inputs(recipe, batch);

@@ -29,7 +29,7 @@ impl ParamLayout {
     pub fn state_tensors(self, recipe: &Recipe) -> Vec<PackedTensor> {
         let specs = state_specs(recipe);
         let vector = |parts: &[Spec]| {
-            let len = parts.iter().map(Spec::len).sum();
+            let len = parts.iter().map(Spec::elements).sum();
             PackedTensor { whole: Spec::new(network(&parts[0]), Type::F32, &[len]), parts: parts.to_vec() }
         };
         match self {

@@ -34,17 +34,12 @@ fn mlp(g: &mut Graph, theta: &[Var], x: Var, activation: impl Fn(&mut Graph, usi
     let layers = theta.len() / 2;
     let mut h = x;
     for (i, layer) in theta.chunks(2).enumerate() {
-        h = dense(g, h, layer[0], layer[1]);
+        h = g.gemm(h, layer[0], Some(layer[1]), false, false); // x w + b, (B, O)
         if i + 1 < layers {
             h = activation(g, i, h);
         }
     }
     h
-}
-
-/// x w + b: x (B, I), w (I, O), b (O,) → (B, O).
-fn dense(g: &mut Graph, x: Var, w: Var, b: Var) -> Var {
-    g.gemm(x, w, Some(b), false, false)
 }
 
 /// The trained generator as a model to export: `z` (N, 100) → `image` (N, 784) in [-1, 1], without dropout. `weights`

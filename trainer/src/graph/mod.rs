@@ -179,7 +179,9 @@ impl Graph {
         shape: &[usize],
         backward: impl Fn(&mut Graph, Var, Var) -> Vec<Option<Var>> + 'static,
     ) -> Var {
-        self.record(op_type, attributes, inputs, elem, &[shape], Some(Rc::new(backward)))[0]
+        let y = self.leaf_node(op_type, attributes, inputs, elem, &[shape])[0];
+        self.nodes.last_mut().expect("just made").backward = Some(Rc::new(backward));
+        y
     }
 
     /// Appends an operator that gradients do not pass through.
@@ -191,23 +193,11 @@ impl Graph {
         elem: Type,
         shapes: &[&[usize]],
     ) -> Vec<Var> {
-        self.record(op_type, attributes, inputs, elem, shapes, None)
-    }
-
-    fn record(
-        &mut self,
-        op_type: &'static str,
-        attributes: Vec<Attribute>,
-        inputs: Vec<Var>,
-        elem: Type,
-        shapes: &[&[usize]],
-        backward: Option<Backward>,
-    ) -> Vec<Var> {
         let node = self.nodes.len();
         let name = format!("{}{op_type}", self.scope);
         let outputs: Vec<Var> =
             shapes.iter().map(|shape| self.value(name.clone(), elem, shape, Origin::Node(node))).collect();
-        self.nodes.push(Node { domain: "", op_type, attributes, inputs, outputs: outputs.clone(), backward });
+        self.nodes.push(Node { domain: "", op_type, attributes, inputs, outputs: outputs.clone(), backward: None });
         outputs
     }
 }

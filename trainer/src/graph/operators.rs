@@ -253,7 +253,7 @@ impl Graph {
             to[0] = 0; // in ONNX: as in the input, so that a free first dimension stays free
         }
         let to = self.ints("shape", &to);
-        let elem = self.values[x.0].elem;
+        let elem = self.elem(x);
         self.node("Reshape", vec![], vec![x, to], elem, shape, move |g, _, dy| vec![Some(g.reshape(dy, &old)), None])
     }
 
@@ -317,7 +317,7 @@ impl Graph {
 
     /// x, without a path for gradients.
     pub fn detach(&mut self, x: Var) -> Var {
-        let (elem, shape) = (self.values[x.0].elem, self.shape(x).to_vec());
+        let (elem, shape) = (self.elem(x), self.shape(x).to_vec());
         self.leaf_node("Identity", vec![], vec![x], elem, &[&shape])[0]
     }
 
@@ -337,13 +337,13 @@ impl Graph {
     pub fn gather(&mut self, data: Var, indices: Var) -> Var {
         let mut shape = self.shape(data).to_vec();
         shape[0] = self.shape(indices)[0];
-        let elem = self.values[data.0].elem;
+        let elem = self.elem(data);
         self.leaf_node("Gather", vec![Attribute::int("axis", 0)], vec![data, indices], elem, &[&shape])[0]
     }
 
     /// Columns from ≤ c < to of x (B, C).
     pub fn columns(&mut self, x: Var, from: usize, to: usize) -> Var {
-        let (elem, rows) = (self.values[x.0].elem, self.shape(x)[0]);
+        let (elem, rows) = (self.elem(x), self.shape(x)[0]);
         let inputs = vec![x, self.ints("from", &[from as i64]), self.ints("to", &[to as i64]), self.ints("axis", &[1])];
         self.leaf_node("Slice", vec![], inputs, elem, &[&[rows, to - from]])[0]
     }
@@ -413,7 +413,7 @@ impl Graph {
     ) -> Vec<Var> {
         let inner = &mut Graph::default();
         let parameters: Vec<Var> =
-            (inputs.iter()).map(|(name, x)| inner.input(name, self.values[x.0].elem, self.shape(*x))).collect();
+            (inputs.iter()).map(|(name, x)| inner.input(name, self.elem(*x), self.shape(*x))).collect();
         let results = body(inner, &parameters);
         let shapes: Vec<&[usize]> = results.iter().map(|(_, y)| inner.shape(*y)).collect();
         let inputs = inputs.iter().map(|(_, x)| *x).collect();
@@ -436,7 +436,7 @@ impl Graph {
         x: Var,
         backward: impl Fn(&mut Graph, Var, Var, Var) -> Var + 'static,
     ) -> Var {
-        let (elem, shape) = (self.values[x.0].elem, self.shape(x).to_vec());
+        let (elem, shape) = (self.elem(x), self.shape(x).to_vec());
         self.node(op_type, attributes, vec![x], elem, &shape, move |g, y, dy| vec![Some(backward(g, x, y, dy))])
     }
 
@@ -449,7 +449,7 @@ impl Graph {
         backward: impl Fn(&mut Graph, Var, Var, Var, Var) -> (Var, Var) + 'static,
     ) -> Var {
         let (sa, sb) = (self.shape(a).to_vec(), self.shape(b).to_vec());
-        let elem = self.values[a.0].elem;
+        let elem = self.elem(a);
         self.node(op_type, vec![], vec![a, b], elem, &broadcast(&sa, &sb), move |g, y, dy| {
             let (da, db) = backward(g, a, b, y, dy);
             vec![Some(g.unbroadcast(da, &sa)), Some(g.unbroadcast(db, &sb))]

@@ -51,7 +51,7 @@ impl CpuStepper {
         data: &Dataset,
         z: ArrayView2<f32>,
     ) -> Result<Self> {
-        let n = data.len();
+        let n = data.n();
         let mut state = StateBuffers::upload(runtime, recipe, ParamLayout::PerTensor, state)?;
         let inputs = HostBuffer::new(recipe, kinds, 1)?;
         let images = runtime.upload(data.images.view())?;

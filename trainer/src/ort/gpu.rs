@@ -108,7 +108,7 @@ impl GpuStepper {
         z: ArrayView2<f32>,
     ) -> Result<Self> {
         let batch = kinds[0].batch;
-        let block_len = (2048 / batch).clamp(1, 32).min(data.len() / batch);
+        let block_len = (2048 / batch).clamp(1, 32).min(data.n() / batch);
         Self::with_block_len(runtime, recipe, kinds, state, data, z, block_len)
     }
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::IsTerminal;
+use std::iter;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -25,18 +26,15 @@ pub struct Candidate {
 /// # Errors
 /// The last item is an error if nothing can be fetched. It names the ways out.
 pub fn locate(cuda: bool, offline: bool, say: &mut dyn FnMut(&str)) -> impl Iterator<Item = Result<Candidate>> {
-    let mut found = vec![];
-    let mut last = None;
-    if let Some(path) = std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()) {
+    let given = std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()).map(|path| {
         // An absolute path, because the loader looks for a bare file name in the system's folders only.
         let path = std::path::absolute(&path).unwrap_or(path.into());
-        if path.is_file() {
-            found.push(Candidate { path, source: "ORT_DYLIB_PATH".into() });
-        } else {
-            last =
-                Some(Err(anyhow!("ORT_DYLIB_PATH: ONNX Runtime's library expected, no file {} found", path.display())));
-        }
-    } else {
+        let shown = path.display();
+        ensure!(path.is_file(), "ORT_DYLIB_PATH: ONNX Runtime's library expected, no file {shown} found");
+        Ok(Candidate { path, source: "ORT_DYLIB_PATH".into() })
+    });
+    let (mut found, mut fetched) = (vec![], None);
+    if given.is_none() {
         // The user fetched the CUDA library on purpose, so it comes first.
         found.extend(CUDA.cached().filter(|_| cuda));
         found.extend(python_package());
@@ -44,10 +42,9 @@ pub fn locate(cuda: bool, offline: bool, say: &mut dyn FnMut(&str)) -> impl Iter
         found.extend(CPU.cached());
         found.extend(CUDA.cached().filter(|_| !cuda));
         found.sort_by_key(|candidate| cuda && !has_cuda(&candidate.path));
-        last = Some(Ok(()));
+        fetched = Some(iter::once_with(move || CPU.fetch(offline, say)));
     }
-    let last = last.into_iter().map(move |last: Result<()>| last.and_then(|()| CPU.fetch(offline, say)));
-    found.into_iter().map(Ok).chain(last)
+    given.into_iter().chain(found.into_iter().map(Ok)).chain(fetched.into_iter().flatten())
 }
 
 /// A pinned version of ONNX Runtime on Python's package index, with the packages that its library needs.
@@ -59,9 +56,7 @@ pub struct PinnedWheel {
     absent: &'static str,
     /// Name of its folder in the cache.
     folder: &'static str,
-    /// Packages and versions, as `pip install` takes them.
-    packages: &'static str,
-    /// The same packages with the hashes of their wheels, in pip's format.
+    /// Packages, versions and the hashes of their wheels, in pip's format.
     lock: &'static str,
     /// Size of the download, for the user.
     size: &'static str,
@@ -72,7 +67,6 @@ pub const CPU: PinnedWheel = PinnedWheel {
     name: "ONNX Runtime 1.31.1",
     absent: "no usable ONNX Runtime found on this machine",
     folder: "onnxruntime-1.31.1",
-    packages: "onnxruntime==1.31.1",
     lock: include_str!("../../onnxruntime.lock"),
     size: "24 MB",
 };
@@ -83,7 +77,6 @@ pub const CUDA: PinnedWheel = PinnedWheel {
     absent: "no ONNX Runtime with CUDA found in the cache",
     folder: "onnxruntime-1.31.1-cuda",
     // Not `onnxruntime-gpu[cuda]`: that extra lacks cuBLAS.
-    packages: "onnxruntime-gpu==1.31.1 nvidia-cuda-runtime==13.0.96 nvidia-cublas==13.1.0.3 nvidia-curand==10.4.0.35",
     lock: include_str!("../../onnxruntime-cuda.lock"),
     size: "740 MB, 1 GB unpacked",
 };
@@ -120,7 +113,7 @@ pub fn has_cuda(library: &Path) -> bool {
 /// PyTorch installs.
 pub fn cuda_library(library: &Path, name: &str) -> impl Iterator<Item = PathBuf> {
     let beside = library.parent().map(PathBuf::from);
-    let nvidia = std::iter::once_with(|| &python_packages()[1]).flatten();
+    let nvidia = iter::once_with(|| &python_packages()[1]).flatten();
     let packages = nvidia.filter_map(|nvidia| fs::read_dir(nvidia).ok());
     let packages = packages
         .flatten()
@@ -178,6 +171,12 @@ fn system() -> Option<Candidate> {
 }
 
 impl PinnedWheel {
+    /// Packages with their versions, as `pip install` takes them.
+    fn packages(&self) -> Vec<&'static str> {
+        let pins = self.lock.lines().filter(|line| line.contains("=="));
+        pins.filter_map(|line| line.split(' ').next()).collect()
+    }
+
     /// The library in the cache, if it was fetched before.
     pub fn cached(&self) -> Option<Candidate> {
         let path = library_in(&files::cache().ok()?.join(self.folder))?;
@@ -189,7 +188,7 @@ impl PinnedWheel {
     /// # Errors
     /// When `offline` forbids it, there is no wheel for this platform, or pip fails. The sentence names the ways out.
     pub fn fetch(&self, offline: bool, say: &mut dyn FnMut(&str)) -> Result<Candidate> {
-        let Self { name, absent, packages, size, .. } = self;
+        let (Self { name, absent, size, .. }, packages) = (self, self.packages().join(" "));
         let ways_out = format!(
             "set ORT_DYLIB_PATH to its library, install it with `pip install {packages}`, or run once without --offline \
              where pip reaches a package index"
@@ -207,7 +206,7 @@ impl PinnedWheel {
         let parent = cache.parent().context("a cache folder with a parent expected")?;
         let work = clients::private_folder(parent)?;
         let lock = work.path().join("onnxruntime.lock");
-        fs::write(&lock, self.lock).with_context(|| format!("{}: cannot be written", lock.display()))?;
+        fs::write(&lock, self.lock).with_context(|| files::cannot_write(&lock))?;
         let platforms = match (std::env::consts::OS, std::env::consts::ARCH) {
             _ if cfg!(target_env = "musl") => bail!("there is no wheel of it for musl"),
             (os, "aarch64") if *self == CUDA => bail!("there is no wheel of it for {os} on aarch64"),
@@ -272,12 +271,9 @@ mod tests {
 
     #[test]
     fn the_versions_are_the_locks() {
-        for PinnedWheel { name, folder, packages, lock, .. } in [CPU, CUDA] {
-            let pins = lock.lines().filter(|line| line.contains("=="));
-            let pinned: Vec<&str> = pins.filter_map(|line| line.split(' ').next()).collect();
-            assert_eq!(pinned, packages.split(' ').collect::<Vec<_>>());
-            let version = pinned[0].split_once("==").unwrap().1;
-            assert!(name.contains(version) && folder.contains(version), "{name}");
+        for wheel in [CPU, CUDA] {
+            let version = wheel.packages()[0].split_once("==").unwrap().1;
+            assert!(wheel.name.contains(version) && wheel.folder.contains(version), "{}", wheel.name);
         }
     }
 

@@ -204,7 +204,7 @@ impl StateBuffers {
         for (memory, tensor) in self.copies[self.live].iter().zip(&self.tensors) {
             on_host(memory, |mut values| {
                 all.extend(tensor.parts.iter().map(|part| {
-                    let (these, rest) = values.split_at(part.len());
+                    let (these, rest) = values.split_at(part.elements());
                     values = rest;
                     these.to_vec()
                 }));

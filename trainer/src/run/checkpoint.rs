@@ -47,8 +47,9 @@ pub fn read(path: &Path, plan: &Plan) -> Result<TrainState> {
     ensure!(contradictions.is_empty(), "{name}: a checkpoint of another run: {}", contradictions.join(", "));
     let mut values = body[line + 1..].chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
     let specs = state_specs(&plan.recipe);
-    let tensors: Vec<Vec<f32>> = specs.iter().map(|spec| values.by_ref().take(spec.len()).collect()).collect();
-    let whole = tensors.iter().zip(&specs).all(|(tensor, spec)| tensor.len() == spec.len()) && values.next().is_none();
+    let tensors: Vec<Vec<f32>> = specs.iter().map(|spec| values.by_ref().take(spec.elements()).collect()).collect();
+    let whole =
+        tensors.iter().zip(&specs).all(|(tensor, spec)| tensor.len() == spec.elements()) && values.next().is_none();
     ensure!(whole, damaged());
     Ok(TrainState { tensors, step: head.step, sums: head.sums })
 }

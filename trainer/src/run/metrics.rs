@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::files;
+use crate::files::{self, cannot_write};
 use crate::state::Epoch;
 
 /// The metrics file of a run, open for appending, and the epochs in it.
@@ -80,8 +80,4 @@ fn write_line(text: &mut Vec<u8>, epoch: &Epoch) -> Result<()> {
     serde_json::to_writer(&mut *text, epoch)?;
     text.push(b'\n');
     Ok(())
-}
-
-fn cannot_write(path: &Path) -> String {
-    format!("{}: cannot be written", path.display())
 }

@@ -62,7 +62,7 @@ impl Run {
     ) -> Result<(Self, Option<TrainState>)> {
         let cannot_create = |path: &Path| format!("{}: cannot be created", path.display());
         let folder = match &config.run_dir {
-            RunDir::Next => numbered::create_next(Path::new("runs"), &config.plan.recipe.name)?,
+            RunDir::Next => numbered::create_next(&config.plan.recipe.name)?,
             RunDir::New(path) => {
                 fs::create_dir_all(path).with_context(|| format!("--run-dir: {}", cannot_create(path)))?;
                 path.clone()
@@ -102,14 +102,9 @@ impl Run {
         &self.folder
     }
 
-    /// The greatest variety of the samples so far, 0 before the first epoch.
-    pub fn best_variety(&self) -> f32 {
-        self.metrics.epochs().iter().map(|epoch| epoch.variety).fold(0.0, f32::max)
-    }
-
-    /// Whether the latest epoch showed mode collapse.
-    pub fn collapsed(&self) -> bool {
-        self.metrics.epochs().last().is_some_and(|epoch| epoch.collapse)
+    /// The epochs recorded so far, oldest first.
+    pub fn epochs(&self) -> &[Epoch] {
+        self.metrics.epochs()
     }
 
     /// Records an epoch, its samples (16, 784) in [-1, 1] and the training state after it. The plot and the animation
@@ -129,7 +124,7 @@ impl Run {
             checkpoint::save(&checkpoint::best(&self.folder), &self.config.plan, state)?;
         }
         self.metrics.push(epoch)?;
-        let grid = pictures::grid(samples, 4);
+        let grid = pictures::grid(samples);
         let png = pictures::png(&grid)?;
         files::write(&self.sample_path(epoch.epoch), &png)?;
         let cannot_write = || format!("{}: the TensorBoard event file cannot be written", self.folder.display());

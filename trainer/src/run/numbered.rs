@@ -10,11 +10,11 @@ use anyhow::{Context, Result, anyhow};
 ///
 /// # Errors
 /// When a folder cannot be created.
-pub fn create_next(runs: &Path, recipe: &str) -> Result<PathBuf> {
-    fs::create_dir_all(runs).with_context(|| format!("{}: cannot be created", runs.display()))?;
-    let mut number = numbered(runs).iter().map(|(n, _)| n + 1).max().unwrap_or(0);
+pub fn create_next(recipe: &str) -> Result<PathBuf> {
+    fs::create_dir_all(RUNS).with_context(|| format!("{RUNS}: cannot be created"))?;
+    let mut number = numbered().iter().map(|(n, _)| n + 1).max().unwrap_or(0);
     loop {
-        let path = runs.join(format!("{number:05}-{recipe}"));
+        let path = Path::new(RUNS).join(format!("{number:05}-{recipe}"));
         match fs::create_dir(&path) {
             Ok(()) => return Ok(path),
             Err(e) if e.kind() == ErrorKind::AlreadyExists => number += 1,
@@ -27,14 +27,17 @@ pub fn create_next(runs: &Path, recipe: &str) -> Result<PathBuf> {
 ///
 /// # Errors
 /// When no folder holds a run.
-pub fn latest(runs: &Path) -> Result<PathBuf> {
-    let newest = numbered(runs).into_iter().filter(|(_, path)| path.join("config.json").exists()).max();
-    newest.map(|(_, path)| path).ok_or_else(|| anyhow!("--resume latest: no run found in {}", runs.display()))
+pub fn latest() -> Result<PathBuf> {
+    let newest = numbered().into_iter().filter(|(_, path)| path.join("config.json").exists()).max();
+    newest.map(|(_, path)| path).ok_or_else(|| anyhow!("--resume latest: no run found in {RUNS}"))
 }
 
+/// The folder of run folders, in the current directory.
+const RUNS: &str = "runs";
+
 /// The numbers and paths of the entries named `NUMBER-…`.
-fn numbered(runs: &Path) -> Vec<(u32, PathBuf)> {
-    let entries = fs::read_dir(runs).into_iter().flatten().flatten();
+fn numbered() -> Vec<(u32, PathBuf)> {
+    let entries = fs::read_dir(RUNS).into_iter().flatten().flatten();
     entries
         .filter_map(|entry| {
             let name = entry.file_name().into_string().ok()?;

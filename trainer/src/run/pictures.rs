@@ -8,13 +8,14 @@ use anyhow::{Context, Result, anyhow};
 use ndarray::{Array2, ArrayView2};
 use plotters::prelude::*;
 
+use crate::config::SIDE;
 use crate::pixel::pixel;
 use crate::state::Epoch;
 
-/// Images (N, 784) in [-1, 1] as one grey picture (height, width), `columns` side by side.
-pub fn grid(images: ArrayView2<f32>, columns: usize) -> Array2<u8> {
-    const SIDE: usize = 28;
-    let mut picture = Array2::zeros((images.nrows().div_ceil(columns) * SIDE, columns * SIDE));
+/// Images (N, 784) in [-1, 1] as one grey picture (height, width), four side by side.
+pub fn grid(images: ArrayView2<f32>) -> Array2<u8> {
+    const COLUMNS: usize = 4;
+    let mut picture = Array2::zeros((images.nrows().div_ceil(COLUMNS) * SIDE, COLUMNS * SIDE));
     for (mut cell, image) in picture.exact_chunks_mut((SIDE, SIDE)).into_iter().zip(images.rows()) {
         cell.iter_mut().zip(image).for_each(|(level, &x)| *level = pixel(x));
     }
@@ -119,11 +120,11 @@ mod tests {
 
     #[test]
     fn a_grid_is_read_line_by_line() {
-        let mut images = Array2::from_elem((3, 784), -1.0);
+        let mut images = Array2::from_elem((6, 784), -1.0);
         images[[1, 1]] = 1.0; // second pixel of the second image
-        images[[2, 28]] = 1.0; // second row of the third image
-        let picture = grid(images.view(), 2);
-        assert_eq!(picture.dim(), (56, 56));
+        images[[4, 28]] = 1.0; // second row of the fifth image
+        let picture = grid(images.view());
+        assert_eq!(picture.dim(), (56, 112));
         let white: Vec<_> = picture.indexed_iter().filter(|(_, level)| **level == 255).map(|(at, _)| at).collect();
         assert_eq!(white, [(0, 29), (29, 0)]);
     }

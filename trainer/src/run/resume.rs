@@ -131,7 +131,7 @@ pub fn resume_point(run_dir: &RunDir, plan: &Plan, data: &Dataset) -> Result<Opt
     );
     let checkpoint = checkpoint::newest(run_dir)?;
     let state = checkpoint.as_ref().map(|file| checkpoint::read(file, plan)).transpose()?;
-    let begun = state.as_ref().map_or(0, |state| state.step.div_ceil(steps_per_epoch(data.len(), plan.batch)));
+    let begun = state.as_ref().map_or(0, |state| state.step.div_ceil(steps_per_epoch(data.n(), plan.batch)));
     let expected = format!("at least the {begun} that {name} has begun");
     UsageError::unless(plan.epochs >= begun, "epochs", &expected, plan.epochs)?;
     Ok(Some(ResumePoint { config, checkpoint, state }))

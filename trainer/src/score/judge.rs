@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use ndarray::{Array1, Array2, ArrayD, ArrayView1, ArrayView2, ArrayViewMut1, Axis, aview0, s};
 use prost::Message;
 
-use crate::config::{Adam, BiasCorrected, CLASSES, PIXELS};
+use crate::config::{Adam, BiasCorrected, CLASSES, PIXELS, SIDE};
 use crate::data::Dataset;
 use crate::graph::onnx::{self, Type};
 use crate::graph::{Graph, Var};
@@ -87,10 +87,10 @@ pub fn train(
     seed: u64,
     say: &mut dyn FnMut(&str),
 ) -> Result<(onnx::Model, f64)> {
-    ensure!(data.len() >= BATCH, "--data: at least {BATCH} images expected, {} found", data.len());
+    ensure!(data.n() >= BATCH, "--data: at least {BATCH} images expected, {} found", data.n());
     let mut state = initial_state(seed);
-    let (mut order, mut shifts) = (vec![0; data.len()], Array2::zeros((data.len(), 2)));
-    let steps_per_epoch = data.len() / BATCH;
+    let (mut order, mut shifts) = (vec![0; data.n()], Array2::zeros((data.n(), 2)));
+    let steps_per_epoch = data.n() / BATCH;
     let (model, names) = step_graph();
     let mut session = runtime.load(&model.encode_to_vec())?;
     let (mut step, mut model, mut accuracy) = (0, None, 0.0);
@@ -170,7 +170,7 @@ fn initial_state(seed: u64) -> Vec<ArrayD<f32>> {
 /// The features (B, 84) and logits (B, 10) of images (B, 784).
 fn network(g: &mut Graph, theta: &[Var], image: Var) -> (Var, Var) {
     let batch = g.shape(image)[0];
-    let mut x = g.reshape(image, &[batch, 1, 28, 28]);
+    let mut x = g.reshape(image, &[batch, 1, SIDE, SIDE]);
     for (layer, pad) in theta.chunks(2).zip([2, 0]) {
         x = g.conv(x, layer[0], Some(layer[1]), pad);
         x = g.relu(x);
@@ -227,7 +227,6 @@ fn inference_graph(state: &[ArrayD<f32>]) -> onnx::Model {
 /// Writes an image (784,) of grey levels to `out` (784,) in [-1, 1], shifted by (down, right) pixels. Pixels that come from
 /// outside the image stay as they are.
 fn write_shifted(image: ArrayView1<u8>, [down, right]: [isize; 2], out: ArrayViewMut1<f32>) {
-    const SIDE: usize = 28;
     let image = image.into_shape_with_order((SIDE, SIDE)).expect("784 pixels");
     let mut out = out.into_shape_with_order((SIDE, SIDE)).expect("784 pixels");
     let overlap = |by: isize| by.max(0)..SIDE as isize + by.min(0);

@@ -97,7 +97,7 @@ impl Score {
             digit_accuracy: labels.map(as_asked).map(fraction),
             duplicates: drawn.outer_iter().filter(|image| !seen.insert(*image)).count(),
             copies: nearest.iter().filter(|&&distance| distance < closest_test_image).count(),
-            nearest: median(nearest) / median(real_nearest),
+            nearest: median(nearest.to_vec()) / median(real_nearest.to_vec()),
         })
     }
 
@@ -168,7 +168,8 @@ impl Scorer {
     }
 }
 
-fn median(values: Array1<f64>) -> f64 {
+/// The median; of an even number of values, the greater of the two in the middle.
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     let middle = values.len() / 2;
-    *values.to_vec().select_nth_unstable_by(middle, f64::total_cmp).1
+    *values.select_nth_unstable_by(middle, f64::total_cmp).1
 }
