@@ -5,7 +5,7 @@ use std::io::Read;
 use flate2::read::GzDecoder;
 use ndarray::{Array1, Array2, ArrayView1, s};
 use rand_mt::Mt;
-use trainer::config::{Device, G_SIZES, LATENT, Recipe};
+use trainer::config::{Engine, G_SIZES, LATENT, Plan, Recipe};
 use trainer::data::Dataset;
 use trainer::gan::inputs::StepKind;
 use trainer::ort::OnnxRuntime;
@@ -30,11 +30,11 @@ fn the_first_steps_agree_with_pytorch() {
     let zeros = params.iter().chain(&params).map(|p| vec![0.0; p.len()]);
     let start =
         TrainState { tensors: params.iter().cloned().chain(zeros).collect(), step: 0, sums: Default::default() };
-    let runtime = OnnxRuntime::open(Some(Device::Cpu), 1, false, &mut |_| ()).unwrap();
+    let runtime = OnnxRuntime::open(&Engine::cpu(1), &mut |_| ()).unwrap();
     let kind = StepKind { batch: B, with_r1: false };
-    let mut stepper =
-        CpuStepper::new(&runtime, &recipe, &[kind], &start, &data, Array2::zeros((1, LATENT)).view()).unwrap();
-    let order = torch.randperm(data.len());
+    let plan = Plan { recipe: recipe.clone(), batch: B, ..Plan::seed_recipe() };
+    let mut stepper = CpuStepper::new(&runtime, &plan, &start, &data).unwrap();
+    let order = torch.randperm(data.n());
 
     for step in 0..20 {
         let mut buffers = stepper.inputs();
@@ -152,10 +152,10 @@ fn the_tuned_step_agrees_with_pytorchs_double_backward() {
     let images = noise(1, B * 784).iter().map(|x| ((x + 1.0) * 127.0).round_ties_even() as u8).collect();
     let images = Array2::from_shape_vec((B, 784), images).unwrap();
     let data = Dataset { images, labels: (0..B as u8).collect(), ..Dataset::default() };
-    let runtime = OnnxRuntime::open(Some(Device::Cpu), 1, false, &mut |_| ()).unwrap();
+    let runtime = OnnxRuntime::open(&Engine::cpu(1), &mut |_| ()).unwrap();
     let kind = StepKind { batch: B, with_r1: true };
-    let mut stepper =
-        CpuStepper::new(&runtime, &recipe, &[kind], &start, &data, Array2::zeros((1, LATENT)).view()).unwrap();
+    let plan = Plan { recipe: recipe.clone(), batch: B, ..Plan::seed_recipe() };
+    let mut stepper = CpuStepper::new(&runtime, &plan, &start, &data).unwrap();
     let mut buffers = stepper.inputs();
     let mut inputs = buffers.step(0, B);
     *inputs.rates = recipe.rates(0, 1000);

@@ -236,7 +236,7 @@ fn a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoints() {
     // A run that is about to burst: its weights are so large that the next step's losses overflow.
     let run_dir = folder.path().join("bursting");
     succeeds(&mut train(&data, &run_dir, "1"));
-    let (path, plan) = (newest_checkpoint(&run_dir), RunConfig::read(&run_dir).unwrap().plan);
+    let (path, plan) = (newest_checkpoint(&run_dir), RunConfig::read(&run_dir).unwrap().settings.plan);
     let mut state = checkpoint::read(&path, &plan).unwrap();
     state.tensors.iter_mut().flatten().for_each(|weight| *weight *= 1e12);
     checkpoint::save(&path, &plan, &state).unwrap();
@@ -272,7 +272,7 @@ fn a_full_disk_is_an_error_and_the_last_checkpoint_stays_good() {
 
 #[test]
 fn the_library_does_what_the_program_does() {
-    use trainer::config::{Config, Device, Engine, Plan, RunDir};
+    use trainer::config::{Config, Engine, Plan, RunDir, Source};
     use trainer::state::Step;
     use trainer::train::Observer;
     /// Stops on an epoch's last step.
@@ -286,9 +286,9 @@ fn the_library_does_what_the_program_does() {
     let (by_program, by_library) = (folder.path().join("program"), folder.path().join("library"));
     succeeds(&mut train(&data, &by_program, "2"));
     let config = Config {
-        engine: Engine { device: Some(Device::Cpu), threads: Some(1), ..Engine::default() },
+        engine: Engine::cpu(1),
         run_dir: RunDir::New(by_library.clone()),
-        ..Config::new(Plan { epochs: 2, seed: 5, ..Plan::seed_recipe() }, data.to_str().unwrap().parse().unwrap())
+        ..Config::new(Plan { epochs: 2, seed: 5, ..Plan::seed_recipe() }, Source::Folder(data.clone()))
     };
     let outcome = trainer::train::train(&config, &mut Stop(32)).unwrap();
     assert_eq!((outcome.finished, outcome.state.step), (false, 32));

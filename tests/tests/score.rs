@@ -7,7 +7,7 @@ use std::process::Command;
 use ndarray::{Array1, Array2, ArrayView2, s};
 use sha2::{Digest, Sha256};
 use tests::{mnist, peers_python, run};
-use trainer::config::Device;
+use trainer::config::Engine;
 use trainer::data::Dataset;
 use trainer::ort::OnnxRuntime;
 use trainer::score::Score;
@@ -20,7 +20,7 @@ const SEEDS: u64 = 10_000;
 fn the_judge_tells_digits_and_its_scores_are_numpys() {
     let Some(mnist) = mnist() else { return };
     let data = Dataset::open(&mnist).unwrap();
-    let runtime = OnnxRuntime::open(Some(Device::Cpu), 2, false, &mut |_| ()).unwrap();
+    let runtime = OnnxRuntime::open(&Engine::cpu(2), &mut |_| ()).unwrap();
     let mut judge = Judge::shipped(&runtime).unwrap();
     let accuracy = judge.accuracy(data.test_images.view(), data.test_labels.view()).unwrap();
     println!("the judge tells {:.2} % of the test images", 100.0 * accuracy);

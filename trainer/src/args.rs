@@ -135,7 +135,7 @@ impl TrainArgs {
         set(&mut config.checkpoints, self.checkpoints);
         set(&mut config.score_every, self.score_every);
         set(&mut config.keep, self.keep);
-        set(&mut config.data, self.data.as_deref().map(str::parse).transpose()?);
+        set(&mut config.data, self.data.clone().map(Source::try_from).transpose()?);
         config.out = self.out.clone().or(config.out);
         config.step_graph = self.write_step_graph.clone();
         if let Some(folder) = &self.run_dir {
@@ -330,11 +330,11 @@ enum DeviceChoice {
 ///
 /// # Errors
 /// When `data` is empty.
-pub fn source(data: Option<&str>) -> Result<Source, UsageError> {
+pub fn source(data: Option<String>) -> Result<Source, UsageError> {
     match (data, std::env::var("MNIST_DIR").ok().filter(|folder| !folder.is_empty())) {
-        (Some(data), _) => data.parse(),
+        (Some(data), _) => data.try_into(),
         (None, Some(folder)) => Ok(Source::Folder(folder.into())),
-        (None, None) => "mnist".parse(),
+        (None, None) => "mnist".to_string().try_into(),
     }
 }
 

@@ -25,7 +25,7 @@ use crate::steps::{Steps, stepper, write_step_inputs};
 /// Medians over the steps of one run. Steps and the peak are measured in turns.
 #[derive(Serialize)]
 pub struct Figures {
-    /// See [`OnnxRuntime::describe_device`].
+    /// See [`DeviceSettings::describe`](crate::config::DeviceSettings::describe).
     pub device: String,
     /// Images in a step.
     pub batch: usize,
@@ -87,7 +87,7 @@ fn measure(runtime: &OnnxRuntime, batch: usize, steps: usize) -> Result<Figures>
     }
     let (step_flop, peak_gflops) = (step_flop(batch), 1e-9 * 2.0 * (M * N * N) as f64 / median(product_s));
     Ok(Figures {
-        device: runtime.describe_device(),
+        device: runtime.settings.describe(),
         batch,
         steps,
         step_ms: 1e3 * median(step_s.split_off(WARM_UP)),

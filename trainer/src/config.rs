@@ -2,14 +2,13 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// Settings of one call of [`train`](crate::train::train).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Config {
     /// What to train.
     pub plan: Plan,
@@ -20,8 +19,10 @@ pub struct Config {
     /// Path of the exported generator. The run folder gets its own copy.
     pub out: Option<PathBuf>,
     /// Path for the ONNX file of one training step, to inspect in a viewer such as Netron.
+    #[serde(skip)]
     pub step_graph: Option<PathBuf>,
     /// Which folder holds the run's files.
+    #[serde(skip)]
     pub run_dir: RunDir,
     /// Number of checkpoints to keep, not counting the best by score. 0 means 1.
     pub checkpoints: usize,
@@ -281,6 +282,13 @@ pub struct Engine {
     pub offline: bool,
 }
 
+impl Engine {
+    /// The CPU with this number of threads.
+    pub fn cpu(threads: usize) -> Self {
+        Self { device: Some(Device::Cpu), threads: Some(threads), ..Self::default() }
+    }
+}
+
 /// Device that a session runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -327,43 +335,45 @@ impl DeviceSettings {
 pub const PUBLISHED: [&str; 3] = ["mnist", "fashion", "kmnist"];
 
 /// Source of the training images: a parsed `--data`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum Source {
     /// A data set of [`PUBLISHED`], from the cache or downloaded.
-    Published(&'static str),
+    Published(String),
     /// A folder with four IDX files.
     Folder(PathBuf),
     /// Digits drawn by the shipped generator.
     Demo,
 }
 
-impl FromStr for Source {
-    type Err = UsageError;
+impl TryFrom<String> for Source {
+    type Error = UsageError;
 
-    fn from_str(text: &str) -> Result<Self, UsageError> {
+    fn try_from(text: String) -> Result<Self, UsageError> {
         UsageError::unless(!text.is_empty(), "data", "mnist, fashion, kmnist, demo or a folder", "nothing")?;
-        Ok(match PUBLISHED.iter().find(|&&name| name == text) {
-            Some(name) => Source::Published(name),
-            None if text == "demo" => Source::Demo,
-            None => Source::Folder(text.into()),
+        Ok(match text.as_str() {
+            "demo" => Source::Demo,
+            name if PUBLISHED.contains(&name) => Source::Published(text),
+            _ => Source::Folder(text.into()),
         })
     }
 }
 
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            Source::Published(name) => f.write_str(name),
-            Source::Folder(folder) => write!(f, "{}", folder.display()),
-            Source::Demo => f.write_str("demo"),
+impl From<Source> for String {
+    fn from(source: Source) -> Self {
+        match source {
+            Source::Published(name) => name,
+            Source::Folder(folder) => folder.display().to_string(),
+            Source::Demo => "demo".into(),
         }
     }
 }
 
 /// Which folder holds a run's files.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub enum RunDir {
     /// A new numbered folder in `runs`.
+    #[default]
     Next,
     /// A new run in this folder, which must not hold a run yet.
     New(PathBuf),

@@ -91,7 +91,7 @@ fn dry_run(config: &Config) -> Result<String> {
     rows.extend([
         ("steps".into(), format!("{steps} ({done} done)")),
         ("data".into(), format!("{} images of {} (sha256 {})", data.n(), data.name, data.sha256)),
-        ("device".into(), runtime.describe_device()),
+        ("device".into(), runtime.settings.describe()),
         ("runtime".into(), runtime.library.clone()),
         ("out".into(), config.out.as_deref().unwrap_or(Path::new("-")).display().to_string()),
         ("folder".into(), folder),
@@ -106,13 +106,13 @@ fn run_bench(args: &BenchArgs) -> Result<String> {
     let batches = 1..=bench::IMAGES;
     UsageError::unless(batches.contains(&args.batch), "batch", &format!("1 to {}", bench::IMAGES), args.batch)?;
     UsageError::unless(args.steps >= 1, "steps", "at least 1", args.steps)?;
-    let runtime = OnnxRuntime::of(&args.engine.engine(), &mut to_stderr)?;
+    let runtime = OnnxRuntime::open(&args.engine.engine(), &mut to_stderr)?;
     let figures = bench::bench(&runtime, args.batch, args.steps)?;
     Ok(if args.json { serde_json::to_string(&figures)? } else { figures.table() })
 }
 
 fn run_score(args: &ScoreArgs) -> Result<String> {
-    let (data, runtime) = open(&source(args.data.as_deref())?, &args.engine.engine(), &mut downloads())?;
+    let (data, runtime) = open(&source(args.data.clone())?, &args.engine.engine(), &mut downloads())?;
     let (drawn, labels) = score::images_of(&runtime, &args.file, args.seed)?;
     let labels = labels.as_ref().map(|labels| labels.view());
     let score = Score::measure(&mut Judge::shipped(&runtime.on_cpu())?, &data, drawn.view(), labels)?;
@@ -122,7 +122,7 @@ fn run_score(args: &ScoreArgs) -> Result<String> {
 fn run_judge(args: &JudgeArgs) -> Result<String> {
     files::check_writable(&args.out).context("--out")?;
     let engine = Engine { device: Some(Device::Cpu), ..args.engine.engine() };
-    let (data, runtime) = open(&source(args.data.as_deref())?, &engine, &mut downloads())?;
+    let (data, runtime) = open(&source(args.data.clone())?, &engine, &mut downloads())?;
     let (model, accuracy) = judge::train(&data, &runtime, args.seed, &mut to_stderr)?;
     export::write_model(&args.out, &model)?;
     let percent = 100.0 * accuracy;
@@ -136,10 +136,10 @@ fn run_setup(args: &SetupArgs) -> Result<String> {
         CUDA.fetch(args.offline, &mut to_stderr)?;
     }
     let engine = Engine { device: args.cuda.then_some(Device::Cuda), offline: args.offline, ..Engine::default() };
-    let opened = OnnxRuntime::of(&engine, &mut to_stderr);
+    let opened = OnnxRuntime::open(&engine, &mut to_stderr);
     let runtime =
         if args.cuda { opened.context("CUDA does not work here yet; its files stay in the cache")? } else { opened? };
-    Ok(format!("ONNX Runtime works on {}: {}", runtime.device, runtime.library))
+    Ok(format!("ONNX Runtime works on {}: {}", runtime.settings.device, runtime.library))
 }
 
 fn completions(shell: clap_complete::Shell) -> Result<String> {

@@ -8,7 +8,7 @@ use ndarray::{Array1, ArrayView1, ArrayView2, Axis};
 use crate::config::{Device, Plan, Recipe, steps_per_epoch};
 use crate::data::Dataset;
 use crate::gan::inputs::StepKind;
-use crate::noise::{self, sample_latents, stream, write_one_hot};
+use crate::noise::{self, stream, write_one_hot};
 use crate::ort::OnnxRuntime;
 use crate::ort::cpu::CpuStepper;
 use crate::ort::gpu::GpuStepper;
@@ -133,7 +133,7 @@ impl<'a> Steps<'a> {
         }
     }
 
-    /// The generator's 16 images (16, 784) in [-1, 1] of [`sample_latents`], without dropout.
+    /// The generator's 16 images (16, 784) in [-1, 1] of [`noise::sample_latents`], without dropout.
     ///
     /// # Errors
     /// When ONNX Runtime fails.
@@ -157,7 +157,7 @@ impl<'a> Steps<'a> {
     }
 }
 
-/// The stepper for the runtime's device and all kinds of steps of a plan. It samples [`sample_latents`].
+/// The stepper for the runtime's device.
 ///
 /// # Errors
 /// When ONNX Runtime fails.
@@ -167,10 +167,9 @@ pub(crate) fn stepper(
     state: &TrainState,
     data: &Dataset,
 ) -> Result<Box<dyn Stepper>> {
-    let (kinds, z) = (StepKind::all(plan, data.n()), sample_latents(plan));
-    Ok(match runtime.device {
-        Device::Cpu => Box::new(CpuStepper::new(runtime, &plan.recipe, &kinds, state, data, z.view())?),
-        Device::Cuda => Box::new(GpuStepper::new(runtime, &plan.recipe, &kinds, state, data, z.view())?),
+    Ok(match runtime.settings.device {
+        Device::Cpu => Box::new(CpuStepper::new(runtime, plan, state, data)?),
+        Device::Cuda => Box::new(GpuStepper::new(runtime, plan, state, data)?),
     })
 }
 
@@ -203,7 +202,7 @@ mod tests {
     use ndarray::Array2;
 
     use super::*;
-    use crate::config::PIXELS;
+    use crate::config::{Engine, PIXELS};
     use crate::state::{Metrics, initial_state};
 
     type MakeStepper<'a> = &'a dyn Fn(&TrainState) -> Box<dyn Stepper>;
@@ -211,7 +210,7 @@ mod tests {
     /// Both steppers on the CPU: every kind of step, from the same state, with blocks that end early.
     #[test]
     fn the_cpu_and_the_gpu_stepper_train_alike() {
-        let runtime = OnnxRuntime::open(Some(Device::Cpu), 1, false, &mut |_| ()).unwrap();
+        let runtime = OnnxRuntime::open(&Engine::cpu(1), &mut |_| ()).unwrap();
         let images = Array2::from_shape_fn((100, PIXELS), |(n, i)| ((n * PIXELS + i) * 7919 % 251) as u8);
         let labels = (0..100).map(|i| i % 10).collect();
         let data = Dataset { images, labels, ..Dataset::default() };
@@ -221,15 +220,11 @@ mod tests {
         let shared_z = Recipe { shared_z: true, ..seed.recipe.clone() };
         for plan in [Plan { recipe: other, ..seed.clone() }, Plan { recipe: shared_z, ..seed.clone() }, seed, tuned] {
             let plan = Plan { batch: 16, epochs: 2, ..plan };
-            let (kinds, z) = (StepKind::all(&plan, data.n()), sample_latents(&plan));
-            let (recipe, z) = (&plan.recipe, z.view());
-            let cpu: MakeStepper =
-                &|state| Box::new(CpuStepper::new(&runtime, recipe, &kinds, state, &data, z).unwrap());
+            let cpu: MakeStepper = &|state| Box::new(CpuStepper::new(&runtime, &plan, state, &data).unwrap());
             let gpu = |block_len: usize| {
-                let (runtime, kinds, data) = (&runtime, &kinds, &data);
+                let (runtime, plan, data) = (&runtime, &plan, &data);
                 move |state: &TrainState| -> Box<dyn Stepper> {
-                    let stepper = GpuStepper::with_block_len(runtime, recipe, kinds, state, data, z, block_len);
-                    Box::new(stepper.unwrap())
+                    Box::new(GpuStepper::with_block_len(runtime, plan, state, data, block_len).unwrap())
                 }
             };
             // Two epochs, or the steps until `until` and the rest of its block.

@@ -88,7 +88,7 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
         let graph = step_graph(&plan.recipe, StepKind::all(plan, data.n())[0], data.n());
         export::write_model(path, &graph).context("--write-step-graph")?;
     }
-    let (mut run, state) = Run::open(config, &data, runtime.device_settings(), &mut |line| observer.say(line))?;
+    let (mut run, state) = Run::open(config, &data, runtime.settings, &mut |line| observer.say(line))?;
     let state = state.unwrap_or_else(|| initial_state(plan, data.images.view()));
     observer.say(&format!(
         "{} images of {}, recipe {}, seed {}, on {} with {}; the run's folder is {}",
@@ -96,7 +96,7 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
         data.name,
         plan.recipe.name,
         plan.seed,
-        runtime.describe_device(),
+        runtime.settings.describe(),
         runtime.library,
         run.folder().display()
     ));
@@ -128,7 +128,7 @@ pub fn open(source: &Source, engine: &Engine, progress: &mut dyn FnMut(Progress)
         Source::Demo => None,
     };
     let mut say = |line: &str| progress(Progress::Line(line));
-    let runtime = OnnxRuntime::of(engine, &mut say)?;
+    let runtime = OnnxRuntime::open(engine, &mut say)?;
     let data = match data {
         Some(data) => data,
         None => {

@@ -1,7 +1,7 @@
 //! Backward rules of the graph's operators, checked by ONNX Runtime.
 
 use ndarray::{arr0, arr2, aview1, aview2};
-use trainer::config::Device;
+use trainer::config::Engine;
 use trainer::graph::onnx::Type;
 use trainer::graph::{Graph, Var};
 use trainer::ort::OnnxRuntime;
@@ -57,7 +57,7 @@ fn weighted_square(g: &mut Graph, y: Var) -> Var {
 
 #[test]
 fn every_backward_rule_agrees_with_central_differences_to_second_order() {
-    let runtime = OnnxRuntime::open(Some(Device::Cpu), 1, false, &mut |_| ()).unwrap();
+    let runtime = OnnxRuntime::open(&Engine::cpu(1), &mut |_| ()).unwrap();
     let at: Vec<f32> = (0..12).map(|i| ((i * 7 % 12) as f32 - 5.6) * 0.2).collect();
     for (name, rule) in RULES {
         let g = &mut Graph::default();
@@ -91,7 +91,7 @@ fn every_backward_rule_agrees_with_central_differences_to_second_order() {
 
 #[test]
 fn a_product_of_two_expanded_tensors_has_their_shape() {
-    let runtime = OnnxRuntime::open(Some(Device::Cpu), 1, false, &mut |_| ()).unwrap();
+    let runtime = OnnxRuntime::open(&Engine::cpu(1), &mut |_| ()).unwrap();
     let g = &mut Graph::default();
     let x = g.input("x", Type::F32, &[1, 1]);
     let wide = g.expand(x, &[3, 2]);
@@ -104,7 +104,7 @@ fn a_product_of_two_expanded_tensors_has_their_shape() {
 
 #[test]
 fn no_gradient_passes_a_detached_tensor() {
-    let runtime = OnnxRuntime::open(Some(Device::Cpu), 1, false, &mut |_| ()).unwrap();
+    let runtime = OnnxRuntime::open(&Engine::cpu(1), &mut |_| ()).unwrap();
     let g = &mut Graph::default();
     let x = g.input("x", Type::F32, &[1, 1]);
     let square = g.mul(x, x);

@@ -8,7 +8,7 @@ use ort::memory::Allocator;
 use ort::session::{IoBinding, Session};
 use ort::value::Tensor;
 
-use crate::config::Recipe;
+use crate::config::Plan;
 use crate::data::Dataset;
 use crate::gan::inputs::StepKind;
 use crate::gan::layout::ParamLayout;
@@ -39,26 +39,20 @@ struct Program {
 }
 
 impl CpuStepper {
-    /// A stepper for these kinds of steps, which samples `z` (n, 100).
+    /// A stepper for the steps of a plan.
     ///
     /// # Errors
     /// When ONNX Runtime fails.
-    pub fn new(
-        runtime: &OnnxRuntime,
-        recipe: &Recipe,
-        kinds: &[StepKind],
-        state: &TrainState,
-        data: &Dataset,
-        z: ArrayView2<f32>,
-    ) -> Result<Self> {
-        let n = data.n();
+    pub fn new(runtime: &OnnxRuntime, plan: &Plan, state: &TrainState, data: &Dataset) -> Result<Self> {
+        let (recipe, n) = (&plan.recipe, data.n());
+        let kinds = StepKind::all(plan, n);
         let mut state = StateBuffers::upload(runtime, recipe, ParamLayout::PerTensor, state)?;
-        let inputs = HostBuffer::new(recipe, kinds, 1)?;
+        let inputs = HostBuffer::new(recipe, &kinds, 1)?;
         let images = runtime.upload(data.images.view())?;
         let labels = recipe.conditional.then(|| runtime.upload(data.labels.view())).transpose()?;
         let mut metrics = Tensor::<f32>::new(&Allocator::default(), [METRICS.len()])?;
         let mut programs = vec![];
-        for &kind in kinds {
+        for kind in kinds {
             let session = runtime.session(&step_graph(recipe, kind, n))?;
             let names = InputNames::of(&session);
             let layout = inputs.layout(kind.batch);
@@ -76,7 +70,7 @@ impl CpuStepper {
             let bindings = [bind(0)?, bind(1)?];
             programs.push(Program { kind, session, bindings });
         }
-        let sampler = Sampler::new(runtime, recipe, z, &state)?;
+        let sampler = Sampler::new(runtime, plan, &state)?;
         Ok(Self { programs, sampler, state, inputs, metrics, result: Default::default() })
     }
 }
@@ -96,7 +90,7 @@ impl Stepper for CpuStepper {
         prepare_next: &mut (dyn FnMut(BatchBuffers) -> bool + Send),
     ) -> Result<&[Metrics]> {
         let &[kind] = steps else { panic!("{} steps in a block of 1", steps.len()) };
-        let program = self.programs.iter_mut().find(|program| program.kind == kind).expect("a kind given to `new`");
+        let program = self.programs.iter_mut().find(|program| program.kind == kind).expect("a kind of the plan");
         program.session.run_binding(&program.bindings[self.state.live])?;
         self.state.live = 1 - self.state.live;
         prepare_next(self.inputs.buffers());

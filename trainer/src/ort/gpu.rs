@@ -37,7 +37,7 @@ use ort::session::{IoBinding, RunOptions, Session};
 use ort::value::{DynTensor, Tensor};
 use prost::Message;
 
-use crate::config::Recipe;
+use crate::config::{Plan, Recipe};
 use crate::data::Dataset;
 use crate::gan::block;
 use crate::gan::inputs::StepKind;
@@ -95,35 +95,27 @@ struct DeviceStaging {
 }
 
 impl GpuStepper {
-    /// A stepper for these kinds of steps, which samples `z` (n, 100).
+    /// A stepper for the steps of a plan.
     ///
     /// # Errors
     /// When ONNX Runtime fails.
-    pub fn new(
-        runtime: &OnnxRuntime,
-        recipe: &Recipe,
-        kinds: &[StepKind],
-        state: &TrainState,
-        data: &Dataset,
-        z: ArrayView2<f32>,
-    ) -> Result<Self> {
-        let batch = kinds[0].batch;
+    pub fn new(runtime: &OnnxRuntime, plan: &Plan, state: &TrainState, data: &Dataset) -> Result<Self> {
+        let batch = plan.batch.min(data.n());
         let block_len = (2048 / batch).clamp(1, 32).min(data.n() / batch);
-        Self::with_block_len(runtime, recipe, kinds, state, data, z, block_len)
+        Self::with_block_len(runtime, plan, state, data, block_len)
     }
 
     /// [`Self::new`] for blocks of up to `block_len` steps.
     pub(crate) fn with_block_len(
         runtime: &OnnxRuntime,
-        recipe: &Recipe,
-        kinds: &[StepKind],
+        plan: &Plan,
         state: &TrainState,
         data: &Dataset,
-        z: ArrayView2<f32>,
         block_len: usize,
     ) -> Result<Self> {
+        let (recipe, kinds) = (&plan.recipe, StepKind::all(plan, data.n()));
         let mut state = StateBuffers::upload(runtime, recipe, ParamLayout::Flat, state)?;
-        let inputs = HostBuffer::new(recipe, kinds, block_len)?;
+        let inputs = HostBuffer::new(recipe, &kinds, block_len)?;
         let staging = DeviceStaging::new(runtime, &inputs, block_len)?;
         let images = runtime.upload_filled(data.images.shape(), |images| {
             images.iter_mut().zip(&data.images).for_each(|(x, &pixel)| *x = unit(pixel));
@@ -137,7 +129,7 @@ impl GpuStepper {
             blocks.push(BlockPrograms::new(runtime, recipe, batch, steps, data_set, &staging, layout.start, &metrics)?);
         }
         let mut programs = vec![];
-        for &kind in kinds {
+        for kind in kinds {
             let session = runtime.session_of(&block::step_graph(recipe, kind).encode_to_vec(), true)?;
             let names = InputNames::of(&session);
             let block = blocks.iter().find(|block| block.batch == kind.batch).expect("made for each batch size");
@@ -150,7 +142,7 @@ impl GpuStepper {
             let bindings = (0..2 * block.steps).map(|i| bind(i / 2, i % 2)).collect::<Result<_>>()?;
             programs.push(Program { kind, session, bindings });
         }
-        let sampler = Sampler::new(runtime, recipe, z, &state)?;
+        let sampler = Sampler::new(runtime, plan, &state)?;
         Ok(Self { programs, blocks, sampler, state, inputs, staging, metrics, result: vec![] })
     }
 }
@@ -173,14 +165,13 @@ impl Stepper for GpuStepper {
         let Self { programs, blocks, state, inputs, staging, .. } = self;
         let batch = steps[0].batch;
         assert!(steps.iter().all(|kind| kind.batch == batch), "a block of two batch sizes");
-        let block = blocks.iter_mut().find(|block| block.batch == batch).expect("a batch size given to `new`");
+        let block = blocks.iter_mut().find(|block| block.batch == batch).expect("a batch size of the plan");
         if !std::mem::take(&mut staging.is_filled) {
             inputs.bytes.copy_into(&mut staging.bytes)?;
         }
         block.prepare.run()?;
         let mut launch = |staging: &DeviceStaging, index: usize| -> Result<()> {
-            let program =
-                programs.iter_mut().find(|program| program.kind == steps[index]).expect("a kind given to `new`");
+            let program = programs.iter_mut().find(|program| program.kind == steps[index]).expect("a kind of the plan");
             // Another session has another stream: it and the host need the result before they go on.
             let waits = steps.get(index + 1) != Some(&steps[index]);
             let binding = 2 * index + state.live;

@@ -38,12 +38,8 @@ use crate::ort::kernels::{FusedAdam, FusedSlopes};
 #[derive(Clone)]
 pub struct OnnxRuntime {
     environment: Environment,
-    /// The device that runs sessions.
-    pub device: Device,
-    /// Threads of the CPU provider.
-    pub threads: usize,
-    /// Whether CUDA may round factors of matrix products to TF32, which has 10 bits of mantissa.
-    pub tf32: bool,
+    /// The device that runs sessions, and its settings.
+    pub settings: DeviceSettings,
     /// Path of the shared library, and how it was found.
     pub library: String,
     /// Whether the CPU provider gets the Rust kernels of this project's operators.
@@ -51,14 +47,20 @@ pub struct OnnxRuntime {
 }
 
 impl OnnxRuntime {
-    /// Loads ONNX Runtime (see [`library::locate`]) for a device; `None` takes CUDA if it works here, else the CPU.
+    /// Loads ONNX Runtime (see [`library::locate`]) with the settings of a run. The default device is CUDA if it works
+    /// here, else the CPU; the default number of threads is two, or one on a machine of one core.
     ///
     /// # Errors
-    /// When no library is found, or `device` is CUDA and does not work. The sentence says what is missing.
-    pub fn open(device: Option<Device>, threads: usize, offline: bool, say: &mut dyn FnMut(&str)) -> Result<Self> {
+    /// When no library is found, the number of threads is 0, or the device is CUDA and does not work. The sentence says
+    /// what is missing.
+    pub fn open(engine: &Engine, say: &mut dyn FnMut(&str)) -> Result<Self> {
+        let Engine { device, tf32, offline, .. } = *engine;
+        let threads = engine.threads.unwrap_or_else(|| cores().min(2));
+        UsageError::unless(threads >= 1, "threads", "at least 1", threads)?;
         let (environment, found) = load(device != Some(Device::Cpu), offline, say)?;
         let library = format!("{} ({})", found.path.display(), found.source);
-        let mut runtime = Self { environment, device: Device::Cuda, threads, tf32: false, library, kernels: true };
+        let settings = DeviceSettings { device: Device::Cuda, threads, tf32 };
+        let mut runtime = Self { environment, settings, library, kernels: true };
         let probe = || {
             // Before 1.31, ONNX Runtime may overwrite host memory that a captured graph copies from before it is
             // replayed.
@@ -73,13 +75,13 @@ impl OnnxRuntime {
             runtime.probe().map_err(|why| preloaded.err().unwrap_or_else(|| user_message(why)))
         };
         match device {
-            Some(Device::Cpu) => runtime.device = Device::Cpu,
+            Some(Device::Cpu) => runtime.settings.device = Device::Cpu,
             Some(Device::Cuda) => {
                 probe().map_err(|why| anyhow!("--device cuda: {why:#}; tried with {}", runtime.library))?
             }
             None => {
                 if let Err(why) = probe() {
-                    runtime.device = Device::Cpu;
+                    runtime.settings.device = Device::Cpu;
                     say(&format!("device cpu (no CUDA: {why:#})"));
                 } else {
                     say("device cuda");
@@ -89,35 +91,14 @@ impl OnnxRuntime {
         Ok(runtime)
     }
 
-    /// Loads ONNX Runtime with the settings of a run. The default is two threads, or one on a machine of one core.
-    ///
-    /// # Errors
-    /// See [`Self::open`].
-    pub fn of(engine: &Engine, say: &mut dyn FnMut(&str)) -> Result<Self> {
-        let threads = engine.threads.unwrap_or_else(|| cores().min(2));
-        UsageError::unless(threads >= 1, "threads", "at least 1", threads)?;
-        let mut runtime = Self::open(engine.device, threads, engine.offline, say)?;
-        runtime.tf32 = engine.tf32;
-        Ok(runtime)
-    }
-
     /// A CPU copy of this handle, for models that would need cuDNN on CUDA. Uses all cores if training runs on CUDA.
     pub fn on_cpu(&self) -> Self {
-        let threads = match self.device {
-            Device::Cpu => self.threads,
+        let threads = match self.settings.device {
+            Device::Cpu => self.settings.threads,
             Device::Cuda => cores(),
         };
-        Self { device: Device::Cpu, threads, ..self.clone() }
-    }
-
-    /// The device, with the settings that decide the summation order.
-    pub fn device_settings(&self) -> DeviceSettings {
-        DeviceSettings { device: self.device, threads: self.threads, tf32: self.tf32 }
-    }
-
-    /// See [`DeviceSettings::describe`].
-    pub fn describe_device(&self) -> String {
-        self.device_settings().describe()
+        let settings = DeviceSettings { device: Device::Cpu, threads, ..self.settings };
+        Self { settings, ..self.clone() }
     }
 
     /// Loads a model and runs it once, see [`Loaded::run`].
@@ -148,7 +129,7 @@ impl OnnxRuntime {
             let shape: Vec<usize> = shape.iter().map(|&n| n as usize).collect();
             binding.bind_input(input.name(), &self.upload_filled::<f32>(&shape, |tensor| tensor.fill(1.0))?)?;
         }
-        let device = match self.device {
+        let device = match self.settings.device {
             Device::Cpu => AllocationDevice::CPU,
             Device::Cuda => AllocationDevice::CUDA,
         };
@@ -168,14 +149,16 @@ impl OnnxRuntime {
     fn session_of(&self, model: &[u8], captured: bool) -> Result<Session> {
         // The builder's errors contain the builder, which is not `Send`: keep their text.
         let plain = |error: ort::Error<SessionBuilder>| anyhow!("{error}");
-        let mut builder = Session::builder(&self.environment)?.with_intra_threads(self.threads).map_err(plain)?;
-        if self.device == Device::Cpu && self.kernels {
+        let mut builder =
+            Session::builder(&self.environment)?.with_intra_threads(self.settings.threads).map_err(plain)?;
+        if self.settings.device == Device::Cpu && self.kernels {
             let ours = OperatorDomain::new(onnx::DOMAIN)?.add(FusedAdam)?.add(FusedSlopes)?;
             builder = builder.with_operators(ours).map_err(plain)?;
         }
-        if self.device == Device::Cuda {
+        if self.settings.device == Device::Cuda {
             // Without `error_on_failure`, a failed registration falls back to the CPU silently.
-            let cuda = ep::CUDA::default().with_tf32(self.tf32).with_cuda_graph(captured).build().error_on_failure();
+            let cuda =
+                ep::CUDA::default().with_tf32(self.settings.tf32).with_cuda_graph(captured).build().error_on_failure();
             builder =
                 builder.with_execution_providers([cuda]).map_err(plain)?.with_disable_cpu_fallback().map_err(plain)?;
         }
@@ -214,7 +197,7 @@ impl OnnxRuntime {
     {
         let mut tensor = Tensor::<T>::new(&Allocator::default(), shape)?;
         fill(tensor.extract_tensor_mut().1);
-        Ok(match self.device {
+        Ok(match self.settings.device {
             Device::Cpu => tensor,
             Device::Cuda => tensor.to(AllocationDevice::CUDA, 0)?,
         })
@@ -305,7 +288,7 @@ mod tests {
 
     #[test]
     fn the_rust_kernels_give_the_bits_of_the_functions_in_the_file() {
-        let runtime = OnnxRuntime::open(Some(Device::Cpu), 1, false, &mut |_| ()).unwrap();
+        let runtime = OnnxRuntime::open(&Engine::cpu(1), &mut |_| ()).unwrap();
         let bare = OnnxRuntime { kernels: false, ..runtime.clone() };
         let mut graph = step_graph(&Recipe::seed(), StepKind { batch: 64, with_r1: false }, 100);
         let whole = graph.encode_to_vec();

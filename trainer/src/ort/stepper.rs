@@ -8,10 +8,11 @@ use ort::memory::{AllocationDevice, Allocator};
 use ort::session::{IoBinding, Session};
 use ort::value::{DynTensor, Tensor};
 
-use crate::config::{LATENT, PIXELS, Recipe};
+use crate::config::{LATENT, PIXELS, Plan, Recipe};
 use crate::gan::inputs::{StepKind, host_inputs};
 use crate::gan::layout::{PackedTensor, ParamLayout};
 use crate::gan::networks::sampler;
+use crate::noise::sample_latents;
 use crate::ort::OnnxRuntime;
 use crate::ort::bind::InputNames;
 use crate::state::{Metrics, Spec, TrainState};
@@ -40,7 +41,7 @@ pub trait Stepper {
         prepare_next: &mut (dyn FnMut(BatchBuffers) -> bool + Send),
     ) -> Result<&[Metrics]>;
 
-    /// The generator's images (n, 784) in [-1, 1] of the z that the stepper was made with, without dropout.
+    /// The generator's images (16, 784) in [-1, 1] of [`sample_latents`], without dropout.
     ///
     /// # Errors
     /// When ONNX Runtime fails.
@@ -214,7 +215,7 @@ impl StateBuffers {
     }
 }
 
-/// The generator without dropout for a fixed z. Reads the parameters where the steps leave them.
+/// The generator without dropout for the z of [`sample_latents`]. Reads the parameters where the steps leave them.
 pub(super) struct Sampler {
     session: Session,
     /// One binding per copy of the state.
@@ -224,16 +225,17 @@ pub(super) struct Sampler {
 }
 
 impl Sampler {
-    pub fn new(runtime: &OnnxRuntime, recipe: &Recipe, z: ArrayView2<f32>, state: &StateBuffers) -> Result<Self> {
+    pub fn new(runtime: &OnnxRuntime, plan: &Plan, state: &StateBuffers) -> Result<Self> {
+        let z = sample_latents(plan);
         let n = z.nrows();
         let session = runtime.session(&sampler(n))?;
         let names = InputNames::of(&session);
-        let z = runtime.upload(z)?;
+        let z = runtime.upload(z.view())?;
         let mut image = Tensor::<f32>::new(&Allocator::default(), [n, PIXELS])?;
         let mut bind = |from: usize| -> Result<IoBinding> {
             let mut binding = session.create_binding()?;
             binding.bind_input("z", &z)?;
-            state.bind_inputs(&names, &mut binding, from, recipe.export_prefix())?;
+            state.bind_inputs(&names, &mut binding, from, plan.recipe.export_prefix())?;
             binding.bind_output("image", &mut image)?;
             Ok(binding)
         };

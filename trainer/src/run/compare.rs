@@ -18,7 +18,7 @@ pub fn table(run_dirs: &[PathBuf]) -> Result<String> {
             .map(String::from),
     ];
     for run_dir in run_dirs {
-        let RunConfig { plan, .. } = RunConfig::read(run_dir)?;
+        let plan = RunConfig::read(run_dir)?.settings.plan;
         let epochs = metrics::read(run_dir)?;
         let last = |value: fn(&Epoch) -> f64, digits: usize| {
             epochs.last().map_or("-".into(), |epoch| format!("{:.digits$}", value(epoch)))

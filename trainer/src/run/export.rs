@@ -36,7 +36,7 @@ pub fn generator_model(recipe: &Recipe, state: &TrainState, metadata: &[(&str, S
 
 /// Metadata of a run's exported generator: the settings, and the losses and score of its epoch.
 pub fn metadata(run: &RunConfig, epoch: Option<&Epoch>) -> Vec<(&'static str, String)> {
-    let plan = &run.plan;
+    let plan = &run.settings.plan;
     let (d_loss, g_loss) = epoch.map_or((f32::NAN, f32::NAN), |e| (e.d_loss, e.g_loss));
     let score = epoch.and_then(|e| e.frechet_distance);
     let number = epoch.map_or(0, |e| e.epoch);

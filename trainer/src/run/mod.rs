@@ -121,7 +121,7 @@ impl Run {
     ) -> Result<()> {
         let best = self.metrics.best().and_then(|best| best.frechet_distance).unwrap_or(f64::INFINITY);
         if epoch.frechet_distance.is_some_and(|distance| distance < best) {
-            checkpoint::save(&checkpoint::best(&self.folder), &self.config.plan, state)?;
+            checkpoint::save(&checkpoint::best(&self.folder), &self.config.settings.plan, state)?;
         }
         self.metrics.push(epoch)?;
         let grid = pictures::grid(samples);
@@ -145,7 +145,12 @@ impl Run {
     /// # Errors
     /// When a file cannot be written or deleted.
     pub fn save_checkpoint(&self, state: &TrainState) -> Result<()> {
-        checkpoint::save_newest(&self.folder, &self.config.plan, state, self.config.checkpoints.max(1))
+        checkpoint::save_newest(
+            &self.folder,
+            &self.config.settings.plan,
+            state,
+            self.config.settings.checkpoints.max(1),
+        )
     }
 
     /// Exports the generator that the keep policy selects to the run folder and to `out`, and returns its epoch.
@@ -153,8 +158,8 @@ impl Run {
     /// # Errors
     /// When a file cannot be written, or the best checkpoint is damaged.
     pub fn export_generator(&self, last: &TrainState, out: Option<&Path>) -> Result<u64> {
-        let plan = &self.config.plan;
-        let (kept, best_state) = match (self.config.keep, self.metrics.best(), self.metrics.epochs().last()) {
+        let plan = &self.config.settings.plan;
+        let (kept, best_state) = match (self.config.settings.keep, self.metrics.best(), self.metrics.epochs().last()) {
             (KeepPolicy::Best, Some(best), Some(end)) if best.step < end.step => {
                 (Some(best), Some(checkpoint::read(&checkpoint::best(&self.folder), plan)?))
             }

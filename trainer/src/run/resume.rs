@@ -1,14 +1,12 @@
 //! Resuming a run: `config.json`, and the state in which the run stopped.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Path, PathBuf, absolute};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{
-    Config, Device, DeviceSettings, Engine, KeepPolicy, Plan, RunDir, Source, UsageError, steps_per_epoch,
-};
+use crate::config::{Config, Device, DeviceSettings, Engine, Plan, RunDir, Source, UsageError, steps_per_epoch};
 use crate::data::Dataset;
 use crate::run::checkpoint;
 use crate::state::TrainState;
@@ -18,28 +16,16 @@ use crate::state::TrainState;
 /// # Errors
 /// When the folder holds no run, or its `config.json` cannot be read.
 pub fn config_of(run_dir: PathBuf) -> Result<Config> {
-    let RunConfig { plan, data, engine, out, checkpoints, score_every, keep, .. } = RunConfig::read(&run_dir)?;
-    let (data, run_dir) = (data.parse()?, RunDir::Resume(run_dir));
-    Ok(Config { plan, data, engine, out, step_graph: None, run_dir, checkpoints, score_every, keep })
+    let settings = RunConfig::read(&run_dir)?.settings;
+    Ok(Config { run_dir: RunDir::Resume(run_dir), ..settings })
 }
 
 /// The contents of `config.json`: the settings to resume with, then a record of the data, device and program.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RunConfig {
-    /// What to train.
-    pub plan: Plan,
-    /// The value of `--data`, with a folder's absolute path.
-    pub data: String,
-    /// Where and how the training step is computed, with the actual number of threads.
-    pub engine: Engine,
-    /// Absolute path of the exported generator.
-    pub out: Option<PathBuf>,
-    /// Number of checkpoints to keep.
-    pub checkpoints: usize,
-    /// Epochs from one score to the next.
-    pub score_every: u64,
-    /// Which generator is exported when the run ends.
-    pub keep: KeepPolicy,
+    /// The settings to resume with: paths are absolute, and the number of threads is the actual one.
+    #[serde(flatten)]
+    pub settings: Config,
     /// Name of the data set.
     pub data_name: String,
     /// SHA-256 of the training images.
@@ -56,18 +42,14 @@ impl RunConfig {
     /// # Errors
     /// When the current directory is unknown.
     pub fn new(config: &Config, data: &Dataset, device: DeviceSettings) -> Result<Self> {
-        let source = match &config.data {
-            Source::Folder(folder) => Source::Folder(std::path::absolute(folder)?),
-            other => other.clone(),
-        };
+        let mut settings = config.clone();
+        if let Source::Folder(folder) = &mut settings.data {
+            *folder = absolute(&folder)?;
+        }
+        settings.engine.threads = Some(device.threads);
+        settings.out = settings.out.map(absolute).transpose()?;
         Ok(Self {
-            plan: config.plan.clone(),
-            data: source.to_string(),
-            engine: Engine { threads: Some(device.threads), ..config.engine },
-            out: config.out.as_ref().map(std::path::absolute).transpose()?,
-            checkpoints: config.checkpoints,
-            score_every: config.score_every,
-            keep: config.keep,
+            settings,
             data_name: data.name.clone(),
             data_sha256: data.sha256.clone(),
             device: device.device,
@@ -88,7 +70,7 @@ impl RunConfig {
 
     /// The device that the run uses, with the settings that decide its summation order.
     pub fn device_settings(&self) -> DeviceSettings {
-        let Engine { threads, tf32, .. } = self.engine;
+        let Engine { threads, tf32, .. } = self.settings.engine;
         DeviceSettings { device: self.device, threads: threads.unwrap_or(1), tf32 }
     }
 }
@@ -120,7 +102,7 @@ pub fn resume_point(run_dir: &RunDir, plan: &Plan, data: &Dataset) -> Result<Opt
         _ => return Ok(None),
     };
     let (name, config) = (run_dir.display(), RunConfig::read(run_dir)?);
-    let contradictions = plan.contradictions(&config.plan).join(", ");
+    let contradictions = plan.contradictions(&config.settings.plan).join(", ");
     ensure!(contradictions.is_empty(), UsageError(format!("--resume: {contradictions} contradicts {name}")));
     ensure!(
         config.data_sha256 == data.sha256,
