@@ -158,7 +158,7 @@ macro_rules! f32_lanes {
         }
 
         impl $crate::arch::f32_ops::F32Lanes for $vector {
-            $crate::arch::tiling::binary!(add $add, mul $mul, div $div, min $min, max $max);
+            $crate::arch::tiling::binary! { add: $add; mul: $mul; div: $div; min: $min; max: $max; }
             #[inline(always)]
             unsafe fn store(self, p: *mut f32) {
                 // SAFETY: the caller promises these instructions and valid pointers.

@@ -169,10 +169,9 @@ macro_rules! i16_lanes {
                 // SAFETY: the caller promises these instructions and valid pointers.
                 unsafe { $splat(x) }
             }
-            $crate::arch::tiling::binary!(
-                add $add, add_saturating $adds, sub $sub, multiply $multiply, min $min, max $max,
-                and $and, xor $xor
-            );
+            $crate::arch::tiling::binary! {
+                add: $add; add_saturating: $adds; sub: $sub; multiply: $multiply; min: $min; max: $max; and: $and; xor: $xor;
+            }
             #[inline(always)]
             unsafe fn shift_left(self, bits: i16) -> Self {
                 // SAFETY: the caller promises these instructions and valid pointers.

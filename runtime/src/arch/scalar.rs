@@ -50,18 +50,13 @@ impl Accumulator for f32 {
 }
 
 impl F32Lanes for f32 {
-    binary!(
-        add | a,
-        b | a + b,
-        mul | a,
-        b | a * b,
-        div | a,
-        b | a / b,
-        min | a,
-        b | if a < b { a } else { b },
-        max | a,
-        b | if a > b { a } else { b },
-    );
+    binary! {
+        add: |a, b| a + b;
+        mul: |a, b| a * b;
+        div: |a, b| a / b;
+        min: |a, b| if a < b { a } else { b };
+        max: |a, b| if a > b { a } else { b };
+    }
     #[inline(always)]
     unsafe fn store(self, p: *mut f32) {
         // SAFETY: the caller promises valid pointers.
@@ -125,24 +120,16 @@ impl<const N: usize> I16Lanes for [i16; N] {
     unsafe fn splat(x: i16) -> Self {
         [x; N]
     }
-    binary!(
-        add | a,
-        b | zip(a, b, i16::wrapping_add),
-        add_saturating | a,
-        b | zip(a, b, i16::saturating_add),
-        sub | a,
-        b | zip(a, b, i16::wrapping_sub),
-        multiply | a,
-        b | zip(a, b, |a, b| ((a as i32 * b as i32 + (1 << 14)) >> 15) as i16),
-        min | a,
-        b | zip(a, b, i16::min),
-        max | a,
-        b | zip(a, b, i16::max),
-        and | a,
-        b | zip(a, b, |a, b| a & b),
-        xor | a,
-        b | zip(a, b, |a, b| a ^ b),
-    );
+    binary! {
+        add: |a, b| zip(a, b, i16::wrapping_add);
+        add_saturating: |a, b| zip(a, b, i16::saturating_add);
+        sub: |a, b| zip(a, b, i16::wrapping_sub);
+        multiply: |a, b| zip(a, b, |a, b| ((a as i32 * b as i32 + (1 << 14)) >> 15) as i16);
+        min: |a, b| zip(a, b, i16::min);
+        max: |a, b| zip(a, b, i16::max);
+        and: |a, b| zip(a, b, |a, b| a & b);
+        xor: |a, b| zip(a, b, |a, b| a ^ b);
+    }
     #[inline(always)]
     unsafe fn shift_left(self, bits: i16) -> Self {
         self.map(|a| a << (bits & 15))

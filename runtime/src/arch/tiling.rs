@@ -266,7 +266,7 @@ pub(super) use kernel;
 
 /// Defines methods of two operands, each by a function.
 macro_rules! binary {
-    ($($name:ident $function:expr),* $(,)?) => {
+    ($($name:ident: $function:expr;)*) => {
         $(
             #[inline(always)]
             #[allow(unused_unsafe)] // plain Rust needs none

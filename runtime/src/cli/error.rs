@@ -1,7 +1,6 @@
 //! Wrong usage, as opposed to failure.
 
 use std::fmt;
-use std::path::Path;
 
 /// A flag contradicts another one or the generator. Holds the sentence to print.
 #[derive(Debug)]
@@ -14,8 +13,3 @@ impl fmt::Display for Usage {
 }
 
 impl std::error::Error for Usage {}
-
-/// A flag and its path, for messages.
-pub fn flag_and_path(flag: &str, path: &Path) -> String {
-    format!("{flag}: {}", path.display())
-}

@@ -6,7 +6,6 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow};
 use clap::ValueEnum;
 
-use super::error::flag_and_path;
 use crate::generate::Generate;
 use crate::{generator, generator_int8, onnx, quantize, weights};
 
@@ -40,8 +39,7 @@ impl Model {
             return Ok(Self { generator, conditional: weights::CONDITIONAL });
         };
         let model = read_model(path).context("--model")?.1;
-        let wrong_size =
-            |bytes: Vec<u8>| anyhow!("{}: unexpected size of {} bytes", flag_and_path("--model", path), bytes.len());
+        let wrong_size = |bytes: Vec<u8>| anyhow!("--model: {}: {} bytes of weights", path.display(), bytes.len());
         let generator: &'static dyn Generate = match precision {
             Precision::F32 => {
                 let bytes: Box<[u8; _]> = model.f32_bytes().try_into().map_err(wrong_size)?;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 
-use super::error::{Usage, flag_and_path};
+use super::error::Usage;
 use crate::image::Image;
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -132,7 +132,7 @@ pub fn labels_beside(images: &Path) -> Result<PathBuf> {
 }
 
 fn file_name(path: &Path) -> Result<&std::ffi::OsStr> {
-    path.file_name().with_context(|| format!("{}: a file name expected", flag_and_path("--out", path)))
+    path.file_name().with_context(|| format!("{}: a file name expected", flag(path)))
 }
 
 /// Writes to stdout, or to a file that appears when it is complete.
@@ -157,8 +157,8 @@ impl OutputFile {
         let Some(path) = path else {
             return Ok(Self { writer: BufWriter::with_capacity(1 << 16, Box::new(io::stdout().lock())), file: None });
         };
-        ensure!(!path.is_dir(), "{}: a file expected, a folder found", flag_and_path("--out", path));
-        ensure!(force || !exists(path), "{}: exists already; --force overwrites it", flag_and_path("--out", path));
+        ensure!(!path.is_dir(), "{}: a file expected, a folder found", flag(path));
+        ensure!(force || !exists(path), "{}: exists already; --force overwrites it", flag(path));
         check_room(path, bytes)?;
         let temporary = temporary(path)?;
         let file = File::create_new(&temporary).with_context(|| cannot_write(path))?;
@@ -218,13 +218,9 @@ impl OutputFolder {
     /// # Errors
     /// As [`OutputFile::create`], for `count` files of about `pixels` bytes at most.
     pub fn create(path: &Path, force: bool, count: u64, pixels: u64) -> Result<Self> {
-        ensure!(!exists(path) || path.is_dir(), "{}: a folder expected, a file found", flag_and_path("--out", path));
+        ensure!(!exists(path) || path.is_dir(), "{}: a folder expected, a file found", flag(path));
         let empty = !exists(path) || fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
-        ensure!(
-            empty || force,
-            "{}: contains files already; --force adds to them and overwrites",
-            flag_and_path("--out", path)
-        );
+        ensure!(empty || force, "{}: contains files already; --force adds to them and overwrites", flag(path));
         check_room(path, count.saturating_mul((pixels + 64).next_multiple_of(4096)))?;
         let temporary = temporary(path)?;
         fs::create_dir(&temporary).with_context(|| cannot_write(path))?;
@@ -273,8 +269,13 @@ fn exists(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
 }
 
+/// The flag and its path, for messages.
+fn flag(path: &Path) -> String {
+    format!("--out: {}", path.display())
+}
+
 fn cannot_write(path: &Path) -> String {
-    format!("{}: cannot be written", flag_and_path("--out", path))
+    format!("{}: cannot be written", flag(path))
 }
 
 /// Flushes a folder's files to disk, on Linux all at once: flushing thousands of small files one by one is slow.
@@ -297,7 +298,7 @@ fn check_room(path: &Path, bytes: u64) -> Result<()> {
     ensure!(
         bytes <= free,
         "{}: {} MB free expected, {} MB found; draw fewer images",
-        flag_and_path("--out", path),
+        flag(path),
         bytes.div_ceil(1_000_000),
         free / 1_000_000
     );
