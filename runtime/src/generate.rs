@@ -32,8 +32,8 @@ pub(crate) trait Network: Sync {
     /// An input of the first layer.
     type Input: Copy + Default;
 
-    /// z as inputs of the first layer. `numbers` are in units of 2⁻²³.
-    fn encode(&self, numbers: impl Iterator<Item = i32>) -> [Self::Input; LATENT];
+    /// z as inputs of the first layer.
+    fn encode(&self, z: &Latent) -> [Self::Input; LATENT];
 
     /// (B, 100) → (B, 784), for as many images as both sides hold.
     fn forward<const B: usize>(&self, kernel: Kernel, x: &[[Self::Input; LATENT]; B], images: &mut [Image]);
@@ -48,7 +48,7 @@ const CHUNK: usize = if cfg!(any(target_arch = "x86_64", target_arch = "aarch64"
 impl<N: Network> Generate for N {
     fn draw_with(&self, kernel: Kernel, z: &Latent) -> Image {
         let mut image = [Image::BLANK];
-        self.forward(kernel, &[self.encode(z.0.into_iter())], &mut image);
+        self.forward(kernel, &[self.encode(z)], &mut image);
         image[0]
     }
 
@@ -56,7 +56,7 @@ impl<N: Network> Generate for N {
         for images in images.chunks_mut(CHUNK) {
             let mut x = [[N::Input::default(); LATENT]; CHUNK]; // (B, 100)
             let inputs = x.iter_mut().zip(latents.take(images.len()));
-            let drawn = inputs.map(|(x, z)| *x = self.encode(z.0.into_iter())).count();
+            let drawn = inputs.map(|(x, z)| *x = self.encode(&z)).count();
             self.forward(kernel, &x, images.get_mut(..drawn).unwrap_or_default());
         }
     }

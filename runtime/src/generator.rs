@@ -44,10 +44,8 @@ impl Generator {
 impl Network for Generator {
     type Input = f32;
 
-    fn encode(&self, numbers: impl Iterator<Item = i32>) -> [f32; LATENT] {
-        let mut x = [0.0; LATENT];
-        x.iter_mut().zip(numbers).for_each(|(x, z)| *x = to_f32(z));
-        x
+    fn encode(&self, z: &Latent) -> [f32; LATENT] {
+        z.numbers()
     }
 
     fn forward<const B: usize>(&self, kernel: Kernel, x: &[[f32; LATENT]; B], images: &mut [Image]) {

@@ -9,7 +9,7 @@ use crate::arch::{Kernel, pixels_of};
 use crate::dense::DenseInt8;
 use crate::generate::Network;
 use crate::image::Image;
-use crate::latent::{LATENT, ONE};
+use crate::latent::{LATENT, Latent, ONE};
 
 /// The generator in integers, 121,920 bytes. Its methods are those of [`crate::Generate`].
 #[repr(C, align(64))]
@@ -27,6 +27,16 @@ pub struct Generator {
 }
 
 impl Generator {
+    /// z in units of 1/128: noise in [-1, 1) as 0 to 255, the one-hot as 0 or 128.
+    fn quantize(&self, numbers: impl Iterator<Item = i32>) -> [u8; LATENT] {
+        let mut q = [0; LATENT];
+        for (k, (q, z)) in q.iter_mut().zip(numbers).enumerate() {
+            let offset = if k < self.classes as usize { 0 } else { ONE };
+            *q = ((z + offset) >> 16).clamp(0, 255) as u8;
+        }
+        q
+    }
+
     /// (B, 100) → (B, 128)
     fn hidden<const B: usize>(&self, kernel: Kernel, x: &[[u8; LATENT]; B], h3: &mut [[u8; 128]]) {
         let (mut h1, mut h2) = ([[0; 32]; B], [[0; 64]; B]);
@@ -40,14 +50,8 @@ impl Generator {
 impl Network for Generator {
     type Input = u8;
 
-    /// In units of 1/128: noise in [-1, 1) as 0 to 255, the one-hot as 0 or 128.
-    fn encode(&self, numbers: impl Iterator<Item = i32>) -> [u8; LATENT] {
-        let mut q = [0; LATENT];
-        for (k, (q, z)) in q.iter_mut().zip(numbers).enumerate() {
-            let offset = if k < self.classes as usize { 0 } else { ONE };
-            *q = ((z + offset) >> 16).clamp(0, 255) as u8;
-        }
-        q
+    fn encode(&self, z: &Latent) -> [u8; LATENT] {
+        self.quantize(z.0.into_iter())
     }
 
     fn forward<const B: usize>(&self, kernel: Kernel, x: &[[u8; LATENT]; B], images: &mut [Image]) {
@@ -58,7 +62,7 @@ impl Network for Generator {
 
     fn rows(&self, numbers: impl Iterator<Item = i32>, mut row: impl FnMut(&[u8; Image::SIDE])) {
         let mut h3 = [0; 128];
-        self.hidden(Kernel::best(), &[self.encode(numbers)], from_mut(&mut h3)); // (128,)
+        self.hidden(Kernel::best(), &[self.quantize(numbers)], from_mut(&mut h3)); // (128,)
         for y in 0..Image::SIDE {
             row(&self.fc4.pixels_from(y * Image::SIDE, &h3, self.pixel_shift)); // (28,)
         }
