@@ -70,8 +70,10 @@ fn every_backward_rule_agrees_with_central_differences_to_second_order() {
         let outputs = ["loss", "loss_of_first", "first", "second"].map(String::from);
         let outputs: Vec<_> = [loss, loss_of_first, first, second].into_iter().zip(outputs).collect();
         let model = g.to_model(name, &outputs, None);
-        let run = |x: &[f32]| {
-            runtime.run(&model, &[("x", aview1(x).into_shape_with_order((3, 4)).unwrap().into_dyn())]).unwrap()
+        let run = |x: &[f32]| -> Vec<Vec<f32>> {
+            let x = aview1(x).into_shape_with_order((3, 4)).unwrap();
+            let outputs = runtime.run(&model, &[("x", x.into_dyn())]).unwrap();
+            outputs.into_iter().map(|output| output.into_iter().collect()).collect()
         };
         let gradients = run(&at);
         for i in 0..at.len() {

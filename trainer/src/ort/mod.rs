@@ -6,6 +6,7 @@
 //! - [`stepper`]: the interface of a training step's engine; [`cpu`] and [`gpu`] implement it
 
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -162,6 +163,9 @@ impl OnnxRuntime {
             builder =
                 builder.with_execution_providers([cuda]).map_err(plain)?.with_disable_cpu_fallback().map_err(plain)?;
         }
+        // ONNX Runtime registers a domain of operators without a lock: two sessions at once fail now and then.
+        static REGISTERING: Mutex<()> = Mutex::new(());
+        let _guard = REGISTERING.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(builder.commit_from_memory(model)?)
     }
 
