@@ -37,8 +37,7 @@ fn the_first_steps_agree_with_pytorch() {
     let order = torch.randperm(data.n());
 
     for step in 0..20 {
-        let mut buffers = stepper.inputs();
-        let mut inputs = buffers.step(0, B);
+        let mut inputs = stepper.inputs().step(0, B);
         *inputs.rates = recipe.rates(step as u64, 20);
         inputs.indices.assign(&ArrayView1::from(&order[step * B..][..B]));
         assert_eq!(inputs.z.dim(), (2 * B, LATENT), "z for D's update, then z for G's");
@@ -156,8 +155,7 @@ fn the_tuned_step_agrees_with_pytorchs_double_backward() {
     let kind = StepKind { batch: B, with_r1: true };
     let plan = Plan { recipe: recipe.clone(), batch: B, ..Plan::seed_recipe() };
     let mut stepper = CpuStepper::new(&runtime, &plan, &start, &data).unwrap();
-    let mut buffers = stepper.inputs();
-    let mut inputs = buffers.step(0, B);
+    let mut inputs = stepper.inputs().step(0, B);
     *inputs.rates = recipe.rates(0, 1000);
     inputs.indices.assign(&Array1::from_iter(0..B as i64));
     inputs.z.assign(&Array2::from_shape_vec((B, LATENT), noise(2, B * LATENT)).unwrap());

@@ -66,7 +66,7 @@ fn measure(runtime: &OnnxRuntime, batch: usize, steps: usize) -> Result<Figures>
     let indices: Array1<i64> = (0..batch).map(|i| (i * 37 % IMAGES) as i64).collect();
 
     let (block_len, mut written) = (stepper.block_len(), 0);
-    let mut write_block = |mut buffers: BatchBuffers| {
+    let mut write_block = |buffers: &mut BatchBuffers| {
         for index in 0..block_len {
             write_step_inputs(buffers.step(index, batch), recipe, indices.view(), 0, written, u64::MAX);
             written += 1;

@@ -75,7 +75,7 @@ impl<'a> Steps<'a> {
         let batches: Vec<ArrayView1<i64>> = self.order.axis_chunks_iter(Axis(0), *batch).collect();
         let indices = |step: u64| batches[(step - first) as usize];
         let kind = |step: u64| StepKind { batch: indices(step).len(), with_r1: recipe.applies_r1(step) };
-        let write_block = |mut buffers: BatchBuffers, steps: Range<u64>| {
+        let write_block = |buffers: &mut BatchBuffers, steps: Range<u64>| {
             for (index, step) in steps.enumerate() {
                 let inputs = buffers.step(index, indices(step).len());
                 write_step_inputs(inputs, recipe, indices(step), *seed, step, self.total);

@@ -108,49 +108,40 @@ impl Passes<[usize; 2]> {
 
     /// The shapes for passes over this many rows. A pass of no rows does not take place.
     fn shapes(recipe: &Recipe, rows: [usize; 4]) -> Self {
-        let shapes = |sizes: &[usize], rows: usize| -> Vec<[usize; 2]> {
-            let units = &sizes[1..sizes.len() - 1];
-            let has_dropout = recipe.p_drop > 0.0 && rows > 0;
-            units.iter().filter(|_| has_dropout).map(|&units| [rows, units]).collect()
-        };
         let d = recipe.d_sizes();
-        Self {
-            d_on_both: shapes(&d, rows[0]),
-            d_on_fake: shapes(&d, rows[1]),
-            g_for_d: shapes(&G_SIZES, rows[2]),
-            g_for_g: shapes(&G_SIZES, rows[3]),
-        }
+        let sizes = [&d[..], &d, &G_SIZES, &G_SIZES];
+        Self::from_lists([0, 1, 2, 3].map(|pass| {
+            let units = &sizes[pass][1..sizes[pass].len() - 1];
+            let has_dropout = recipe.p_drop > 0.0 && rows[pass] > 0;
+            units.iter().filter(|_| has_dropout).map(|&units| [rows[pass], units]).collect()
+        }))
     }
 
     /// A tensor of each shape: `name.d_on_both.fc1`, …
     pub fn specs(&self, name: &str, elem: Type) -> Vec<Spec> {
-        let pass = |pass: &str, shapes: &[[usize; 2]]| -> Vec<Spec> {
-            (shapes.iter().zip(1..)).map(|(shape, i)| Spec::new(format!("{name}.{pass}.fc{i}"), elem, shape)).collect()
-        };
-        [
-            pass("d_on_both", &self.d_on_both),
-            pass("d_on_fake", &self.d_on_fake),
-            pass("g_for_d", &self.g_for_d),
-            pass("g_for_g", &self.g_for_g),
-        ]
-        .concat()
+        let passes = ["d_on_both", "d_on_fake", "g_for_d", "g_for_g"].into_iter().zip(self.lists());
+        let layers = passes.flat_map(|(pass, shapes)| shapes.iter().zip(1..).map(move |layer| (pass, layer)));
+        layers.map(|(pass, (shape, i))| Spec::new(format!("{name}.{pass}.fc{i}"), elem, shape)).collect()
     }
 
     /// The number of elements of each shape.
     pub fn lens(&self) -> Vec<usize> {
-        let Self { d_on_both, d_on_fake, g_for_d, g_for_g } = self;
-        [d_on_both, d_on_fake, g_for_d, g_for_g].into_iter().flatten().map(|[rows, units]| rows * units).collect()
+        self.lists().into_iter().flatten().map(|[rows, units]| rows * units).collect()
     }
 
     /// Distributes a list of all layers, in the order of [`Self::specs`], over the passes.
     pub fn group<T>(&self, layers: impl IntoIterator<Item = T>) -> Passes<T> {
         let mut layers = layers.into_iter();
-        let mut next = |shapes: &[[usize; 2]]| layers.by_ref().take(shapes.len()).collect();
-        Passes {
-            d_on_both: next(&self.d_on_both),
-            d_on_fake: next(&self.d_on_fake),
-            g_for_d: next(&self.g_for_d),
-            g_for_g: next(&self.g_for_g),
-        }
+        Passes::from_lists(self.lists().map(|shapes| layers.by_ref().take(shapes.len()).collect()))
+    }
+}
+
+impl<T> Passes<T> {
+    fn from_lists([d_on_both, d_on_fake, g_for_d, g_for_g]: [Vec<T>; 4]) -> Self {
+        Self { d_on_both, d_on_fake, g_for_d, g_for_g }
+    }
+
+    fn lists(&self) -> [&Vec<T>; 4] {
+        [&self.d_on_both, &self.d_on_fake, &self.g_for_d, &self.g_for_g]
     }
 }

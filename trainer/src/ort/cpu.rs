@@ -15,7 +15,7 @@ use crate::gan::layout::ParamLayout;
 use crate::gan::step::step_graph;
 use crate::ort::OnnxRuntime;
 use crate::ort::bind::InputNames;
-use crate::ort::stepper::{BatchBuffers, HostBuffer, Sampler, StateBuffers, Stepper};
+use crate::ort::stepper::{BatchBuffers, Sampler, StateBuffers, Stepper};
 use crate::state::{METRICS, Metrics, TrainState};
 
 /// Takes steps with one tensor per parameter.
@@ -24,7 +24,7 @@ pub struct CpuStepper {
     programs: Vec<Program>,
     sampler: Sampler,
     state: StateBuffers,
-    inputs: HostBuffer,
+    inputs: BatchBuffers,
     /// (4,), where each step leaves its metrics.
     metrics: Tensor<f32>,
     result: [Metrics; 1],
@@ -47,7 +47,7 @@ impl CpuStepper {
         let (recipe, n) = (&plan.recipe, data.n());
         let kinds = StepKind::all(plan, n);
         let mut state = StateBuffers::upload(runtime, recipe, ParamLayout::PerTensor, state)?;
-        let inputs = HostBuffer::new(recipe, &kinds, 1)?;
+        let inputs = BatchBuffers::new(recipe, &kinds, 1)?;
         let images = runtime.upload(data.images.view())?;
         let labels = recipe.conditional.then(|| runtime.upload(data.labels.view())).transpose()?;
         let mut metrics = Tensor::<f32>::new(&Allocator::default(), [METRICS.len()])?;
@@ -80,20 +80,20 @@ impl Stepper for CpuStepper {
         1
     }
 
-    fn inputs(&mut self) -> BatchBuffers<'_> {
-        self.inputs.buffers()
+    fn inputs(&mut self) -> &mut BatchBuffers {
+        &mut self.inputs
     }
 
     fn run(
         &mut self,
         steps: &[StepKind],
-        prepare_next: &mut (dyn FnMut(BatchBuffers) -> bool + Send),
+        prepare_next: &mut (dyn FnMut(&mut BatchBuffers) -> bool + Send),
     ) -> Result<&[Metrics]> {
         let &[kind] = steps else { panic!("{} steps in a block of 1", steps.len()) };
         let program = self.programs.iter_mut().find(|program| program.kind == kind).expect("a kind of the plan");
         program.session.run_binding(&program.bindings[self.state.live])?;
         self.state.live = 1 - self.state.live;
-        prepare_next(self.inputs.buffers());
+        prepare_next(&mut self.inputs);
         self.result[0].copy_from_slice(self.metrics.extract_tensor().1);
         Ok(&self.result)
     }

@@ -44,7 +44,7 @@ use crate::gan::inputs::StepKind;
 use crate::gan::layout::{PackedTensor, ParamLayout};
 use crate::graph::onnx::Type;
 use crate::ort::bind::{InputNames, part_of};
-use crate::ort::stepper::{BatchBuffers, HostBuffer, Sampler, StateBuffers, Stepper, on_host};
+use crate::ort::stepper::{BatchBuffers, Sampler, StateBuffers, Stepper, on_host};
 use crate::ort::{Bound, OnnxRuntime};
 use crate::pixel::unit;
 use crate::state::{METRICS, Metrics, Spec, TrainState};
@@ -56,7 +56,7 @@ pub struct GpuStepper {
     blocks: Vec<BlockPrograms>,
     sampler: Sampler,
     state: StateBuffers,
-    inputs: HostBuffer,
+    inputs: BatchBuffers,
     staging: DeviceStaging,
     /// (steps, 4), where `metrics` leaves the metrics of a block.
     metrics: DynTensor,
@@ -115,7 +115,7 @@ impl GpuStepper {
     ) -> Result<Self> {
         let (recipe, kinds) = (&plan.recipe, StepKind::all(plan, data.n()));
         let mut state = StateBuffers::upload(runtime, recipe, ParamLayout::Flat, state)?;
-        let inputs = HostBuffer::new(recipe, &kinds, block_len)?;
+        let inputs = BatchBuffers::new(recipe, &kinds, block_len)?;
         let staging = DeviceStaging::new(runtime, &inputs, block_len)?;
         let images = runtime.upload_filled(data.images.shape(), |images| {
             images.iter_mut().zip(&data.images).for_each(|(x, &pixel)| *x = unit(pixel));
@@ -152,15 +152,15 @@ impl Stepper for GpuStepper {
         self.inputs.layouts[0].steps
     }
 
-    fn inputs(&mut self) -> BatchBuffers<'_> {
+    fn inputs(&mut self) -> &mut BatchBuffers {
         self.staging.is_filled = false;
-        self.inputs.buffers()
+        &mut self.inputs
     }
 
     fn run(
         &mut self,
         steps: &[StepKind],
-        prepare_next: &mut (dyn FnMut(BatchBuffers) -> bool + Send),
+        prepare_next: &mut (dyn FnMut(&mut BatchBuffers) -> bool + Send),
     ) -> Result<&[Metrics]> {
         let Self { programs, blocks, state, inputs, staging, .. } = self;
         let batch = steps[0].batch;
@@ -183,7 +183,7 @@ impl Stepper for GpuStepper {
         let before_last = (steps.len() - 1).max(1);
         let mut is_next = false;
         thread::scope(|scope| {
-            scope.spawn(|| is_next = prepare_next(inputs.buffers()));
+            scope.spawn(|| is_next = prepare_next(inputs));
             (0..before_last).try_for_each(|index| launch(staging, index))
         })?;
         if is_next {
@@ -221,7 +221,7 @@ impl Drop for GpuStepper {
 }
 
 impl DeviceStaging {
-    fn new(runtime: &OnnxRuntime, inputs: &HostBuffer, block_len: usize) -> Result<Self> {
+    fn new(runtime: &OnnxRuntime, inputs: &BatchBuffers, block_len: usize) -> Result<Self> {
         let options = |graph: usize, waits: bool| -> Result<RunOptions> {
             let mut options = RunOptions::new()?;
             options.set("gpu_graph_id", graph.to_string())?;

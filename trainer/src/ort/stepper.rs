@@ -26,7 +26,7 @@ pub trait Stepper {
     fn block_len(&self) -> usize;
 
     /// Buffers for the inputs of the next block, instead of those that `prepare_next` wrote.
-    fn inputs(&mut self) -> BatchBuffers<'_>;
+    fn inputs(&mut self) -> &mut BatchBuffers;
 
     /// Takes a block of `steps`, which have one batch size, and returns the metrics of each.
     ///
@@ -38,7 +38,7 @@ pub trait Stepper {
     fn run(
         &mut self,
         steps: &[StepKind],
-        prepare_next: &mut (dyn FnMut(BatchBuffers) -> bool + Send),
+        prepare_next: &mut (dyn FnMut(&mut BatchBuffers) -> bool + Send),
     ) -> Result<&[Metrics]>;
 
     /// The generator's images (16, 784) in [-1, 1] of [`sample_latents`], without dropout.
@@ -54,12 +54,6 @@ pub trait Stepper {
     fn tensors(&self) -> Result<Vec<Vec<f32>>>;
 }
 
-/// Buffers for the inputs of a block of steps.
-pub struct BatchBuffers<'a> {
-    bytes: &'a mut [u8],
-    layouts: &'a [BufferLayout],
-}
-
 /// Buffers for the inputs of one step.
 pub struct StepInputs<'a> {
     /// Adam's step size, Adam's ε and the EMA rate, see [`Recipe::rates`].
@@ -72,27 +66,11 @@ pub struct StepInputs<'a> {
     pub dropout_mask: &'a mut [u8],
 }
 
-impl BatchBuffers<'_> {
-    /// The buffers of step `index` of the block, for a step of `batch` images.
-    pub fn step(&mut self, index: usize, batch: usize) -> StepInputs<'_> {
-        let layout = layout_for(self.layouts, batch);
-        let parts = self.bytes.get_disjoint_mut([0, 1, 2, 3].map(|part| layout.range(part, index)));
-        let [rates, indices, z, dropout_mask] = parts.expect("consecutive parts");
-        let z: &mut [f32] = bytemuck::cast_slice_mut(z);
-        StepInputs {
-            rates: bytemuck::cast_slice_mut(rates).first_chunk_mut().expect("three rates"),
-            indices: ArrayViewMut1::from(bytemuck::cast_slice_mut(indices)),
-            z: ArrayViewMut2::from_shape((z.len() / LATENT, LATENT), z).expect("rows of z"),
-            dropout_mask,
-        }
-    }
-}
-
-/// The inputs of a block in host memory: the four parts of [`host_inputs`], each for all steps of the block one after
-/// the other, packed into one tensor that is copied to a GPU at once.
-pub(super) struct HostBuffer {
-    pub bytes: Tensor<u8>,
-    pub layouts: Vec<BufferLayout>,
+/// Buffers for the inputs of a block of steps, in host memory: the four parts of [`StepInputs`], each for all steps of the
+/// block one after the other. They are packed into one tensor, which is copied to a GPU at once.
+pub struct BatchBuffers {
+    pub(super) bytes: Tensor<u8>,
+    pub(super) layouts: Vec<BufferLayout>,
 }
 
 /// Where the parts lie for one batch size.
@@ -108,10 +86,10 @@ pub(super) struct BufferLayout {
     pub bytes: [usize; 4],
 }
 
-impl HostBuffer {
+impl BatchBuffers {
     /// Buffers for blocks of up to `block_len` steps of the first kind's batch size, or of one step of another batch
     /// size.
-    pub fn new(recipe: &Recipe, kinds: &[StepKind], block_len: usize) -> Result<Self> {
+    pub(super) fn new(recipe: &Recipe, kinds: &[StepKind], block_len: usize) -> Result<Self> {
         let mut layouts: Vec<BufferLayout> = vec![];
         for &StepKind { batch, .. } in kinds {
             if layouts.iter().all(|layout| layout.batch != batch) {
@@ -132,17 +110,23 @@ impl HostBuffer {
         Ok(Self { bytes, layouts })
     }
 
-    pub fn buffers(&mut self) -> BatchBuffers<'_> {
-        BatchBuffers { bytes: self.bytes.extract_tensor_mut().1, layouts: &self.layouts }
+    /// The buffers of step `index` of the block, for a step of `batch` images.
+    pub fn step(&mut self, index: usize, batch: usize) -> StepInputs<'_> {
+        let ranges = [0, 1, 2, 3].map(|part| self.layout(batch).range(part, index));
+        let parts = self.bytes.extract_tensor_mut().1.get_disjoint_mut(ranges);
+        let [rates, indices, z, dropout_mask] = parts.expect("consecutive parts");
+        let z: &mut [f32] = bytemuck::cast_slice_mut(z);
+        StepInputs {
+            rates: bytemuck::cast_slice_mut(rates).first_chunk_mut().expect("three rates"),
+            indices: ArrayViewMut1::from(bytemuck::cast_slice_mut(indices)),
+            z: ArrayViewMut2::from_shape((z.len() / LATENT, LATENT), z).expect("rows of z"),
+            dropout_mask,
+        }
     }
 
-    pub fn layout(&self, batch: usize) -> &BufferLayout {
-        layout_for(&self.layouts, batch)
+    pub(super) fn layout(&self, batch: usize) -> &BufferLayout {
+        self.layouts.iter().find(|layout| layout.batch == batch).expect("a batch size that the stepper was made for")
     }
-}
-
-fn layout_for(layouts: &[BufferLayout], batch: usize) -> &BufferLayout {
-    layouts.iter().find(|layout| layout.batch == batch).expect("a batch size that the stepper was made for")
 }
 
 impl BufferLayout {
