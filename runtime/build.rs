@@ -46,5 +46,6 @@ fn bake(path: &Path) -> Result<(), String> {
     let write = |file: &str, bytes: &[u8]| fs::write(out.join(file), bytes).map_err(|e| format!("{file}: {e}"));
     write("weights.bin", &model.f32_bytes())?;
     write("int8.bin", &quantize::int8_bytes(&model))?;
-    write("conditional.rs", format!("{}", model.conditional()).as_bytes())
+    write("conditional.rs", format!("{}", model.conditional()).as_bytes())?;
+    write("metadata.rs", format!("&{:?}", model.metadata).as_bytes())
 }

@@ -37,7 +37,7 @@ pub use generator::Generator;
 pub use image::Image;
 use latent::LatentStream;
 pub use latent::{Digit, Latent};
-pub use weights::{CONDITIONAL, GENERATOR};
+pub use weights::{CONDITIONAL, GENERATOR, METADATA};
 
 /// The image of a seed.
 pub fn generate(seed: u64) -> Image {

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    runtime::cli::main(std::env::args_os())
+    runtime::cli::main(std::env::args_os()).into()
 }

@@ -23,6 +23,9 @@ const _: () =
 /// [`crate::generate_digit`] draws the digit that it is asked for.
 pub const CONDITIONAL: bool = include!(concat!(env!("OUT_DIR"), "/conditional.rs"));
 
+/// What the file of the built-in generator says about itself: names and values, in the file's order.
+pub const METADATA: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/metadata.rs"));
+
 #[cfg(target_endian = "big")]
 compile_error!("the weights are stored little-endian");
 

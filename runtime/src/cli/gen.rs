@@ -14,6 +14,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::error::Usage;
 use super::model::{Model, Precision};
 use super::output::{self, Canvas, Format, OutputFile, OutputFolder};
+use super::parallel::{draw_on_threads, threads};
 use crate::image::Image;
 use crate::latent::{Digit, Latent};
 
@@ -93,7 +94,7 @@ pub fn run(args: &Gen) -> Result<()> {
             "--digit {digit}: a class-conditional generator expected, an unconditional one found; choose another with --model"
         ));
     }
-    let job = Job { model, digit, seed: args.seed, threads: threads(args, count) };
+    let job = Job { model, digit, seed: args.seed, threads: threads(args.threads, count) };
 
     let terminal = args.out.is_none() && io::stdout().is_terminal();
     if args.grid.is_some() || (count == 1 && args.format != Format::Idx) {
@@ -143,12 +144,6 @@ fn usage<T>(sentence: String) -> Result<T> {
     Err(Usage(sentence).into())
 }
 
-fn threads(args: &Gen, count: u64) -> usize {
-    let all = || thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    // For fewer images, starting a thread takes longer than it saves.
-    if count < 512 { 1 } else { args.threads.map_or_else(all, NonZeroUsize::get) }
-}
-
 /// The images to draw: those of `seed`, `seed + 1`, …
 struct Job {
     model: Model,
@@ -160,25 +155,14 @@ struct Job {
 impl Job {
     /// Fills `images` with the job's images from number `first` on, on all threads.
     fn draw(&self, first: u64, images: &mut [Image]) {
-        // Whole groups of 16, because the kernels draw 16 images per pass over the weights.
-        let share = images.len().div_ceil(self.threads).next_multiple_of(16);
-        let draw = |at: usize, images: &mut [Image]| {
-            let first = self.seed + first + (at * share) as u64;
-            let mut latents = (first..=u64::MAX).map(|seed| match self.digit {
+        let latent = |i: usize| {
+            let seed = self.seed + first + i as u64;
+            match self.digit {
                 Some(digit) => Latent::with_digit(seed, digit),
                 None => Latent::of_seed(seed, self.model.conditional),
-            });
-            self.model.generator.draw_batch(&mut latents, images);
-        };
-        if self.threads == 1 {
-            return draw(0, images);
-        }
-        let draw = &draw;
-        thread::scope(|scope| {
-            for (at, images) in images.chunks_mut(share).enumerate() {
-                scope.spawn(move || draw(at, images));
             }
-        });
+        };
+        draw_on_threads(self.model.generator, self.threads, &latent, images);
     }
 
     /// The digit of image number `index`.

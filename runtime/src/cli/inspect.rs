@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-use super::model::read_model;
+use super::model::ModelFile;
 use crate::{onnx, quantize};
 
 #[derive(Args)]
@@ -21,7 +21,7 @@ pub struct Inspect {
 }
 
 pub fn run(args: &Inspect) -> Result<()> {
-    let (bytes, model) = read_model(&args.file)?;
+    let ModelFile { bytes, model } = ModelFile::read(&args.file)?;
     let sha256: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     let parameters: usize = model.layers.iter().map(|layer| layer.weight.len() + layer.bias.len()).sum();
     let (f32_bytes, int8_bytes) = (model.f32_bytes().len(), quantize::int8_bytes(&model).len());

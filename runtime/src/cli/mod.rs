@@ -6,15 +6,18 @@ mod r#gen;
 mod inspect;
 mod model;
 mod output;
+mod parallel;
 
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, Write};
-use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use error::Usage;
+pub use model::ModelFile;
+pub use output::png;
+pub use parallel::{draw_on_threads, threads};
 
 /// Draws handwritten digits. A seed names one image, and its bytes are the same on every machine.
 #[derive(Parser)]
@@ -42,12 +45,12 @@ enum Command {
 
 /// Runs the command and returns its exit code: 0 for success, 1 for failure, 2 for wrong usage. The first of `args` is the
 /// program's name. Errors are printed to standard error, each as one sentence. A reader who closes the pipe early is success.
-pub fn main(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
+pub fn main(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> u8 {
     let command = match Cli::try_parse_from(args) {
         Ok(cli) => cli.command,
         Err(error) => {
             let _ = error.print(); // nobody can be told that stderr is closed
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            return u8::try_from(error.exit_code()).unwrap_or(2);
         }
     };
     let done = match command {
@@ -58,13 +61,11 @@ pub fn main(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Exit
         Command::Man { command } => man(command.as_deref()),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe) => {
-            ExitCode::SUCCESS
-        }
+        Ok(()) => 0,
+        Err(error) if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe) => 0,
         Err(error) => {
             let _ = writeln!(io::stderr(), "error: {error:#}");
-            if error.is::<Usage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+            if error.is::<Usage>() { 2 } else { 1 }
         }
     }
 }

@@ -7,7 +7,8 @@ use anyhow::{Context, Result, anyhow};
 use clap::ValueEnum;
 
 use crate::generate::Generate;
-use crate::{generator, generator_int8, onnx, quantize, weights};
+use crate::generator::Generator;
+use crate::{generator_int8, onnx, quantize, weights};
 
 /// The arithmetic of the network.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -38,29 +39,65 @@ impl Model {
             };
             return Ok(Self { generator, conditional: weights::CONDITIONAL });
         };
-        let model = read_model(path).context("--model")?.1;
-        let wrong_size = |bytes: Vec<u8>| anyhow!("--model: {}: {} bytes of weights", path.display(), bytes.len());
+        let file = ModelFile::read(path).context("--model")?;
         let generator: &'static dyn Generate = match precision {
-            Precision::F32 => {
-                let bytes: Box<[u8; _]> = model.f32_bytes().try_into().map_err(wrong_size)?;
-                Box::leak(Box::new(generator::Generator::from_bytes(&bytes)))
-            }
-            Precision::Int8 => {
-                let bytes: Box<[u8; _]> = quantize::int8_bytes(&model).try_into().map_err(wrong_size)?;
-                Box::leak(Box::new(generator_int8::Generator::from_bytes(&bytes)))
-            }
+            Precision::F32 => Box::leak(file.f32()),
+            Precision::Int8 => Box::leak(file.int8()),
         };
-        Ok(Self { generator, conditional: model.conditional() })
+        Ok(Self { generator, conditional: file.conditional() })
     }
 }
 
-/// A file's bytes, and the generator that they describe.
-///
-/// # Errors
-/// As [`Model::load`].
-pub fn read_model(path: &Path) -> Result<(Vec<u8>, onnx::Model)> {
-    let name = path.display().to_string();
-    let bytes = fs::read(path).with_context(|| format!("{name}: a generator's ONNX file expected"))?;
-    let model = onnx::Model::read(&bytes, &name).map_err(|e| anyhow!(e))?;
-    Ok((bytes, model))
+/// A generator's ONNX file.
+pub struct ModelFile {
+    pub(super) bytes: Vec<u8>,
+    pub(super) model: onnx::Model,
+}
+
+impl ModelFile {
+    /// The file at `path`.
+    ///
+    /// # Errors
+    /// The file cannot be read, which is an [`std::io::Error`], or it is not ONNX or holds another network.
+    pub fn read(path: &Path) -> Result<Self> {
+        let name = path.display().to_string();
+        let bytes = fs::read(path).with_context(|| format!("{name}: a generator's ONNX file expected"))?;
+        Self::parse(bytes, &name)
+    }
+
+    /// The file with these bytes. `name` stands for it in errors.
+    ///
+    /// # Errors
+    /// The bytes are not ONNX, or hold another network.
+    pub fn parse(bytes: Vec<u8>, name: &str) -> Result<Self> {
+        let model = onnx::Model::read(&bytes, name).map_err(|e| anyhow!(e))?;
+        Ok(Self { bytes, model })
+    }
+
+    /// The bytes of the file.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The file's `metadata_props`, in order.
+    pub fn metadata(&self) -> &[(String, String)] {
+        &self.model.metadata
+    }
+
+    /// Whether the generator is class-conditional: then z[0..10] is the digit as one-hot.
+    pub fn conditional(&self) -> bool {
+        self.model.conditional()
+    }
+
+    /// The generator in f32.
+    pub fn f32(&self) -> Box<Generator> {
+        let bytes: Box<[u8; _]> = self.model.f32_bytes().try_into().expect("`parse` checked the shapes");
+        Box::new(Generator::from_bytes(&bytes))
+    }
+
+    /// The generator in integers. Quantising it takes as long as drawing thousands of images.
+    pub fn int8(&self) -> Box<generator_int8::Generator> {
+        let bytes: Box<[u8; _]> = quantize::int8_bytes(&self.model).try_into().expect("`parse` checked the shapes");
+        Box::new(generator_int8::Generator::from_bytes(&bytes))
+    }
 }

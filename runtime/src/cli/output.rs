@@ -83,18 +83,24 @@ impl Canvas {
 /// The file of one picture.
 pub fn encode(format: Format, canvas: &Canvas, pixels: &[u8]) -> Result<Vec<u8>> {
     Ok(match format {
-        Format::Png => {
-            let mut bytes = vec![];
-            let mut encoder = ::png::Encoder::new(&mut bytes, canvas.width() as u32, canvas.height() as u32);
-            encoder.set_color(::png::ColorType::Grayscale);
-            encoder.set_compression(::png::Compression::Fast); // uses fdeflate alone, so no other crate's features change the bytes
-            encoder.write_header()?.write_image_data(pixels)?;
-            bytes
-        }
+        Format::Png => png(canvas.width() as u32, canvas.height() as u32, pixels)?,
         Format::Pgm => [format!("P5\n{} {}\n255\n", canvas.width(), canvas.height()).as_bytes(), pixels].concat(),
         Format::Idx => [&idx_header(1, canvas)?, pixels].concat(),
         Format::Raw => pixels.to_vec(),
     })
+}
+
+/// A PNG file of grey pixels, row by row from the top left.
+///
+/// # Errors
+/// `pixels` are not width × height, or none.
+pub fn png(width: u32, height: u32, pixels: &[u8]) -> Result<Vec<u8>> {
+    let mut bytes = vec![];
+    let mut encoder = ::png::Encoder::new(&mut bytes, width, height);
+    encoder.set_color(::png::ColorType::Grayscale);
+    encoder.set_compression(::png::Compression::Fast); // uses fdeflate alone, so no other crate's features change the bytes
+    encoder.write_header()?.write_image_data(pixels)?;
+    Ok(bytes)
 }
 
 /// The header of an IDX file of `count` images: 0, 0, the element type (8 is u8), the number of dimensions, then each size as
