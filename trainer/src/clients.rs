@@ -1,8 +1,10 @@
 //! Runs Python and the package clients pip and npm. No file of the user's current folder is executed: each program runs in a
 //! private folder, and Python in isolated mode (`-I`).
 
+use std::env;
+use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
@@ -34,12 +36,15 @@ pub fn remove_leftovers(parent: &Path) {
 
 const PREFIX: &str = ".private-";
 
-/// What the first working Python of `PATH` prints for `code`, or nothing without Python.
+/// What the first working Python prints for `code`, or nothing without Python. The Python beside this program comes before
+/// those of `PATH`: if pip installed the program, its dependencies are that Python's packages.
 pub fn python(code: &str) -> String {
     let Ok(folder) = tempfile::tempdir() else { return String::new() };
+    let beside = env::current_exe().map(|program| program.with_file_name(format!("python{}", env::consts::EXE_SUFFIX)));
+    let beside = beside.ok().filter(|python| python.is_file());
     // Only the first that runs is asked: starting Python takes a good part of the trainer's own start.
-    let answer = ["python3", "python"].into_iter().find_map(|name| {
-        let answer = command(name, folder.path()).args(["-I", "-c", code]).stdout(Stdio::piped()).output();
+    let answer = beside.into_iter().chain(["python3", "python"].map(PathBuf::from)).find_map(|python| {
+        let answer = command(python, folder.path()).args(["-I", "-c", code]).stdout(Stdio::piped()).output();
         answer.ok().filter(|answer| answer.status.success())
     });
     answer.map(|answer| String::from_utf8_lossy(&answer.stdout).into_owned()).unwrap_or_default()
@@ -72,12 +77,12 @@ pub fn npm(folder: &Path) -> Option<Command> {
 
 /// Whether npm is on `PATH`.
 pub fn has_npm() -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| folder.join(NPM).is_file())
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).any(|folder| folder.join(NPM).is_file())
 }
 
 /// A program with no input and no output that runs in `folder`.
-fn command(program: &str, folder: &Path) -> Command {
+fn command(program: impl AsRef<OsStr>, folder: &Path) -> Command {
     let mut command = Command::new(program);
     command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command

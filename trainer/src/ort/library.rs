@@ -274,6 +274,9 @@ mod tests {
         for wheel in [CPU, CUDA] {
             let version = wheel.packages()[0].split_once("==").unwrap().1;
             assert!(wheel.name.contains(version) && wheel.folder.contains(version), "{}", wheel.name);
+            for pin in wheel.packages() {
+                assert!(include_str!("../../pyproject.toml").contains(&format!("\"{pin}")), "{pin} in pyproject.toml");
+            }
         }
     }
 
