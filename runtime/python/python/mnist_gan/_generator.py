@@ -1,0 +1,218 @@
+"""A generator and what it draws."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Literal, Union, overload
+
+import numpy as np
+
+from . import _arguments, _native
+from ._arguments import Integers
+
+if TYPE_CHECKING:  # for tools alone, because the import takes time
+    from numpy.typing import ArrayLike, NDArray
+
+Precision = Union[Literal["f32"], Literal["int8"]]
+
+
+class Generator:
+    """A generator: the one that is built in, or one from an ONNX file.
+
+    path: a file that `trainer` wrote, or PyTorch's export of the same network; without it, the built-in generator.
+    precision: "f32" for single precision, or "int8" for integers, which are faster and differ by a grey level or two. The
+    methods use it unless they are called with another one.
+
+    Raises FileNotFoundError or another OSError if the file cannot be read, ValueError if it holds no such generator or if
+    the precision is unknown.
+
+    A generator can be pickled, and it is safe to use from many threads and in forked processes.
+
+    >>> from mnist_gan import Generator
+    >>> Generator().generate(42).shape
+    (28, 28)
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = None, *, precision: Precision = "f32") -> None:
+        _is_int8(precision)
+        self._model = _native.Model() if path is None else _native.Model.read(path)
+        self._precision: Precision = precision
+
+    @property
+    def classes(self) -> int:
+        """The number of classes that can be asked for: 10 for digits, 0 if the generator is unconditional."""
+        return self._model.classes
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What the ONNX file says about itself: recipe, data set, scores and so on.
+
+        >>> from mnist_gan import Generator
+        >>> Generator().metadata["data"]
+        'mnist'
+        """
+        return self._model.metadata
+
+    @property
+    def precision(self) -> Precision:
+        """The precision of methods that are called without one."""
+        return self._precision
+
+    def __repr__(self) -> str:
+        return f"<Generator {self._model.name}, {self.classes} classes, {self.precision}>"
+
+    def generate(
+        self,
+        seeds: Integers,
+        digits: Integers | None = None,
+        *,
+        precision: Precision | None = None,
+        threads: int | None = None,
+        out: NDArray[np.uint8] | None = None,
+    ) -> NDArray[np.uint8]:
+        """The images of seeds, as uint8 of shape (N, 28, 28), or (28, 28) for an int.
+
+        seeds: an int, a range, an array of an integer type, or an iterable of ints, from 0 to 2**64 - 1.
+        digits: the digit to draw, an int from 0 to 9 for all images, or one per seed. Without it the seed chooses, see
+        `labels`. A seed is a handwriting: its ten digits look alike.
+        precision: "f32" or "int8"; without it, the generator's own, which is "f32" unless you asked for another.
+        threads: how many cores to use; without it, all. Any number gives the same bytes.
+        out: a C-contiguous array of uint8 of the result's shape, to draw into and return.
+
+        Raises OverflowError for a seed out of range, ValueError for a digit out of range, for another number of digits
+        than of seeds, for digits of an unconditional generator, and for an `out` that does not fit, and TypeError for
+        seeds or digits that are not integers. Then nothing was written to `out`.
+
+        The GIL is released. Ctrl-C raises KeyboardInterrupt within about 0.1 s; then the images at the start of `out` are
+        new and the others as before, each of them whole.
+
+        >>> import mnist_gan
+        >>> mnist_gan.generate(42).shape
+        (28, 28)
+        >>> mnist_gan.generate([7, 8, 9], digits=[3, 3, 5], precision="int8").shape
+        (3, 28, 28)
+        >>> mnist_gan.generate(42, digits=10)
+        Traceback (most recent call last):
+        ValueError: digits: 0 to 9 expected, 10 found
+        """
+        int8 = _is_int8(self._precision if precision is None else precision)
+        checked = _arguments.seeds(seeds)
+        threads = _arguments.threads(threads)
+        if isinstance(checked, int):
+            digit = _arguments.digit(digits, self._model.classes)
+            out = _arguments.images(out, (28, 28))
+            self._model.generate_one(checked, digit, int8, out)
+        else:
+            many = _arguments.digits(digits, len(checked), self._model.classes)
+            out = _arguments.images(out, (len(checked), 28, 28))
+            self._model.generate(checked, many, int8, threads, out)
+        return out
+
+    @overload
+    def labels(self, seeds: int) -> int: ...
+    @overload
+    def labels(self, seeds: range | Iterable[int] | NDArray[np.integer[Any]]) -> NDArray[np.uint8]: ...
+    def labels(self, seeds: Integers) -> int | NDArray[np.uint8]:
+        """The digits that seeds choose if none is asked for: 0 to 9, as uint8 of shape (N,), or an int for an int.
+
+        Raises ValueError if the generator is unconditional, and the errors of `generate` for seeds.
+
+        >>> import mnist_gan
+        >>> mnist_gan.labels(range(5))
+        array([2, 4, 2, 9, 2], dtype=uint8)
+        """
+        if not self._model.classes:
+            raise ValueError("labels: a class-conditional generator expected, an unconditional one found")
+        checked = _arguments.seeds(seeds)
+        if isinstance(checked, int):
+            return int(self._model.labels(np.array([checked], np.uint64))[0])
+        return self._model.labels(checked)
+
+    def latent(self, seeds: Integers, digits: Integers | None = None) -> NDArray[np.float32]:
+        """The z of seeds, as float32 of shape (N, 100), or (100,) for an int: numbers from -1 to 1.
+
+        For a class-conditional generator the first ten are the digit as one-hot. `draw(latent(seeds, digits))` gives the
+        images of `generate(seeds, digits)`.
+
+        Raises the errors of `generate` for seeds and digits.
+
+        >>> import mnist_gan, numpy as np
+        >>> z = mnist_gan.latent(42)
+        >>> np.array_equal(mnist_gan.draw(z), mnist_gan.generate(42))
+        True
+        """
+        checked = _arguments.seeds(seeds)
+        if isinstance(checked, int):
+            digit = _arguments.digit(digits, self._model.classes)
+            return self._model.latent(np.array([checked], np.uint64), digit).reshape(100)
+        return self._model.latent(checked, _arguments.digits(digits, len(checked), self._model.classes))
+
+    def draw(
+        self,
+        z: ArrayLike,
+        *,
+        precision: Precision | None = None,
+        threads: int | None = None,
+        out: NDArray[np.uint8] | None = None,
+    ) -> NDArray[np.uint8]:
+        """The images of latents, as uint8 of shape (N, 28, 28), or (28, 28) for one.
+
+        z: real numbers of shape (N, 100) or (100,); numbers beyond -1 and 1 become -1 and 1.
+        precision, threads, out, Ctrl-C: as for `generate`.
+
+        Raises ValueError for another shape, for NaN, and for an `out` that does not fit, and TypeError for other types.
+
+        >>> import mnist_gan, numpy as np
+        >>> mnist_gan.draw(np.zeros((5, 100))).shape
+        (5, 28, 28)
+        """
+        int8 = _is_int8(self._precision if precision is None else precision)
+        checked = _arguments.latents("z", z)
+        threads = _arguments.threads(threads)
+        out = _arguments.images(out, (*checked.shape[:-1], 28, 28))
+        self._model.draw(checked.reshape(-1, 100), int8, threads, out.reshape(-1, 28, 28))
+        return out
+
+    def interpolate(
+        self,
+        a: int | ArrayLike,
+        b: int | ArrayLike,
+        steps: int,
+        *,
+        precision: Precision | None = None,
+        threads: int | None = None,
+    ) -> NDArray[np.uint8]:
+        """The images of a straight walk from one latent to another, as uint8 of shape (steps, 28, 28).
+
+        a, b: each a seed (an int), or a latent: real numbers of shape (100,). If the generator is class-conditional, the
+        digit of `a` stays all the way.
+        steps: the number of images, 1 or more. The first is that of `a`, the last that of `b` (with the digit of `a`).
+        precision, threads: as for `generate`.
+
+        Raises ValueError for other shapes or steps, and the errors of `generate` for seeds.
+
+        >>> import mnist_gan, numpy as np
+        >>> walk = mnist_gan.interpolate(1, 2, 8)
+        >>> np.array_equal(walk[7], mnist_gan.generate(2, mnist_gan.labels(1)))
+        True
+        """
+        if steps < 1:
+            raise ValueError(f"steps: 1 or more expected, {steps} found")
+        start, end = self._end("a", a), self._end("b", b)
+        end[: self._model.classes] = start[: self._model.classes]
+        t = np.linspace(0.0, 1.0, steps)[:, np.newaxis]
+        return self.draw(start * (1.0 - t) + end * t, precision=precision, threads=threads)
+
+    def _end(self, name: str, value: Any) -> NDArray[np.float64]:
+        """One end of a walk: the latent of a seed, or a latent."""
+        z = self.latent(int(value)) if isinstance(value, (int, np.integer)) else _arguments.latents(name, value)
+        if z.shape != (100,):
+            raise ValueError(f"{name}: a seed or shape (100,) expected, {z.shape} found")
+        return z.astype(np.float64)
+
+
+def _is_int8(precision: str) -> bool:
+    if precision not in ("f32", "int8"):
+        raise ValueError(f"precision: 'f32' or 'int8' expected, {precision!r} found")
+    return precision == "int8"

@@ -1,0 +1,43 @@
+//! The compiled half of the Python package `mnist_gan`: draws images, encodes PNG and runs the `runtime` program.
+//!
+//! The Python half checks all arguments before it calls this one.
+
+mod model;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+
+use numpy::{PyReadonlyArray2, PyUntypedArrayMethods};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use runtime::cli;
+
+#[pymodule]
+mod _native {
+    #[pymodule_export]
+    use super::model::Model;
+    #[pymodule_export]
+    use super::{main, png};
+    #[pymodule_export]
+    #[expect(non_upper_case_globals, reason = "Python gives this name")]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
+}
+
+/// The bytes of a PNG file. pixels: uint8 of shape (H, W).
+#[pyfunction]
+fn png<'py>(py: Python<'py>, pixels: PyReadonlyArray2<u8>) -> PyResult<Bound<'py, PyBytes>> {
+    let (height, width) = (u32::try_from(pixels.shape()[0])?, u32::try_from(pixels.shape()[1])?);
+    let file = cli::png(width, height, pixels.as_slice()?);
+    Ok(PyBytes::new(py, &file.map_err(|e| PyValueError::new_err(format!("pixels: {e:#}")))?))
+}
+
+/// Runs the `runtime` program and returns its exit code. args: the program's name and its arguments.
+#[pyfunction]
+fn main(py: Python, args: Vec<OsString>) -> u8 {
+    py.detach(|| {
+        let code = cli::main(args);
+        let _ = io::stdout().flush(); // Rust flushes it at the end of Rust programs only
+        code
+    })
+}

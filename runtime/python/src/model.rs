@@ -1,0 +1,216 @@
+//! A generator of both precisions, and what it draws into numpy arrays.
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::slice;
+use std::sync::OnceLock;
+
+use numpy::{
+    PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyReadwriteArray2, PyReadwriteArray3,
+};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyTuple};
+use runtime::cli::{self, ModelFile};
+use runtime::latent::{CLASSES, LATENT};
+use runtime::{CONDITIONAL, Digit, GENERATOR, Generate, Generator, Image, Latent, METADATA, int8};
+
+/// Images that a thread draws before Python may handle Ctrl-C: 20 ms.
+const BLOCK: usize = 4096;
+
+/// A generator: the built-in one, or one from an ONNX file.
+#[pyclass(frozen, module = "mnist_gan._native")]
+pub struct Model {
+    name: String,
+    conditional: bool,
+    /// None for the built-in generator.
+    loaded: Option<Loaded>,
+}
+
+struct Loaded {
+    file: ModelFile,
+    f32: Box<Generator>,
+    /// Made when it is first asked for, because quantising takes as long as drawing thousands of images.
+    int8: OnceLock<Box<int8::Generator>>,
+}
+
+/// None, one digit for all seeds, or one per seed.
+#[derive(FromPyObject)]
+enum Digits<'py> {
+    One(u8),
+    Each(PyReadonlyArray1<'py, u8>),
+}
+
+#[pymethods]
+impl Model {
+    #[new]
+    #[pyo3(signature = (onnx=None, name="built in".to_owned()), text_signature = "(onnx=None, name='built in')")]
+    fn new(onnx: Option<Vec<u8>>, name: String) -> PyResult<Self> {
+        let Some(onnx) = onnx else { return Ok(Self { name, conditional: CONDITIONAL, loaded: None }) };
+        let file = ModelFile::parse(onnx, &name).map_err(|e| PyValueError::new_err(format!("{e:#}")))?;
+        Ok(Self::loaded(file, name))
+    }
+
+    #[staticmethod]
+    fn read(path: PathBuf) -> PyResult<Self> {
+        let file = ModelFile::read(&path).map_err(|e| match e.downcast_ref::<io::Error>() {
+            Some(io) => io::Error::new(io.kind(), format!("{e:#}")).into(), // FileNotFoundError and the like
+            None => PyValueError::new_err(format!("{e:#}")),
+        });
+        Ok(Self::loaded(file?, path.display().to_string()))
+    }
+
+    /// For pickle.
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
+        let py = slf.py();
+        let arguments = match &slf.get().loaded {
+            None => PyTuple::empty(py),
+            Some(loaded) => (PyBytes::new(py, loaded.file.bytes()), &slf.get().name).into_pyobject(py)?,
+        };
+        Ok((slf.get_type().into_any(), arguments))
+    }
+
+    #[getter]
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    #[getter]
+    fn classes(&self) -> usize {
+        if self.conditional { CLASSES } else { 0 }
+    }
+
+    #[getter]
+    fn metadata<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let dict = PyDict::new(py);
+        match &self.loaded {
+            None => METADATA.iter().try_for_each(|(key, value)| dict.set_item(key, value))?,
+            Some(loaded) => loaded.file.metadata().iter().try_for_each(|(key, value)| dict.set_item(key, value))?,
+        }
+        Ok(dict)
+    }
+
+    /// Draws one image into `out` (28, 28). Keeps the GIL, which takes longer to get back than the image takes.
+    fn generate_one(&self, seed: u64, digit: Option<u8>, int8: bool, mut out: PyReadwriteArray2<u8>) -> PyResult<()> {
+        let z = self.latent_of(seed, digit.and_then(Digit::new));
+        out.as_slice_mut()?.copy_from_slice(&self.generator(int8).draw(&z).0);
+        Ok(())
+    }
+
+    /// Draws the images of `seeds` (N,) into `out` (N, 28, 28).
+    fn generate(
+        &self,
+        py: Python,
+        seeds: PyReadonlyArray1<u64>,
+        digits: Option<Digits>,
+        int8: bool,
+        threads: Option<NonZeroUsize>,
+        mut out: PyReadwriteArray3<u8>,
+    ) -> PyResult<()> {
+        let (seeds, digit_of) = (seeds.as_slice()?, digit_of(&digits)?);
+        let latent = |i: usize| self.latent_of(seeds[i], digit_of(i));
+        self.draw_all(py, int8, threads, &latent, out.as_slice_mut()?)
+    }
+
+    /// Draws the images of `z` (N, 100) into `out` (N, 28, 28).
+    fn draw(
+        &self,
+        py: Python,
+        z: PyReadonlyArray2<f32>,
+        int8: bool,
+        threads: Option<NonZeroUsize>,
+        mut out: PyReadwriteArray3<u8>,
+    ) -> PyResult<()> {
+        let z = z.as_slice()?.as_chunks::<LATENT>().0;
+        self.draw_all(py, int8, threads, &|i| Latent::from_numbers(&z[i]), out.as_slice_mut()?)
+    }
+
+    /// The latents of `seeds` (N,), as float32 (N, 100).
+    fn latent<'py>(
+        &self,
+        py: Python<'py>,
+        seeds: PyReadonlyArray1<u64>,
+        digits: Option<Digits>,
+    ) -> PyResult<Bound<'py, PyArray2<f32>>> {
+        let (seeds, digit_of) = (seeds.as_slice()?, digit_of(&digits)?);
+        let array = PyArray2::zeros(py, (seeds.len(), LATENT), false);
+        let mut out = array.readwrite();
+        let z = out.as_slice_mut()?.as_chunks_mut::<LATENT>().0;
+        py.detach(|| {
+            for (i, (z, &seed)) in z.iter_mut().zip(seeds).enumerate() {
+                *z = self.latent_of(seed, digit_of(i)).numbers();
+            }
+        });
+        drop(out);
+        Ok(array)
+    }
+
+    /// The digits that `seeds` (N,) choose, as uint8 (N,).
+    fn labels<'py>(&self, py: Python<'py>, seeds: PyReadonlyArray1<u64>) -> PyResult<Bound<'py, PyArray1<u8>>> {
+        let seeds = seeds.as_slice()?;
+        let labels = py.detach(|| seeds.iter().map(|&seed| Digit::of(seed).value()).collect());
+        Ok(PyArray1::from_vec(py, labels))
+    }
+}
+
+impl Model {
+    fn loaded(file: ModelFile, name: String) -> Self {
+        let loaded = Loaded { f32: file.f32(), int8: OnceLock::new(), file };
+        Self { name, conditional: loaded.file.conditional(), loaded: Some(loaded) }
+    }
+
+    fn generator(&self, int8: bool) -> &dyn Generate {
+        match (&self.loaded, int8) {
+            (None, false) => &GENERATOR,
+            (None, true) => &int8::GENERATOR,
+            (Some(loaded), false) => &*loaded.f32,
+            (Some(loaded), true) => &**loaded.int8.get_or_init(|| loaded.file.int8()),
+        }
+    }
+
+    fn latent_of(&self, seed: u64, digit: Option<Digit>) -> Latent {
+        match digit {
+            Some(digit) => Latent::with_digit(seed, digit),
+            None => Latent::of_seed(seed, self.conditional),
+        }
+    }
+
+    /// Draws image i of `latent(i)`, without the GIL.
+    ///
+    /// # Errors
+    /// KeyboardInterrupt, with whole images up to some point of `out`.
+    fn draw_all(
+        &self,
+        py: Python,
+        int8: bool,
+        threads: Option<NonZeroUsize>,
+        latent: &(dyn Fn(usize) -> Latent + Sync),
+        out: &mut [u8],
+    ) -> PyResult<()> {
+        let images = images_of(out);
+        let threads = cli::threads(threads, images.len() as u64);
+        let generator = py.detach(|| self.generator(int8));
+        for (block, images) in images.chunks_mut(threads * BLOCK).enumerate() {
+            py.detach(|| cli::draw_on_threads(generator, threads, &|i| latent(block * threads * BLOCK + i), images));
+            py.check_signals()?;
+        }
+        Ok(())
+    }
+}
+
+/// The digit of image i.
+fn digit_of<'a>(digits: &'a Option<Digits>) -> PyResult<impl Fn(usize) -> Option<Digit> + Sync + use<'a>> {
+    let (one, each) = match digits {
+        None => (None, None),
+        Some(Digits::One(digit)) => (Digit::new(*digit), None),
+        Some(Digits::Each(digits)) => (None, Some(digits.as_slice()?)),
+    };
+    Ok(move |i| each.map_or(one, |digits: &[u8]| Digit::new(digits[i])))
+}
+
+/// Pixels (N, 28, 28) as N images.
+fn images_of(pixels: &mut [u8]) -> &mut [Image] {
+    // SAFETY: `Image` is repr(transparent) over `[u8; Image::PIXELS]`, and the length is rounded down.
+    unsafe { slice::from_raw_parts_mut(pixels.as_mut_ptr().cast(), pixels.len() / Image::PIXELS) }
+}
