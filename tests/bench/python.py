@@ -3,8 +3,8 @@
 
     tests/bench/python.py [--rounds 9] [--json]
 
-Sets itself up: installs PyTorch, onnx, onnxruntime and ./runtime/python into .venv-bench, and builds the runtime. One thread, the
-shipped generator's weights. All take turns in each round; prints medians over the rounds, and medians of the ratios within a round.
+Sets itself up: installs onnx, onnxruntime and ./runtime/python into .venv-bench, PyTorch as tests/python/torch does, and builds the
+runtime. Needs g++ for torch.compile. One thread, the shipped generator's weights. All take turns in each round; prints medians over the rounds, and medians of the ratios within a round.
 
 The peers are spared one part of the work: they make the z of a batch from one seed instead of one seed per image, because their
 random generators need longer to take a seed than the network needs to draw.
@@ -14,7 +14,8 @@ import argparse, json, os, statistics, subprocess, sys, time
 ROOT = os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
 VENV = os.path.join(ROOT, ".venv-bench")
 PYTHON = os.path.join(VENV, "bin", "python")
-PACKAGES = ["torch==2.15.0", "numpy==2.4.6", "onnx==1.23.0", "onnxruntime==1.31.1", "maturin==1.16.0"]
+PACKAGES = ["numpy==2.4.6", "onnx==1.23.0", "onnxruntime==1.31.1", "maturin==1.16.0"]
+COMPILER = ["sympy==1.14.0", "networkx==3.6.1", "jinja2==3.1.6", "filelock==4.3.1", "fsspec==2026.9.0", "setuptools==84.2.1"]
 MODEL = os.path.join(ROOT, "models", "g.onnx")
 TARGET = os.environ.setdefault("CARGO_TARGET_DIR", os.path.join(ROOT, "target"))
 
@@ -22,10 +23,12 @@ if os.path.realpath(sys.prefix) != os.path.realpath(VENV):
     if not os.path.exists(PYTHON):
         subprocess.check_call([sys.executable, "-m", "venv", VENV])
     pip = [PYTHON, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-    subprocess.check_call([*pip, *PACKAGES])
+    subprocess.check_call([*pip, *PACKAGES, *COMPILER])
     subprocess.check_call([*pip, "--no-build-isolation", "--no-deps", "--force-reinstall", os.path.join(ROOT, "runtime", "python")],
                           env=dict(os.environ, PATH=os.path.join(VENV, "bin") + os.pathsep + os.environ["PATH"]))
     subprocess.check_call(["cargo", "build", "--release", "--locked", "-q", "-p", "runtime"], cwd=ROOT)
+    torch = subprocess.check_output([os.path.join(ROOT, "tests", "python", "torch")], env=dict(os.environ, PEERS_PYTHON=PYTHON), text=True).strip()
+    os.environ.update(PYTHONPATH=torch, LD_LIBRARY_PATH=os.path.join(torch, "stand-ins"))
     os.execv(PYTHON, [PYTHON, *sys.argv])
 
 import mnist_gan, numpy as np, onnx, onnxruntime, torch
@@ -78,12 +81,11 @@ def pytorch(compiled):
 
     if compiled:
         network = torch.compile(network, dynamic=False)
-    labels = torch.from_numpy(one_hot)
+    labels, generator = torch.from_numpy(one_hot), torch.Generator()
 
     @torch.inference_mode()
     def draw(n):
-        torch.manual_seed(42)
-        z = torch.rand(n, 100) * 2 - 1
+        z = torch.rand(n, 100, generator=generator.manual_seed(42)) * 2 - 1
         z[:, :10] = labels[:n]
         return torch.cat([network(z[i : i + PART]) for i in range(0, n, PART)]).numpy()
 
@@ -91,12 +93,19 @@ def pytorch(compiled):
 
 
 def microseconds(draw, n):
+    """The median of many short measurements, as in `runtime bench`."""
     draw()
     calls, start = 0, time.perf_counter()
-    while time.perf_counter() - start < 0.3:
+    while time.perf_counter() - start < 0.002 or not calls:
         draw()
         calls += 1
-    return (time.perf_counter() - start) * 1e6 / (calls * n)
+    each, end = [], time.perf_counter() + 0.3
+    while time.perf_counter() < end or len(each) < 3:
+        start = time.perf_counter()
+        for _ in range(calls):
+            draw()
+        each.append((time.perf_counter() - start) * 1e6 / (calls * n))
+    return statistics.median(each)
 
 
 one_hot = np.eye(10, dtype=np.float32)[mnist_gan.labels(range(BATCH))]

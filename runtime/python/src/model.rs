@@ -6,9 +6,8 @@ use std::path::PathBuf;
 use std::slice;
 use std::sync::OnceLock;
 
-use numpy::{
-    PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyReadwriteArray2, PyReadwriteArray3,
-};
+use numpy::ndarray::aview2;
+use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyReadwriteArray3, ToPyArray};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
@@ -91,11 +90,24 @@ impl Model {
         Ok(dict)
     }
 
-    /// Draws one image into `out` (28, 28). Keeps the GIL, which takes longer to get back than the image takes.
-    fn generate_one(&self, seed: u64, digit: Option<u8>, int8: bool, mut out: PyReadwriteArray2<u8>) -> PyResult<()> {
+    /// Draws one image into `out` (28, 28) or a new array, and returns it. Keeps the GIL, because getting it back takes longer
+    /// than the image.
+    #[pyo3(signature = (seed, digit, int8, out=None))]
+    fn generate_one<'py>(
+        &self,
+        py: Python<'py>,
+        seed: u64,
+        digit: Option<u8>,
+        int8: bool,
+        out: Option<Bound<'py, PyArray2<u8>>>,
+    ) -> PyResult<Bound<'py, PyArray2<u8>>> {
         let z = self.latent_of(seed, digit.and_then(Digit::new));
-        out.as_slice_mut()?.copy_from_slice(&self.generator(int8).draw(&z).0);
-        Ok(())
+        let image = self.generator(int8).draw(&z);
+        let Some(out) = out else {
+            return Ok(aview2(image.0.as_chunks::<{ Image::SIDE }>().0).to_pyarray(py));
+        };
+        out.try_readwrite()?.as_slice_mut()?.copy_from_slice(&image.0);
+        Ok(out)
     }
 
     /// Draws the images of `seeds` (N,) into `out` (N, 28, 28).

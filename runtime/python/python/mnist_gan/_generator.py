@@ -100,13 +100,12 @@ class Generator:
         checked = _arguments.seeds(seeds)
         threads = _arguments.threads(threads)
         if isinstance(checked, int):
-            digit = _arguments.digit(digits, self._model.classes)
-            out = _arguments.images(out, (28, 28))
-            self._model.generate_one(checked, digit, int8, out)
-        else:
-            many = _arguments.digits(digits, len(checked), self._model.classes)
-            out = _arguments.images(out, (len(checked), 28, 28))
-            self._model.generate(checked, many, int8, threads, out)
+            # One image takes a few microseconds, so calls that do nothing are left out.
+            digit = None if digits is None else _arguments.digit(digits, self._model.classes)
+            return self._model.generate_one(checked, digit, int8, None if out is None else _arguments.images(out, (28, 28)))
+        many = _arguments.digits(digits, len(checked), self._model.classes)
+        out = _arguments.images(out, (len(checked), 28, 28))
+        self._model.generate(checked, many, int8, threads, out)
         return out
 
     @overload
