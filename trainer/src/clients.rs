@@ -138,8 +138,8 @@ mod tests {
             ),
             (
                 "npm error code ENOTFOUND\nnpm error syscall getaddrinfo\nnpm error errno ENOTFOUND\nnpm error request to \
-                 https://registry.npmjs.org/x failed, reason: none\nnpm error Log files were not written\n",
-                "request to https://registry.npmjs.org/x failed, reason: none",
+                 https://registry.example/x failed, reason: none\nnpm error Log files were not written\n",
+                "request to https://registry.example/x failed, reason: none",
             ),
             ("npm ERR! code ETARGET\nnpm ERR! notarget No matching version\n", "notarget No matching version"),
             ("no such option: --abi\n\n", "no such option: --abi"),
