@@ -10,6 +10,7 @@ import time
 import pytest
 
 import mnist_gan
+from conftest import start
 from mnist_gan import _data, _generator, _picture
 
 
@@ -67,7 +68,7 @@ except KeyboardInterrupt:
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 @pytest.mark.parametrize("threads", [1, 3])
 def test_ctrl_c_ends_a_long_call_and_leaves_whole_images(threads):
-    program = subprocess.Popen([sys.executable, "-c", LONG_CALL.format(threads=threads)], stdout=subprocess.PIPE)
+    program = start([sys.executable, "-c", LONG_CALL.format(threads=threads)])
     program.stdout.readline()
     time.sleep(0.5)
     program.send_signal(signal.SIGINT)

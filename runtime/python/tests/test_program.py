@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from conftest import MODELS, RUNTIME
+from conftest import MODELS, RUNTIME, start
 
 PYTHON = [sys.executable, "-m", "mnist_gan"]
 SCRIPT = [os.path.join(os.path.dirname(sys.executable), "mnist-gan")]
@@ -68,7 +68,7 @@ def test_a_reader_that_closes_the_pipe_is_no_failure():
 def test_ctrl_c_ends_it_as_it_ends_the_program():
     codes = []
     for command in ([RUNTIME], PYTHON):
-        program = subprocess.Popen([*command, "gen", "--count", "4000000000", "--format", "raw"], stdout=subprocess.PIPE)
+        program = start([*command, "gen", "--count", "4000000000", "--format", "raw"])
         program.stdout.read(784)
         program.send_signal(signal.SIGINT)
         start = time.monotonic()
