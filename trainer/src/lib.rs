@@ -3,11 +3,11 @@
 //! [`train::train`] does the work of the `trainer` program:
 //!
 //! ```no_run
-//! use trainer::config::{Config, Plan};
+//! use trainer::config::{Config, Plan, Source};
 //! use trainer::train::train;
 //!
 //! let plan = Plan { epochs: 5, ..Plan::seed_recipe() };
-//! let config = Config { out: Some("g.onnx".into()), ..Config::new(plan, "mnist".parse()?) };
+//! let config = Config { out: Some("g.onnx".into()), ..Config::new(plan, Source::Published("mnist".into())) };
 //! let outcome = train(&config, &mut ())?;
 //! println!("{} steps, in {}", outcome.state.step, outcome.folder.display());
 //! # anyhow::Ok(())
