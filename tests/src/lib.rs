@@ -1,7 +1,8 @@
 //! End-to-end tests of the two programs, against other implementations. This crate holds what they share.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 /// The folder of the real MNIST, from `MNIST_DIR` or beside the project; `None`, with a word why, where it is not.
 pub fn mnist() -> Option<PathBuf> {
@@ -54,4 +55,31 @@ pub fn data_set(folder: &Path, prefix: &str, images: &[u8], labels: &[u8]) {
     for (kind, bytes) in [("images-idx3", images), ("labels-idx1", labels)] {
         std::fs::write(folder.join(format!("{prefix}-{kind}-ubyte")), bytes).expect("a folder that can be written");
     }
+}
+
+/// Starts a command, sends it `signal` (a name such as `TERM`) after some time, and waits for its end. Signals have their default
+/// effect, also where the parent ignores them, as a shell does for programs in the background.
+pub fn kill_after(command: &Command, time: Duration, signal: &str) -> (Output, String) {
+    let mut program = Command::new("env");
+    program.arg("--default-signal").arg(command.get_program()).args(command.get_args());
+    command.get_envs().for_each(|(name, value)| _ = value.map(|value| program.env(name, value)));
+    let child = program.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("coreutils' env");
+    std::thread::sleep(time);
+    // The signal comes too late if the program has ended. Until `wait` nobody else gets its number.
+    let sent = Command::new("kill").args(["-s", signal, &child.id().to_string()]).status();
+    assert!(sent.is_ok_and(|status| status.success()), "kill -s {signal}");
+    let output = child.wait_with_output().expect("the program's end");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output, stderr)
+}
+
+/// Random shares of a whole, from 0 to 1. Source: xorshift64, Marsaglia 2003.
+pub fn random_shares() -> impl Iterator<Item = f64> {
+    let mut random = 88_172_645_463_325_252u64;
+    std::iter::repeat_with(move || {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        (random % 1000) as f64 / 1000.0
+    })
 }
