@@ -12,6 +12,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
+use crate::cache;
+
 /// File name of npm's program.
 const NPM: &str = if cfg!(windows) { "npm.cmd" } else { "npm" };
 
@@ -20,7 +22,7 @@ const NPM: &str = if cfg!(windows) { "npm.cmd" } else { "npm" };
 /// # Errors
 /// When `parent` cannot be written.
 pub fn private_folder(parent: &Path) -> Result<TempDir> {
-    fs::create_dir_all(parent).with_context(|| format!("{}: cannot be created", parent.display()))?;
+    cache::create(parent)?;
     let folder = tempfile::Builder::new().prefix(PREFIX).tempdir_in(parent);
     folder.with_context(|| format!("{}: cannot be written", parent.display()))
 }
@@ -50,17 +52,75 @@ pub fn python(code: &str) -> String {
     answer.map(|answer| String::from_utf8_lossy(&answer.stdout).into_owned()).unwrap_or_default()
 }
 
-/// Name and command line of the first working pip, to be run in `folder`.
-pub fn pip(folder: &Path) -> Option<(&'static str, Command)> {
-    ["python3 -I -m pip", "python -I -m pip", "pip3", "pip"].into_iter().find_map(|name| {
+/// Name and command line of the first pip that works and can name the platforms of wheels, to be run in `folder`. Temporary
+/// files stay in `folder`.
+///
+/// # Errors
+/// When there is no pip, or only one that is too old: says how to get one.
+pub fn pip(folder: &Path) -> Result<(&'static str, Command)> {
+    // pip 20.3 knows the platforms manylinux_x_y.
+    let mut problem =
+        "neither `python3 -m pip` nor `python -m pip`, `pip3` or `pip` works here; install pip".to_string();
+    for name in ["python3 -I -m pip", "python -I -m pip", "pip3", "pip"] {
         let command = || {
             let mut words = name.split(' ');
             let mut command = command(words.next().unwrap_or_default(), folder);
-            command.args(words);
+            command.args(words).envs(["TMPDIR", "TEMP", "TMP"].map(|variable| (variable, folder)));
+            let theirs = ["PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"];
+            pass_certificates(&mut command, "PIP_CERT", &theirs);
             command
         };
-        command().arg("--version").status().ok()?.success().then(|| (name, command()))
-    })
+        let answer = command().arg("--version").stdout(Stdio::piped()).output();
+        let Ok(answer) = answer.map_err(drop).and_then(|answer| answer.status.success().then_some(answer).ok_or(()))
+        else {
+            continue;
+        };
+        // pip 23.0.1 from /usr/lib/python3/dist-packages/pip (python 3.11)
+        let answer = String::from_utf8_lossy(&answer.stdout).into_owned();
+        let version = answer.split_whitespace().nth(1).unwrap_or_default();
+        let mut numbers = version.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
+        if (numbers.next(), numbers.next()) >= (Some(20), Some(3)) {
+            return Ok((name, command()));
+        }
+        problem =
+            format!("{name}: pip 20.3 or newer expected, pip {version} found; run `{name} install --upgrade pip`");
+    }
+    bail!(problem)
+}
+
+/// Passes the certificates of `SSL_CERT_FILE` on to a client in its own `variable`, unless one of `theirs` is set.
+fn pass_certificates(command: &mut Command, variable: &str, theirs: &[&str]) {
+    let file = env::var_os("SSL_CERT_FILE").filter(|_| theirs.iter().all(|name| env::var_os(name).is_none()));
+    // The client runs in another folder.
+    if let Some(file) = file.and_then(|file| std::path::absolute(file).ok()) {
+        command.env(variable, file);
+    }
+}
+
+/// What to do about a problem that these words of a client tell, if it is a certificate that is not trusted.
+pub fn certificate_advice(words: &str) -> Option<&'static str> {
+    let problems = [
+        "CERTIFICATE_VERIFY_FAILED",
+        "invalid peer certificate",
+        "SELF_SIGNED_CERT",
+        "UNABLE_TO_VERIFY_LEAF_SIGNATURE",
+        "UNABLE_TO_GET_ISSUER_CERT",
+    ];
+    let is_one = problems.iter().any(|problem| words.contains(problem));
+    is_one.then_some(
+        "the server's certificate is not trusted; name a file with the certificates of your proxy in SSL_CERT_FILE",
+    )
+}
+
+/// Sum of the lengths of all files below a folder, in bytes.
+pub fn size(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let sizes = entries.map(|entry| match entry.metadata() {
+        Ok(data) if data.is_dir() => size(&entry.path()),
+        Ok(data) => data.len(),
+        Err(_) => 0, // it was removed meanwhile
+    });
+    sizes.sum()
 }
 
 /// Command line of npm, to be run in `folder`. The project settings (`.npmrc`) of other folders are not read, install scripts
@@ -71,6 +131,7 @@ pub fn npm(folder: &Path) -> Option<Command> {
         let options = "--prefix . --cache cache --logs-max 0 --loglevel error --ignore-scripts --no-update-notifier \
             --fetch-retries 0";
         command.args(options.split_whitespace());
+        pass_certificates(&mut command, "NODE_EXTRA_CA_CERTS", &["NODE_EXTRA_CA_CERTS"]);
         command
     })
 }
@@ -88,12 +149,12 @@ fn command(program: impl AsRef<OsStr>, folder: &Path) -> Command {
     command
 }
 
-/// Runs `command` to its end, and kills it as soon as `go_on`, which is asked every 50 ms, returns false. Standard error goes
-/// to a file in `folder`.
+/// Runs `command` to its end, and kills it as soon as `go_on`, which is asked every 50 ms, returns an error. Standard error
+/// goes to a file in `folder`.
 ///
 /// # Errors
-/// When the command cannot run, fails (with its own words) or is killed.
-pub fn run(command: &mut Command, folder: &Path, go_on: &mut dyn FnMut() -> bool) -> Result<()> {
+/// When the command cannot run, fails (with its own words) or is killed (with the error of `go_on`).
+pub fn run(command: &mut Command, folder: &Path, go_on: &mut dyn FnMut() -> Result<()>) -> Result<()> {
     let stderr = folder.join("stderr");
     let file = File::create(&stderr).with_context(|| format!("{}: cannot be written", stderr.display()))?;
     let mut child = command.stderr(file).spawn().context("it cannot be started")?;
@@ -101,10 +162,10 @@ pub fn run(command: &mut Command, folder: &Path, go_on: &mut dyn FnMut() -> bool
         if let Some(status) = child.try_wait()? {
             break status;
         }
-        if !go_on() {
+        if let Err(problem) = go_on() {
             let _ = child.kill();
             let _ = child.wait();
-            bail!("nothing came in time");
+            return Err(problem);
         }
         sleep(Duration::from_millis(50));
     };
@@ -118,7 +179,8 @@ fn problem(stderr: &str) -> String {
     let mut npms = stderr.lines().filter_map(|line| line.strip_prefix("npm error ").or(line.strip_prefix("npm ERR! ")));
     let npms = npms.find(|line| !["code ", "syscall ", "errno "].iter().any(|word| line.starts_with(word)));
     let problem = pips.or(npms).or(stderr.trim_end().lines().last()).unwrap_or("it said nothing");
-    problem.split_whitespace().collect::<Vec<_>>().join(" ")
+    let problem = problem.split_whitespace().collect::<Vec<_>>().join(" ");
+    certificate_advice(stderr).map(|advice| format!("{problem} ({advice})")).unwrap_or(problem)
 }
 
 #[cfg(test)]
@@ -143,6 +205,11 @@ mod tests {
             ),
             ("npm ERR! code ETARGET\nnpm ERR! notarget No matching version\n", "notarget No matching version"),
             ("no such option: --abi\n\n", "no such option: --abi"),
+            (
+                "WARNING: Retrying: SSLError([SSL: CERTIFICATE_VERIFY_FAILED])\nERROR: No matching distribution\n",
+                "ERROR: No matching distribution (the server's certificate is not trusted; name a file with the \
+                 certificates of your proxy in SSL_CERT_FILE)",
+            ),
             ("", "it said nothing"),
         ];
         cases.iter().for_each(|(stderr, expected)| assert_eq!(problem(stderr), *expected));
@@ -152,7 +219,8 @@ mod tests {
     #[test]
     fn a_program_that_hangs_is_killed() {
         let folder = tempfile::tempdir().unwrap();
-        let error = run(command("sleep", folder.path()).arg("60"), folder.path(), &mut || false).unwrap_err();
-        assert_eq!(error.to_string(), "nothing came in time");
+        let error =
+            run(command("sleep", folder.path()).arg("60"), folder.path(), &mut || bail!("no time")).unwrap_err();
+        assert_eq!(error.to_string(), "no time");
     }
 }

@@ -1,8 +1,8 @@
-//! Files: atomic writes, the cache folder, hexadecimal digests.
+//! Files: atomic writes, hexadecimal digests.
 
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 
@@ -61,15 +61,6 @@ fn temporary_beside(path: &Path) -> Result<tempfile::NamedTempFile> {
 /// The context of an error in writing a file.
 pub(crate) fn cannot_write(path: &Path) -> String {
     format!("{}: cannot be written", path.display())
-}
-
-/// The program's folder for downloads, in the platform's place for caches. It may not exist yet.
-///
-/// # Errors
-/// When the platform's place for caches is not known.
-pub fn cache() -> Result<PathBuf> {
-    let cache = dirs::cache_dir().context("no folder for caches is known; set XDG_CACHE_HOME or HOME")?;
-    Ok(cache.join("mnist-gan"))
 }
 
 /// The bytes in hexadecimal: two lower-case digits for each.

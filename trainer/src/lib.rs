@@ -24,13 +24,15 @@
 //! gan     data                   networks, losses and update as graphs; data sets
 //! state                          training state and metrics
 //! graph   noise                  the tape of ONNX operators; random numbers
-//! config  clients files pixel    settings; Python, pip and npm; atomic file writes; grey levels
+//! config  clients pixel          settings; Python, pip and npm; grey levels
+//! cache   files                  the folder for downloads; atomic file writes
 //! ```
 
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
 pub mod bench;
+pub mod cache;
 pub mod clients;
 pub mod config;
 pub mod data;

@@ -130,7 +130,7 @@ fn run_judge(args: &JudgeArgs) -> Result<String> {
 }
 
 fn run_setup(args: &SetupArgs) -> Result<String> {
-    if args.cuda && CUDA.cached().is_none() {
+    if args.cuda && !matches!(CUDA.cached(), Ok(Some(_))) {
         // Ctrl-C ends pip but not this process, which still has to delete pip's files.
         ctrlc::set_handler(|| ())?;
         CUDA.fetch(args.offline, &mut to_stderr)?;

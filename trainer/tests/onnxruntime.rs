@@ -6,7 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-const WAYS_OUT: [&str; 3] = ["set ORT_DYLIB_PATH", "`pip install onnxruntime==1.31.1`", "without --offline"];
+/// What every error says that ends with no library.
+const WAY_OUT: &str = "set ORT_DYLIB_PATH";
 
 /// A folder with an empty cache, a small data set, and a folder `bin` that is the whole `PATH`.
 struct Machine(tempfile::TempDir);
@@ -74,6 +75,14 @@ impl Machine {
         self.path("cache/mnist-gan/onnxruntime-1.31.1")
     }
 
+    /// Names of the files in the cache.
+    fn in_cache(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.path("cache/mnist-gan")).into_iter().flatten();
+        let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
     /// Gives pip a folder in place of its index, with files that have the names of wheels and another content.
     fn other_wheels(&self, names: &[&str], command: &mut Command) {
         fs::create_dir_all(self.path("wheels")).unwrap();
@@ -131,8 +140,7 @@ fn the_first_place_that_has_the_library_is_taken_and_the_last_is_a_fetched_wheel
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.success() && stderr.contains("fetching ONNX Runtime 1.31.1"), "{stderr}");
     }
-    let left: Vec<_> = fs::read_dir(machine.path("cache/mnist-gan")).unwrap().map(|e| e.unwrap().path()).collect();
-    assert_eq!(left, [machine.cached()]);
+    assert_eq!(machine.in_cache(), ["lock", "onnxruntime-1.31.1"]);
 
     let (found, said) = succeeds(machine.trainer().arg("--offline"));
     let library = machine.cached().join("libonnxruntime.so.1.31.1");
@@ -172,7 +180,48 @@ fn the_first_place_that_has_the_library_is_taken_and_the_last_is_a_fetched_wheel
     // What is asked for by name is not replaced by something else.
     fails(machine.trainer().env("ORT_DYLIB_PATH", "no/such.so"), &["ORT_DYLIB_PATH: ", "no/such.so found"]);
     fs::write(machine.path("text.so"), "no library").unwrap();
-    fails(machine.trainer().env("ORT_DYLIB_PATH", "text.so"), &["ORT_DYLIB_PATH: ", "text.so"]);
+    let text = machine.path("text.so");
+    fails(machine.trainer().env("ORT_DYLIB_PATH", "text.so"), &[&format!("{}: file too short", text.display())]);
+    fs::write(&text, "no library, but a longer text than the header of one would be, and more").unwrap();
+    fails(machine.trainer().env("ORT_DYLIB_PATH", "text.so"), &[&format!("{}: invalid ELF header", text.display())]);
+    // The loader would map this file, and the program would die of SIGBUS.
+    fs::write(&text, &fs::read(&own).unwrap()[..1 << 20]).unwrap();
+    fails(
+        machine.trainer().env("ORT_DYLIB_PATH", "text.so"),
+        &["text.so: the library is truncated, 1048576 bytes found"],
+    );
+
+    // A relative folder is the current one, whoever writes there.
+    let (found, _) = succeeds(machine.trainer().env("LD_LIBRARY_PATH", "system"));
+    assert!(found.ends_with("from the cache)"), "{found}");
+}
+
+#[test]
+fn a_library_of_the_cache_that_is_not_as_it_was_unpacked_is_fetched_again() {
+    if system_has_one() {
+        return;
+    }
+    let machine = Machine::new();
+    machine.bare_python();
+    succeeds(&mut machine.trainer());
+    let library = machine.cached().join("libonnxruntime.so.1.31.1");
+    let whole = fs::read(&library).unwrap();
+    fs::write(&library, "").unwrap();
+    fails(
+        machine.trainer().arg("--offline"),
+        &[&format!("libonnxruntime.so.1.31.1: {} bytes expected, 0 found", whole.len()), WAY_OUT],
+    );
+    let (found, said) = succeeds(&mut machine.trainer());
+    assert!(found.ends_with("from the cache)") && said.contains("fetching ONNX Runtime 1.31.1"), "{found} {said}");
+    assert!(fs::read(&library).unwrap() == whole);
+
+    // A file with another time is digested once.
+    fs::write(&library, &whole).unwrap();
+    succeeds(machine.trainer().arg("--offline"));
+    let mut changed = whole;
+    *changed.last_mut().unwrap() ^= 1;
+    fs::write(&library, changed).unwrap();
+    fails(machine.trainer().arg("--offline"), &["libonnxruntime.so.1.31.1: SHA-256 ", WAY_OUT]);
 }
 
 #[test]
@@ -180,14 +229,16 @@ fn nothing_found_and_nothing_fetchable_is_one_error_with_the_ways_out() {
     if system_has_one() {
         return;
     }
-    let says = |words: &[&'static str]| [words, &WAYS_OUT].concat();
+    let says = |words: &[&'static str]| [words, &[WAY_OUT]].concat();
     let machine = Machine::new();
-    fails(&mut machine.trainer(), &says(&["`python3 -m pip`"]));
-    fails(machine.trainer().arg("--offline"), &says(&["--offline forbids fetching"]));
+    fails(&mut machine.trainer(), &says(&["`python3 -m pip`", "install pip"]));
+    let ways_out = ["--offline forbids fetching", "`pip install onnxruntime==1.31.1`", "without --offline"];
+    fails(machine.trainer().arg("--offline"), &says(&ways_out));
 
     // One Python without pip, and a pip that reaches no index.
     machine.script("python3", "exit 1");
-    let refuse = "case $1 in --version) ;; *) echo 'ERROR: No matching distribution found' >&2; exit 1;; esac";
+    let refuse =
+        "case $1 in --version) echo pip 26.1;; *) echo 'ERROR: No matching distribution found' >&2; exit 1;; esac";
     machine.script("pip3", refuse);
     fails(&mut machine.trainer(), &says(&["pip3: ERROR: No matching distribution found"]));
 
@@ -198,8 +249,62 @@ fn nothing_found_and_nothing_fetchable_is_one_error_with_the_ways_out() {
     machine.other_wheels(&wheels.each_ref().map(String::as_str), &mut command);
     fails(&mut command, &says(&["python3 -I -m pip: ERROR: ", "HASHES"]));
 
-    assert!(!machine.cached().exists());
-    assert_eq!(fs::read_dir(machine.path("cache/mnist-gan")).unwrap().count(), 0);
+    // The same from a program that is not pip and checks nothing.
+    machine.script("python3", "exit 1");
+    let bring = |what: &str| {
+        let download = format!("while [ $1 != -d ]; do shift; done; {what} > $2/onnxruntime-1.31.1-cp312.whl");
+        machine.script("pip3", &format!("case $1 in --version) echo pip 26.1;; *) {download};; esac"));
+    };
+    bring("echo other bytes");
+    fails(
+        &mut machine.trainer(),
+        &["onnxruntime-1.31.1-cp312.whl: a pinned SHA-256 expected, ", "PIP_INDEX_URL", WAY_OUT],
+    );
+    bring("exec /usr/bin/yes");
+    fails(&mut machine.trainer(), &["pip3: at most 200000000 bytes expected, more came", WAY_OUT]);
+
+    assert!(machine.in_cache().is_empty());
+}
+
+#[test]
+fn a_pip_that_cannot_fetch_it_is_told_by_cause() {
+    if system_has_one() {
+        return;
+    }
+    let machine = Machine::new();
+    machine.script("pip3", "echo pip 19.1.1 from /usr");
+    fails(
+        &mut machine.trainer(),
+        &["pip3: pip 20.3 or newer expected, pip 19.1.1 found; run `pip3 install --upgrade pip`"],
+    );
+    machine.bare_python();
+    let says = ["activated virtualenv", "activate a virtual environment", WAY_OUT];
+    fails(machine.trainer().env("PIP_REQUIRE_VIRTUALENV", "1"), &says);
+    assert!(machine.in_cache().is_empty());
+}
+
+#[test]
+fn a_cache_that_is_not_this_users_alone_is_refused_and_no_link_in_it_is_followed() {
+    if system_has_one() {
+        return;
+    }
+    let machine = Machine::new();
+    let mnist_gan = machine.path("cache/mnist-gan");
+    fs::create_dir(&mnist_gan).unwrap();
+    let mode = |mode| fs::set_permissions(&mnist_gan, fs::Permissions::from_mode(mode)).unwrap();
+    for open in [0o777, 0o775] {
+        mode(open);
+        let expected =
+            format!("only its owner may write to expected, mode {open:o} found; delete it, or run `chmod -R go-w ");
+        fails(&mut machine.trainer(), &[&expected]);
+        fails(machine.command().args(["--dry-run", "--data", "mnist"]), &[&expected]);
+    }
+    mode(0o755);
+    std::os::unix::fs::symlink(machine.path("data"), machine.cached()).unwrap();
+    fails(
+        machine.trainer().arg("--offline"),
+        &["onnxruntime-1.31.1: no symbolic link is followed in the cache; delete it"],
+    );
 }
 
 #[test]
@@ -227,11 +332,10 @@ fn no_file_of_the_current_folder_is_executed() {
 
 #[test]
 fn the_build_with_cuda_is_fetched_only_whole_and_only_when_that_is_allowed() {
-    let ways_out =
-        ["set ORT_DYLIB_PATH", "`pip install onnxruntime-gpu==1.31.1 nvidia-cuda-runtime==", "without --offline"];
-    let says = |words: &[&'static str]| [words, &ways_out].concat();
+    let says = |words: &[&'static str]| [words, &[WAY_OUT]].concat();
     let machine = Machine::new();
-    fails(machine.setup().arg("--offline"), &says(&["--offline forbids fetching"]));
+    let install = "`pip install onnxruntime-gpu==1.31.1 nvidia-cuda-runtime==";
+    fails(machine.setup().arg("--offline"), &says(&["--offline forbids fetching", install, "without --offline"]));
     fails(&mut machine.setup(), &says(if cfg!(target_arch = "x86_64") { &["`python3 -m pip`"] } else { &["aarch64"] }));
     if !cfg!(target_arch = "x86_64") {
         return;
@@ -247,7 +351,7 @@ fn the_build_with_cuda_is_fetched_only_whole_and_only_when_that_is_allowed() {
     let mut command = machine.setup();
     machine.other_wheels(&wheels, &mut command);
     fails(&mut command, &says(&["python3 -I -m pip: ERROR: ", "HASHES"]));
-    assert_eq!(fs::read_dir(machine.path("cache/mnist-gan")).unwrap().count(), 0);
+    assert!(machine.in_cache().is_empty());
 }
 
 #[test]
@@ -265,7 +369,14 @@ fn a_library_with_cuda_comes_first_but_on_the_cpu_and_what_it_lacks_is_named() {
     let with_cuda = machine.path("cache/mnist-gan/onnxruntime-1.31.1-cuda");
     fs::create_dir(&with_cuda).unwrap();
     fs::hard_link(machine.cached().join(name), with_cuda.join(name)).unwrap();
-    fs::write(with_cuda.join("libonnxruntime_providers_cuda.so"), "no library").unwrap();
+    let provider = "libonnxruntime_providers_cuda.so";
+    fs::write(with_cuda.join(provider), "no library").unwrap();
+    let entry = |name: &str| {
+        let data = fs::metadata(with_cuda.join(name)).unwrap();
+        serde_json::json!({"sha256": "", "len": data.len(), "modified": data.modified().unwrap()})
+    };
+    let list = serde_json::json!({name: entry(name), provider: entry(provider)});
+    fs::write(with_cuda.join("unpacked.json"), list.to_string()).unwrap();
     assert_eq!(succeeds(&mut machine.trainer()).0, plain);
 
     let (found, said) = succeeds(&mut machine.trainer_on("auto"));

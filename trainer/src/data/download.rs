@@ -1,15 +1,18 @@
 //! Downloads one file from a mirror, resuming a broken download; keeps only the pinned content.
 
+use std::env;
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
-use crate::data::idx::IdxFile;
+use crate::cache;
+use crate::clients;
 use crate::data::pin::Pin;
 
 /// What the caller hears while files are fetched.
@@ -76,14 +79,13 @@ pub fn fetch(
     let name = format!("{}.gz", pin.name);
     let (url, path) = (format!("{}/{name}", mirror.trim_end_matches('/')), folder.join(&name));
     let part = path.with_added_extension("part");
+    cache::check_no_link(&part)?;
     let resumed = length(&part) > 0;
     progress(Progress::Line(&format!("downloading {url}")));
     let mut download = Download { url: &url, part: &part, limit: pin.len + (1 << 16), patience, progress };
     download.get_all().with_context(|| url.clone())?;
-    let file = fs::read(&part).with_context(|| format!("{}: cannot be read", part.display()))?;
-    let checked = IdxFile::from_bytes(PathBuf::from(&url), file, pin.len).and_then(|file| pin.check(&file));
-    match checked {
-        Ok(()) => fs::rename(&part, &path).with_context(|| format!("{}: cannot be written", path.display())),
+    match pin.read(cache::open(&part)?).context(url) {
+        Ok(_) => fs::rename(&part, &path).with_context(|| format!("{}: cannot be written", path.display())),
         Err(problem) => {
             fs::remove_file(&part).with_context(|| format!("{}: cannot be removed", part.display()))?;
             // The part may have been the beginning of another mirror's file.
@@ -146,7 +148,10 @@ impl Download<'_> {
                 return Err(Failure { retry: matches!(status, 408 | 429 | 500..=599), problem });
             }
             Ok(Ok(Answer::Bytes(_))) | Err(RecvTimeoutError::Disconnected) => Err(anyhow!("no answer")),
-            Ok(Err(problem)) => Err(anyhow!(problem)),
+            Ok(Err(problem)) => Err(match clients::certificate_advice(&problem) {
+                Some(advice) => anyhow!("{problem} ({advice})"),
+                None => anyhow!(problem),
+            }),
             Err(RecvTimeoutError::Timeout) => Err(anyhow!("no answer within {:.0} s", wait.as_secs_f64())),
         };
         let (from, length) = head.map_err(|problem| Failure { retry: answered, problem })?;
@@ -199,6 +204,7 @@ fn request(url: &str, from: u64) -> Receiver<Result<Answer, String>> {
         .timeout_connect(silence)
         .timeout_recv_response(silence)
         .timeout_per_read(silence)
+        .tls_config(TlsConfig::builder().root_certs(certificates()).build())
         .build()
         .into();
     let mut request = agent.get(url);
@@ -225,6 +231,16 @@ fn request(url: &str, from: u64) -> Receiver<Result<Answer, String>> {
     receiver
 }
 
+/// The certificates that the platform trusts, or those in the file that `SSL_CERT_FILE` names. Where the platform has none, as
+/// in small containers, Mozilla's.
+fn certificates() -> RootCerts {
+    let found = rustls_native_certs::load_native_certs().certs;
+    if found.is_empty() && env::var_os("SSL_CERT_FILE").is_none() {
+        return RootCerts::WebPki;
+    }
+    found.iter().map(|certificate| Certificate::from_der(certificate).to_owned()).into()
+}
+
 fn length(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |metadata| metadata.len())
 }
@@ -238,10 +254,12 @@ mod tests {
     use sha2::{Digest, Sha256};
 
     use super::*;
+    use crate::data::idx::Kind;
     use crate::data::pin::Sha256Of;
     use crate::files::hex;
 
-    const CONTENT: &[u8] = b"four bytes and some more, to be cut in the middle";
+    /// An IDX file of 41 labels.
+    const CONTENT: &[u8] = b"\0\0\x08\x01\0\0\0\x29more labels of digits, cut in the middle.";
 
     /// The bytes at which requests began, `None` for whole files.
     type Asked = [Option<usize>];
@@ -335,7 +353,7 @@ mod tests {
     /// Fetches `file` from a mirror into `folder`.
     fn fetch_into(folder: &Path, mirror: &str) -> Result<()> {
         let sha256 = Sha256Of::Content(hex(&Sha256::digest(CONTENT)).leak());
-        let pin = Pin { name: "file", len: CONTENT.len() as u64, sha256 };
+        let pin = Pin { name: "file", kind: Kind::Labels, len: CONTENT.len() as u64, sha256 };
         let mut patience = Patience::new(Duration::from_secs(2));
         let result = fetch(mirror, &pin, folder, &mut patience, &mut |_| ());
         assert_eq!(folder.join("file.gz").exists(), result.is_ok());
@@ -398,7 +416,7 @@ mod tests {
     #[test]
     fn a_mirror_that_fails_is_told_with_its_url_and_leaves_only_a_part_of_the_file() {
         let cases: [(String, &str, u64); 7] = [
-            (serve(&[wrong]).0, "49 unpacked bytes expected, 6 found, which look like a web page", 0),
+            (serve(&[wrong]).0, "an IDX file expected, a web page found", 0),
             (serve(&[forbidden]).0, "status 200 expected, 403 found", 0),
             (serve(&[busy]).0, "status 200 expected, 503 found", 0),
             (serve(&[truncated, forbidden]).0, "status 200 expected, 403 found", 10),

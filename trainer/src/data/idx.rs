@@ -1,129 +1,279 @@
-//! IDX files of unsigned bytes, raw or gzipped: images (N, 28, 28) and labels (N,).
+//! IDX files of unsigned bytes: images (N, 28, 28) and labels (N,).
+//!
+//! The content of a file tells whether it is raw, gzipped, or gzipped twice. The header is judged before the items are read,
+//! and the file is read no further than its header says.
 //!
 //! Source: Yann LeCun's description of the format, <http://yann.lecun.com/exdb/mnist/>.
 
-use std::fs;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{self, Cursor, ErrorKind, Read};
+use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use flate2::read::MultiGzDecoder;
 use ndarray::{Array1, Array2};
 use sha2::{Digest, Sha256};
 
-use crate::config::PIXELS;
+use crate::config::{PIXELS, SIDE};
 use crate::files::hex;
 
-/// An unpacked file and the SHA-256 of its bytes. Whether the file was gzipped is told by its content.
+/// What an IDX file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Images of 28 × 28 bytes.
+    Images,
+    /// Labels of one byte.
+    Labels,
+}
+
+/// The content of an IDX file.
 pub struct IdxFile {
-    /// Path of the file, or another name for error messages.
-    pub path: PathBuf,
     /// SHA-256 of `bytes` in hexadecimal.
     pub sha256: String,
     /// The unpacked file, header included.
     pub bytes: Vec<u8>,
     /// The file as it was, if it was gzipped.
     pub gzip: Option<Vec<u8>>,
+    kind: Kind,
 }
 
+/// The largest number of items in a file. So many images take 0.8 GB.
+pub const MAX_ITEMS: u64 = 1 << 20;
+
 impl IdxFile {
-    /// The file `name` or `name.gz` of a folder.
+    /// The file at `path`, of at most [`MAX_ITEMS`] items.
     ///
     /// # Errors
-    /// When neither exists or the first of them cannot be read.
-    pub fn open(folder: &Path, name: &str) -> Result<Self> {
-        let path = candidates(folder, name).find(|path| path.is_file());
-        let path =
-            path.with_context(|| format!("{}: {name} or {name}.gz expected, neither found", folder.display()))?;
-        Self::read(path, u64::MAX)
+    /// Names the file, which cannot be read or is no whole IDX file of this kind.
+    pub fn open(path: &Path, kind: Kind) -> Result<Self> {
+        let file = File::open(path).context("cannot be read");
+        let limit = kind.header_len() + MAX_ITEMS * kind.item_len();
+        file.and_then(|file| Self::read(file, kind, limit)).with_context(|| path.display().to_string())
     }
 
-    /// The file at `path`.
+    /// The content of `file`, of at most `limit` unpacked bytes.
     ///
     /// # Errors
-    /// When the file cannot be read or unpacked, or holds more than `limit` unpacked bytes.
-    pub fn read(path: PathBuf, limit: u64) -> Result<Self> {
-        let file = fs::read(&path).with_context(|| format!("{}: cannot be read", path.display()))?;
-        Self::from_bytes(path, file, limit)
-    }
-
-    /// As [`Self::read`], of bytes that were read already.
-    pub fn from_bytes(path: PathBuf, file: Vec<u8>, limit: u64) -> Result<Self> {
-        let (bytes, gzip) = if file.starts_with(&[0x1f, 0x8b]) {
-            (gunzip(&file, limit).map_err(|problem| anyhow!("{}: {problem}", path.display()))?, Some(file))
+    /// When it is no whole IDX file of this kind. The caller adds the file's name.
+    pub fn read(file: impl Read, kind: Kind, limit: u64) -> Result<Self> {
+        // No gzip file is much longer than its content.
+        let (gzipped, mut file) = peek(file.take(limit + (1 << 16)))?;
+        let mut copy = Copying { file: &mut file, copy: vec![] };
+        let bytes = if gzipped {
+            let (twice, mut content) = peek(MultiGzDecoder::new(&mut copy))?;
+            if twice { kind.read(&mut MultiGzDecoder::new(content), limit)? } else { kind.read(&mut content, limit)? }
         } else {
-            (file, None)
+            kind.read(copy.file, limit)?
         };
-        let shown = path.display();
-        ensure!(bytes.len() as u64 <= limit, "{shown}: at most {limit} unpacked bytes expected, more found");
-        Ok(Self { sha256: hex(&Sha256::digest(&bytes)), path, bytes, gzip })
+        Ok(Self { sha256: hex(&Sha256::digest(&bytes)), bytes, gzip: gzipped.then_some(copy.copy), kind })
     }
 
     /// The images, (N, 784).
     ///
     /// # Errors
-    /// When the file is not an IDX file of at least one 28 × 28 image.
+    /// When the file holds labels.
     pub fn images(self) -> Result<Array2<u8>> {
-        let pixels = self.items(&[28, 28])?;
+        ensure!(self.kind == Kind::Images, "images expected, labels found");
+        let pixels = self.items();
         Ok(Array2::from_shape_vec((pixels.len() / PIXELS, PIXELS), pixels)?)
     }
 
     /// The labels (N,) of N `images`, 0 to 9.
     ///
     /// # Errors
-    /// When the file is not an IDX file of N labels.
+    /// When the file holds images, another number of labels, or a label above 9. The caller adds the file's name.
     pub fn labels(self, images: usize) -> Result<Array1<u8>> {
-        let path = self.path.clone();
-        let path = path.display();
-        let labels = self.items(&[])?;
-        ensure!(labels.len() == images, "{path}: a label for each of {images} images expected, {} found", labels.len());
+        ensure!(self.kind == Kind::Labels, "labels expected, images found");
+        let labels = self.items();
+        ensure!(labels.len() == images, "a label for each of {images} images expected, {} found", labels.len());
         if let Some(at) = labels.iter().position(|&label| label > 9) {
-            bail!("{path}: labels from 0 to 9 expected, {} found at {at}", labels[at]);
+            bail!("labels from 0 to 9 expected, {} found at {at}", labels[at]);
         }
         Ok(labels.into())
     }
 
-    /// The items after the header, each of shape `item`.
-    fn items(self, item: &[usize]) -> Result<Vec<u8>> {
-        let Self { path, mut bytes, .. } = self;
-        let shown = path.display();
-        let rank = 1 + item.len();
-        let head = 4 + 4 * rank;
-        ensure!(!bytes.is_empty(), "{shown}: an IDX file expected, an empty one found");
-        ensure!(bytes.len() >= head, "{shown}: an IDX header of {head} bytes expected, {} bytes found", bytes.len());
-        let word = |i: usize| u32::from_be_bytes([bytes[4 * i], bytes[4 * i + 1], bytes[4 * i + 2], bytes[4 * i + 3]]);
-        let magic = 0x0800 + rank as u32;
-        ensure!(word(0) == magic, "{shown}: magic number {magic:#010x} expected, {:#010x} found", word(0));
-        let found: Vec<usize> = (2..=rank).map(|i| word(i) as usize).collect();
-        ensure!(found == item, "{shown}: images of {item:?} pixels expected, {found:?} found");
-        let (n, each) = (word(1) as usize, item.iter().product::<usize>());
-        ensure!(n > 0, "{shown}: at least one item expected, its header says 0");
-        let expected = n.checked_mul(each).and_then(|body| body.checked_add(head));
-        let expected =
-            expected.with_context(|| format!("{shown}: its header says {n} items, more than memory can hold"))?;
-        if bytes.len() != expected {
-            let what = if bytes.len() < expected { "it is truncated" } else { "bytes follow its end" };
-            bail!("{shown}: {expected} bytes expected for the {n} items of its header, {} found: {what}", bytes.len());
-        }
-        bytes.drain(..head);
-        Ok(bytes)
+    /// The bytes after the header.
+    fn items(mut self) -> Vec<u8> {
+        self.bytes.drain(..self.kind.header_len() as usize);
+        self.bytes
     }
 }
 
-/// The paths where `name` may be in a folder: raw, then gzipped.
-pub fn candidates(folder: &Path, name: &str) -> impl Iterator<Item = PathBuf> {
-    [folder.join(name), folder.join(format!("{name}.gz"))].into_iter()
+impl Kind {
+    /// Shape of one item.
+    fn shape(self) -> &'static [usize] {
+        match self {
+            Self::Images => &[SIDE, SIDE],
+            Self::Labels => &[],
+        }
+    }
+
+    fn item_len(self) -> u64 {
+        self.shape().iter().product::<usize>() as u64
+    }
+
+    /// Four bytes of magic number, the number of items, and the shape of one item.
+    fn header_len(self) -> u64 {
+        8 + 4 * self.shape().len() as u64
+    }
+
+    /// The bytes of a whole file, header included.
+    fn read(self, file: &mut dyn Read, limit: u64) -> Result<Vec<u8>> {
+        let mut bytes = vec![];
+        read_on(file, self.header_len(), &mut bytes)?;
+        let n = self.count(&bytes)?;
+        let expected = self.header_len() + n * self.item_len();
+        ensure!(
+            expected <= limit,
+            "at most {limit} unpacked bytes expected, {expected} for the {n} items of its header"
+        );
+        read_on(file, expected - self.header_len() + 1, &mut bytes)?;
+        if bytes.len() as u64 != expected {
+            let found = bytes.len() as u64;
+            let found = if found > expected { "more found".into() } else { format!("{found} found: it is truncated") };
+            bail!("{expected} bytes expected for the {n} items of its header, {found}");
+        }
+        Ok(bytes)
+    }
+
+    /// The number of items, from the file's header.
+    fn count(self, header: &[u8]) -> Result<u64> {
+        let other = [
+            (&b"<"[..], "a web page"),
+            (b"PK\x03\x04", "a zip archive"),
+            (b"version ", "a pointer of Git LFS"),
+            (&GZIP, "a gzip file in a gzip file in a gzip file"),
+        ];
+        if let Some((_, found)) = other.iter().find(|(start, _)| header.trim_ascii_start().starts_with(start)) {
+            bail!("an IDX file expected, {found} found");
+        }
+        ensure!(!header.is_empty(), "an IDX file expected, an empty one found");
+        let (expected, found) = (self.header_len(), header.len());
+        ensure!(found as u64 == expected, "an IDX header of {expected} bytes expected, {found} bytes found");
+        let words: Vec<u32> = header.chunks_exact(4).map(|w| u32::from_be_bytes([w[0], w[1], w[2], w[3]])).collect();
+        let magic = 0x0801 + self.shape().len() as u32;
+        ensure!(words[0] == magic, "magic number {magic:#010x} expected, {:#010x} found", words[0]);
+        let shape: Vec<usize> = words[2..].iter().map(|&n| n as usize).collect();
+        ensure!(shape == self.shape(), "images of {:?} pixels expected, {shape:?} found", self.shape());
+        ensure!(words[1] > 0, "at least one item expected, its header says 0");
+        Ok(words[1].into())
+    }
 }
 
-/// The content of a whole gzip file, up to one byte above `limit`.
-fn gunzip(file: &[u8], limit: u64) -> Result<Vec<u8>> {
-    let mut bytes = vec![];
-    MultiGzDecoder::new(file).take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(|e| {
-        let problem = match e.kind() {
-            std::io::ErrorKind::UnexpectedEof => format!("it ends early, after {} unpacked bytes", bytes.len()),
-            _ => format!("it cannot be unpacked ({e})"),
-        };
-        anyhow!("a whole gzip file expected, {problem}")
+/// The first two bytes of a gzip file.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+
+/// Whether `file` begins as a gzip file, and a reader of the whole file.
+fn peek(mut file: impl Read) -> Result<(bool, impl Read)> {
+    let mut start = vec![];
+    read_on(&mut file, 2, &mut start)?;
+    Ok((start == GZIP, Cursor::new(start).chain(file)))
+}
+
+/// Appends the next `n` bytes to `bytes`, or fewer if the file ends there.
+fn read_on(file: &mut dyn Read, n: u64, bytes: &mut Vec<u8>) -> Result<()> {
+    file.take(n).read_to_end(bytes).map_err(|e| match e.kind() {
+        _ if e.raw_os_error().is_some() => anyhow!("cannot be read: {e}"),
+        ErrorKind::OutOfMemory => anyhow!("too little memory for {n} bytes"),
+        ErrorKind::UnexpectedEof => {
+            anyhow!("a whole gzip file expected, it ends early, after {} unpacked bytes", bytes.len())
+        }
+        _ => anyhow!("a whole gzip file expected, it cannot be unpacked ({e})"),
     })?;
-    Ok(bytes)
+    Ok(())
+}
+
+/// A reader that keeps a copy of what was read.
+struct Copying<R> {
+    file: R,
+    copy: Vec<u8>,
+}
+
+impl<R: Read> Read for Copying<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.file.read(buffer)?;
+        self.copy.extend(&buffer[..n]);
+        Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::*;
+
+    /// Header of an IDX file of `n` labels.
+    fn header(n: u32) -> Vec<u8> {
+        [&[0, 0, 8, 1][..], &n.to_be_bytes()].concat()
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut packer = GzEncoder::new(vec![], Compression::fast());
+        packer.write_all(bytes).unwrap();
+        packer.finish().unwrap()
+    }
+
+    fn problem(file: impl Read, limit: u64) -> String {
+        IdxFile::read(file, Kind::Labels, limit).err().expect("an error").to_string()
+    }
+
+    #[test]
+    fn raw_and_gzipped_files_are_told_by_their_content() {
+        let raw = [header(3), vec![1, 2, 3]].concat();
+        for packed in [raw.clone(), gzip(&raw), gzip(&gzip(&raw)), [gzip(&raw[..5]), gzip(&raw[5..])].concat()] {
+            let file = IdxFile::read(&packed[..], Kind::Labels, 11).unwrap();
+            assert!(file.bytes == raw && file.gzip == (packed != raw).then_some(packed));
+            assert_eq!(file.labels(3).unwrap().to_vec(), [1, 2, 3]);
+        }
+        let thrice = gzip(&gzip(&gzip(&raw)));
+        assert_eq!(problem(&thrice[..], 11), "an IDX file expected, a gzip file in a gzip file in a gzip file found");
+    }
+
+    #[test]
+    fn no_more_is_read_than_the_header_and_the_limit_allow() {
+        // These files never end.
+        let endless = |start: Vec<u8>| Cursor::new(start).chain(io::repeat(0));
+        assert_eq!(problem(endless(vec![]), 11), "magic number 0x00000801 expected, 0x00000000 found");
+        assert_eq!(problem(endless(header(3)), 11), "11 bytes expected for the 3 items of its header, more found");
+        let expected = "at most 11 unpacked bytes expected, 4294967303 for the 4294967295 items of its header";
+        assert_eq!(problem(endless(header(u32::MAX)), 11), expected);
+        struct EmptyMembers(Vec<u8>);
+        impl Read for EmptyMembers {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                let n = self.0.len().min(buffer.len());
+                buffer[..n].copy_from_slice(&self.0[..n]);
+                self.0.rotate_left(n);
+                Ok(n)
+            }
+        }
+        let error = problem(EmptyMembers(gzip(&[])), 11);
+        assert!(error.starts_with("a whole gzip file expected, it "), "{error}");
+
+        // Two bombs: 16 MB each, in less than 256 kB.
+        let bomb = gzip(&[header(3), vec![0; 1 << 24]].concat());
+        assert!(bomb.len() < 1 << 18);
+        assert_eq!(problem(&bomb[..], 1 << 20), "11 bytes expected for the 3 items of its header, more found");
+        let bomb = gzip(&[header(1 << 24), vec![0; 1 << 24]].concat());
+        let error = problem(&bomb[..], 1 << 20);
+        assert!(
+            error.starts_with("at most 1048576 unpacked bytes expected, 16777224 for the 16777216 items"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn files_of_other_kinds_are_called_by_their_names() {
+        for (content, expected) in [
+            (&b"\n <!DOCTYPE html>"[..], "a web page"),
+            (b"PK\x03\x04 and so on", "a zip archive"),
+            (b"version https://git-lfs.github.com/spec/v1", "a pointer of Git LFS"),
+        ] {
+            assert_eq!(problem(content, 11), format!("an IDX file expected, {expected} found"));
+            assert_eq!(problem(&gzip(content)[..], 11), format!("an IDX file expected, {expected} found"));
+        }
+    }
 }

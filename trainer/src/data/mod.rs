@@ -1,8 +1,9 @@
 //! The data set: four IDX files of a folder or of a published data set, as arrays.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use ndarray::{Array1, Array2};
 
 pub mod download;
@@ -12,7 +13,7 @@ pub mod pin;
 pub mod published;
 
 use crate::data::download::Progress;
-use crate::data::idx::IdxFile;
+use crate::data::idx::{IdxFile, Kind};
 use crate::data::published::{NAMES, Published, SETS};
 
 /// Images of digits and their labels.
@@ -33,17 +34,24 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// The data set in a folder: its four IDX files, or those in `MNIST/raw`, `FashionMNIST/raw` or `KMNIST/raw` below it,
-    /// where torchvision puts them.
+    /// The data set in a folder: its four IDX files, or those in a folder below it where other programs put them, such as
+    /// torchvision's `MNIST/raw`.
     ///
     /// # Errors
     /// When a file is missing or damaged: names the file, what was expected and what was found.
     pub fn open(folder: &Path) -> Result<Self> {
         ensure!(folder.is_dir(), "--data: {}: a folder with the four MNIST IDX files expected", folder.display());
-        let holds = |folder: &PathBuf| idx::candidates(folder, NAMES[0]).any(|path| path.is_file());
-        let folder = LAYOUTS.iter().map(|below| folder.join(below)).find(holds).unwrap_or(folder.into());
-        let [a, b, c, d] = NAMES.map(|name| IdxFile::open(&folder, name));
-        let files = [a?, b?, c?, d?];
+        let below = LAYOUTS.iter().map(|below| folder.join(below));
+        let folder = below.into_iter().find(|folder| find(folder, NAMES[0]).is_ok()).unwrap_or(folder.into());
+        let [a, b, c, d] = NAMES.map(|name| find(&folder, name));
+        let paths = [a?, b?, c?, d?];
+        let [images, labels, test_images, test_labels] = &paths;
+        let files = [
+            IdxFile::open(images, Kind::Images)?,
+            IdxFile::open(labels, Kind::Labels)?,
+            IdxFile::open(test_images, Kind::Images)?,
+            IdxFile::open(test_labels, Kind::Labels)?,
+        ];
         let name = match SETS.iter().find(|set| set.is(&files)) {
             Some(set) => set.name.to_string(),
             None => {
@@ -53,7 +61,7 @@ impl Dataset {
                 if Published::named(&name).is_ok() { format!("folder {name}") } else { name.into_owned() }
             }
         };
-        Self::of(name, files)
+        Self::of(name, paths, files)
     }
 
     /// The published data set of a name: from the cache, from Debian's package, or fetched into the cache.
@@ -61,14 +69,17 @@ impl Dataset {
     /// # Errors
     /// When there is no such set or no source has it: names the sources, what is wrong with each, and the ways out.
     pub fn published(name: &str, offline: bool, progress: &mut dyn FnMut(Progress)) -> Result<Self> {
-        Self::of(name.into(), Published::named(name)?.read(offline, progress)?)
+        Self::of(name.into(), NAMES.map(PathBuf::from), Published::named(name)?.read(offline, progress)?)
     }
 
-    /// The data set of training images and labels, test images and labels.
-    fn of(name: String, [images, labels, test_images, test_labels]: [IdxFile; 4]) -> Result<Self> {
+    /// The data set of training images and labels, test images and labels. The paths are for error messages.
+    fn of(name: String, paths: [PathBuf; 4], files: [IdxFile; 4]) -> Result<Self> {
+        let [images, labels, test_images, test_labels] = files;
         let sha256 = images.sha256.clone();
         let (images, test_images) = (images.images()?, test_images.images()?);
-        let (labels, test_labels) = (labels.labels(images.nrows())?, test_labels.labels(test_images.nrows())?);
+        let labels_of = |labels: IdxFile, n, path: &Path| labels.labels(n).with_context(|| path.display().to_string());
+        let labels = labels_of(labels, images.nrows(), &paths[1])?;
+        let test_labels = labels_of(test_labels, test_images.nrows(), &paths[3])?;
         Ok(Self { name, sha256, images, labels, test_images, test_labels })
     }
 
@@ -78,27 +89,74 @@ impl Dataset {
     }
 }
 
-/// The images (N, 784) of an IDX file, raw or gzipped, and their labels if a file with the labels' name lies beside it.
+/// The images (N, 784) of an IDX file, and their labels if a file with the labels' name lies beside it.
 ///
 /// # Errors
 /// As [`Dataset::open`].
 pub fn read_drawn(path: &Path) -> Result<(Array2<u8>, Option<Array1<u8>>)> {
-    let folder = path.parent().unwrap_or(Path::new(""));
+    let images = IdxFile::open(path, Kind::Images)?.images()?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let name = name.trim_end_matches(".gz");
-    let images = IdxFile::open(folder, name)?.images()?;
-    let labels = name.replace("images", "labels").replace("idx3", "idx1");
-    let beside = labels != name && idx::candidates(folder, &labels).any(|path| path.is_file());
-    let labels = beside.then(|| IdxFile::open(folder, &labels)?.labels(images.nrows())).transpose()?;
+    let labels = name.trim_end_matches(".gz").replace("images", "labels").replace("idx3", "idx1");
+    let beside = [labels.clone(), format!("{labels}.gz")].map(|labels| path.with_file_name(labels));
+    let beside = beside.into_iter().find(|labels| name.contains("images") && labels.is_file());
+    let open = |path: PathBuf| {
+        let labels = IdxFile::open(&path, Kind::Labels)?;
+        labels.labels(images.nrows()).with_context(|| path.display().to_string())
+    };
+    let labels = beside.map(open).transpose()?;
     Ok((images, labels))
 }
 
-/// Where below a folder the files may lie: flat, or as torchvision keeps them.
-const LAYOUTS: [&str; 4] = ["", "MNIST/raw", "FashionMNIST/raw", "KMNIST/raw"];
+/// Where the files may be below a folder.
+const LAYOUTS: [&str; 7] = ["", "raw", "MNIST/raw", "FashionMNIST/raw", "KMNIST/raw", "EMNIST/raw", "QMNIST/raw"];
+
+/// Path of the file in `folder` that has one of the names in use for `name`, one of [`NAMES`]: with other punctuation, in
+/// capitals, with a prefix such as `emnist-digits-`, with `test` for `t10k`, or in a folder of its own name, as Kaggle has it.
+/// The file with just this name comes first, and empty files come last.
+///
+/// # Errors
+/// When there is none, or several with different prefixes.
+fn find(folder: &Path, name: &str) -> Result<PathBuf> {
+    let names = [letters(name), letters(&name.replace("t10k", "test"))];
+    let named = |folder: &Path| -> Vec<PathBuf> {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        let matches = |path: &PathBuf| names.iter().any(|name| stem(path).contains(name)) && !is_hidden(path);
+        entries.filter(matches).collect()
+    };
+    let (folders, mut files): (Vec<_>, Vec<_>) = named(folder).into_iter().partition(|path| path.is_dir());
+    if files.is_empty() {
+        files = folders.iter().flat_map(|folder| named(folder)).collect();
+    }
+    files.retain(|path| path.is_file());
+    let is_exact = |path: &Path| names.contains(&stem(path));
+    files.sort_by_key(|path| (!is_exact(path), fs::metadata(path).map_or(0, |data| data.len()) == 0, path.clone()));
+    let shown = folder.display();
+    let first = files.first().with_context(|| format!("{shown}: {name} or {name}.gz expected, neither found"))?;
+    if let Some(other) = files.iter().find(|path| stem(path) != stem(first)).filter(|_| !is_exact(first)) {
+        let (first, other) = (first.display(), other.display());
+        bail!("{shown}: one file for {name} expected, {first} and {other} found; name a folder with one data set");
+    }
+    Ok(first.clone())
+}
+
+/// The letters and digits of a file's name without `.gz`.
+fn stem(path: &Path) -> String {
+    let name = letters(&path.file_name().unwrap_or_default().to_string_lossy());
+    name.strip_suffix("gz").map(String::from).unwrap_or(name)
+}
+
+/// The letters and digits of a text, in lower case.
+fn letters(text: &str) -> String {
+    text.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
+}
+
+/// Whether a file's name starts with a dot, like those that macOS puts beside others.
+fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))
+}
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::io::Read;
 
     use super::*;
@@ -140,6 +198,51 @@ mod tests {
     }
 
     #[test]
+    fn files_are_found_under_the_names_in_use() {
+        let names: [fn(&str) -> String; 8] = [
+            |name| name.replace("-idx", ".idx"),
+            |name| name.to_uppercase(),
+            |name| name.replace('-', "_"),
+            |name| name.replace("t10k", "test"),
+            |name| format!("emnist-digits-{}", name.replace("t10k", "test")),
+            |name| format!("{name}.txt"),
+            |name| format!("{name} (1).gz"),
+            |name| format!("{name}/{}", name.replace("-idx", ".idx")),
+        ];
+        let images = Dataset::open(small().path()).unwrap().images;
+        for renamed in names {
+            let (from, to) = (small(), tempfile::tempdir().unwrap());
+            for name in NAMES {
+                let path = to.path().join(renamed(name));
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::copy(from.path().join(name), path).unwrap();
+                fs::write(to.path().join(format!("._{name}")), "of macOS").unwrap();
+            }
+            assert_eq!(Dataset::open(to.path()).unwrap().images, images, "{}", renamed(NAMES[0]));
+        }
+    }
+
+    #[test]
+    fn the_file_with_the_published_name_comes_first_and_two_others_are_refused() {
+        let folder = small();
+        let [path, letters, digits] =
+            ["", "emnist-letters-", "emnist-digits-"].map(|set| folder.path().join(format!("{set}{}", NAMES[0])));
+        fs::write(&letters, "other images").unwrap();
+        fs::write(&digits, "other images").unwrap();
+        assert!(Dataset::open(folder.path()).is_ok());
+        // `gunzip --keep` that was stopped leaves an empty file beside the whole one.
+        fs::rename(&path, path.with_added_extension("gz")).unwrap();
+        fs::write(&path, "").unwrap();
+        assert!(Dataset::open(folder.path()).is_ok());
+        fs::remove_file(&path).unwrap();
+        fs::remove_file(path.with_added_extension("gz")).unwrap();
+        let error = Dataset::open(folder.path()).err().unwrap().to_string();
+        for words in [&format!("one file for {} expected", NAMES[0]), "emnist-letters-", "emnist-digits-"] {
+            assert!(error.contains(words), "{words} is missing from {error}");
+        }
+    }
+
+    #[test]
     fn a_spoilt_file_is_named_with_what_was_expected_and_found() {
         type Spoil = fn(&mut Vec<u8>);
         let [images, labels, ..] = NAMES;
@@ -150,11 +253,7 @@ mod tests {
             (images, |b| b[15] = 27, "images of [28, 28] pixels expected, [28, 27] found"),
             (images, |b| b[7] = 3, "2368 bytes expected for the 3 items of its header, 1584 found: it is truncated"),
             (images, |b| b[7] = 0, "at least one item expected, its header says 0"),
-            (
-                images,
-                |b| b.push(0),
-                "1584 bytes expected for the 2 items of its header, 1585 found: bytes follow its end",
-            ),
+            (images, |b| b.push(0), "1584 bytes expected for the 2 items of its header, more found"),
             (labels, |b| b[8] = 10, "labels from 0 to 9 expected, 10 found at 0"),
             (labels, |b| (b[7], _) = (1, b.pop()), "a label for each of 2 images expected, 1 found"),
         ];
@@ -164,7 +263,7 @@ mod tests {
             let mut bytes = fs::read(&path).unwrap();
             spoil(&mut bytes);
             fs::write(&path, bytes).unwrap();
-            let error = Dataset::open(folder.path()).err().expect("an error").to_string();
+            let error = format!("{:#}", Dataset::open(folder.path()).err().expect("an error"));
             assert_eq!(error, format!("{}: {expected}", path.display()));
         }
     }
@@ -197,7 +296,7 @@ mod tests {
             let mut bytes = packed.clone();
             spoil(&mut bytes);
             fs::write(&gz, bytes).unwrap();
-            let error = Dataset::open(folder.path()).err().expect("an error").to_string();
+            let error = format!("{:#}", Dataset::open(folder.path()).err().expect("an error"));
             assert!(error.starts_with(&format!("{}: {expected}", gz.display())), "{error}");
         }
     }

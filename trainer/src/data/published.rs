@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 
+use crate::cache;
 use crate::clients;
 use crate::config::PUBLISHED;
 use crate::data::download::{self, Patience, Progress};
-use crate::data::idx::IdxFile;
+use crate::data::idx::{IdxFile, Kind};
 use crate::data::package::{self, Package};
 use crate::data::pin::{Mismatch, Pin, Sha256Of};
-use crate::files;
 
 /// A published data set of 28 × 28 images.
 #[derive(Debug, PartialEq, Eq)]
@@ -39,10 +39,10 @@ pub const NAMES: [&str; 4] =
 /// Every set has 60,000 training and 10,000 test images.
 const fn pins([a, b, c, d]: [Sha256Of; 4]) -> [Pin; 4] {
     [
-        Pin { name: NAMES[0], len: 47_040_016, sha256: a },
-        Pin { name: NAMES[1], len: 60_008, sha256: b },
-        Pin { name: NAMES[2], len: 7_840_016, sha256: c },
-        Pin { name: NAMES[3], len: 10_008, sha256: d },
+        Pin { name: NAMES[0], kind: Kind::Images, len: 47_040_016, sha256: a },
+        Pin { name: NAMES[1], kind: Kind::Labels, len: 60_008, sha256: b },
+        Pin { name: NAMES[2], kind: Kind::Images, len: 7_840_016, sha256: c },
+        Pin { name: NAMES[3], kind: Kind::Labels, len: 10_008, sha256: d },
     ]
 }
 
@@ -128,8 +128,7 @@ impl Published {
     pub fn read(&self, offline: bool, progress: &mut dyn FnMut(Progress)) -> Result<[IdxFile; 4]> {
         let own = std::env::var("MNIST_MIRROR").ok().filter(|mirror| !mirror.is_empty());
         let mirrors: Vec<&str> = own.as_deref().map_or(self.mirrors.to_vec(), |mirror| vec![mirror]);
-        Sources { set: self, cache: files::cache()?.join(self.name), mirrors, patience: PATIENCE }
-            .read(offline, progress)
+        Sources { set: self, cache: cache::folder(self.name)?, mirrors, patience: PATIENCE }.read(offline, progress)
     }
 }
 
@@ -183,16 +182,16 @@ impl Sources<'_> {
     fn find(&self, mismatches: &mut Vec<Mismatch>, progress: &mut dyn FnMut(Progress)) -> Option<[IdxFile; 4]> {
         let Published { name, files, debian, .. } = self.set;
         let [a, b, c, d] = files.each_ref().map(|pin| self.find_one(pin, mismatches));
-        let files = [a?, b?, c?, d?];
-        if let Some((package, folder)) = debian.filter(|(_, folder)| files[0].path.starts_with(folder)) {
+        let found = [a?, b?, c?, d?];
+        if let Some((package, folder)) = debian.filter(|(_, folder)| found[0].0.starts_with(folder)) {
             progress(Progress::Line(&format!("taking {name} from {folder}, where Debian's {package} put it")));
         }
-        Some(files)
+        Some(found.map(|(_, file)| file))
     }
 
-    fn find_one(&self, pin: &Pin, mismatches: &mut Vec<Mismatch>) -> Option<IdxFile> {
-        let cached = pin.find(&self.cache, mismatches);
-        cached.or_else(|| pin.find(Path::new(self.set.debian?.1), mismatches))
+    fn find_one(&self, pin: &Pin, mismatches: &mut Vec<Mismatch>) -> Option<(PathBuf, IdxFile)> {
+        let cached = pin.find(&self.cache, cache::open, mismatches);
+        cached.or_else(|| pin.find(Path::new(self.set.debian?.1), |path| Ok(File::open(path)?), mismatches))
     }
 
     /// Fetches the missing files into the cache, while other trainers that need them wait.
@@ -200,14 +199,9 @@ impl Sources<'_> {
     /// # Errors
     /// What is wrong with each source. The cache keeps only complete files and downloads that can be resumed.
     fn fetch(&self, progress: &mut dyn FnMut(Progress)) -> Result<[IdxFile; 4], Vec<String>> {
-        let lock = self.cache.join("lock");
-        let cannot = |what: &str, path: &Path, e| vec![format!("{}: cannot be {what}: {e}", path.display())];
-        fs::create_dir_all(&self.cache).map_err(|e| cannot("created", &self.cache, e))?;
-        let file = File::create(&lock).map_err(|e| cannot("written", &lock, e))?;
-        if file.try_lock().is_err() {
-            progress(Progress::Line(&format!("waiting for another trainer, which fetches {}", self.set.name)));
-            let _ = file.lock(); // some network file systems know no locks: then both fetch
-        }
+        let waiting = format!("waiting for another trainer, which fetches {}", self.set.name);
+        let lock = cache::lock(&self.cache, || progress(Progress::Line(&waiting)));
+        let _lock = lock.map_err(|problem| vec![format!("{problem:#}")])?;
         clients::remove_leftovers(&self.cache);
         let mut problems = self.fetch_missing(progress);
         let files = self.find(&mut vec![], progress);
@@ -215,10 +209,7 @@ impl Sources<'_> {
             problems.push("another program changes the files there".into());
         }
         files.ok_or_else(|| {
-            let _ = fs::remove_file(&lock);
-            // These two succeed only if the folders are empty.
-            let _ = fs::remove_dir(&self.cache);
-            let _ = self.cache.parent().map(fs::remove_dir);
+            cache::remove_if_empty(&self.cache);
             problems
         })
     }
@@ -277,8 +268,10 @@ mod tests {
     use sha2::{Digest, Sha256};
 
     use super::*;
+    use crate::files;
 
-    const CONTENT: &[u8] = b"the content of each file";
+    /// An IDX file of 16 labels.
+    const CONTENT: &[u8] = b"\0\0\x08\x01\0\0\0\x10labels of digits";
 
     fn gzip(bytes: &[u8]) -> Vec<u8> {
         let mut packer = GzEncoder::new(vec![], Default::default());
@@ -289,7 +282,7 @@ mod tests {
     /// A set of four files of [`CONTENT`], whose package of Debian is in `debian`.
     fn set(debian: Option<&Path>) -> Published {
         let sha256 = Sha256Of::Content(files::hex(&Sha256::digest(CONTENT)).leak());
-        let files = NAMES.map(|name| Pin { name, len: CONTENT.len() as u64, sha256 });
+        let files = NAMES.map(|name| Pin { name, kind: Kind::Labels, len: CONTENT.len() as u64, sha256 });
         let debian = debian.map(|folder| ("dataset-small", &*folder.display().to_string().leak()));
         Published { name: "small", files, debian, mirrors: &[], package: None }
     }
@@ -349,9 +342,9 @@ mod tests {
         fs::write(cache.join(NAMES[0]), CONTENT).unwrap();
         fs::remove_file(cache.join(NAMES[0]).with_extension("gz")).unwrap();
         assert!(read(&set, &cache, &[], true).0.is_ok());
-        fs::write(cache.join(NAMES[0]), &CONTENT[1..]).unwrap();
+        fs::write(cache.join(NAMES[0]), &CONTENT[..23]).unwrap();
         let error = read(&set, &cache, &[], true).0.err().unwrap().to_string();
-        assert!(error.contains("24 unpacked bytes expected, 23 found"), "{error}");
+        assert!(error.contains("24 bytes expected for the 16 items of its header, 23 found"), "{error}");
         let (files, heard) = read(&set, &cache, &[&good], false);
         assert!(
             files.is_ok() && heard[0].starts_with("warning: ") && heard[1].starts_with("downloading "),

@@ -1,14 +1,18 @@
 //! Finds ONNX Runtime's shared library on this machine, or fetches it with pip.
 
+use std::cmp::Reverse;
+use std::collections::HashSet;
 use std::fs;
 use std::io::IsTerminal;
 use std::iter;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
-use crate::{clients, files};
+use crate::ort::unpacked;
+use crate::{cache, clients, files};
 
 /// A file that may be ONNX Runtime's library. It is not loaded yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,11 +24,12 @@ pub struct Candidate {
 }
 
 /// The libraries to try, in this order: only the file in `ORT_DYLIB_PATH` if that is set; otherwise those of the installed Python
-/// package (`onnxruntime` or `onnxruntime-gpu`), of the system and of the cache. The last item is fetched when the iterator
-/// reaches it, unless `offline`. If `cuda` is wanted, libraries with a CUDA provider beside them come first.
+/// packages (`onnxruntime` or `onnxruntime-gpu`), of the system and of the cache, each with the newest version first. The last
+/// item is fetched when the iterator reaches it, unless `offline` or the cache has it. If `cuda` is wanted, libraries with a
+/// CUDA provider beside them come first.
 ///
 /// # Errors
-/// The last item is an error if nothing can be fetched. It names the ways out.
+/// The last item is an error if nothing can be fetched. It says what to do.
 pub fn locate(cuda: bool, offline: bool, say: &mut dyn FnMut(&str)) -> impl Iterator<Item = Result<Candidate>> {
     let given = std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()).map(|path| {
         // An absolute path, because the loader looks for a bare file name in the system's folders only.
@@ -35,14 +40,16 @@ pub fn locate(cuda: bool, offline: bool, say: &mut dyn FnMut(&str)) -> impl Iter
     });
     let (mut found, mut fetched) = (vec![], None);
     if given.is_none() {
+        let [cpu_copy, cuda_copy] = [CPU, CUDA].map(|wheel| wheel.cached().ok().flatten());
+        let is_fetched = cpu_copy.is_some();
         // The user fetched the CUDA library on purpose, so it comes first.
-        found.extend(CUDA.cached().filter(|_| cuda));
+        found.extend(cuda_copy.clone().filter(|_| cuda));
         found.extend(python_package());
         found.extend(system());
-        found.extend(CPU.cached());
-        found.extend(CUDA.cached().filter(|_| !cuda));
+        found.extend(cpu_copy);
+        found.extend(cuda_copy.filter(|_| !cuda));
         found.sort_by_key(|candidate| cuda && !has_cuda(&candidate.path));
-        fetched = Some(iter::once_with(move || CPU.fetch(offline, say)));
+        fetched = (!is_fetched).then(|| iter::once_with(move || CPU.fetch(offline, say)));
     }
     given.into_iter().chain(found.into_iter().map(Ok)).chain(fetched.into_iter().flatten())
 }
@@ -60,6 +67,8 @@ pub struct PinnedWheel {
     lock: &'static str,
     /// Size of the download, for the user.
     size: &'static str,
+    /// The most bytes that pip may write, with its temporary copies.
+    max_bytes: u64,
 }
 
 /// ONNX Runtime for the CPU.
@@ -69,6 +78,7 @@ pub const CPU: PinnedWheel = PinnedWheel {
     folder: "onnxruntime-1.31.1",
     lock: include_str!("../../onnxruntime.lock"),
     size: "24 MB",
+    max_bytes: 200_000_000,
 };
 
 /// ONNX Runtime for the CPU and CUDA, with the CUDA libraries that its provider needs.
@@ -79,6 +89,7 @@ pub const CUDA: PinnedWheel = PinnedWheel {
     // Not `onnxruntime-gpu[cuda]`: that extra lacks cuBLAS.
     lock: include_str!("../../onnxruntime-cuda.lock"),
     size: "740 MB, 1 GB unpacked",
+    max_bytes: 4_000_000_000,
 };
 
 /// The CUDA libraries that ONNX Runtime's CUDA provider is linked with. Each comes after the libraries that it needs itself.
@@ -93,14 +104,27 @@ fn is_library(name: &str) -> bool {
     unix || name == "onnxruntime.dll"
 }
 
-fn library_in(folder: &Path) -> Option<PathBuf> {
-    let mut libraries: Vec<PathBuf> = (fs::read_dir(folder).ok()?.flatten())
-        .filter(|entry| entry.file_name().to_str().is_some_and(is_library))
-        .map(|entry| entry.path())
-        .filter(|path| path.is_file())
-        .collect();
-    libraries.sort();
-    libraries.pop()
+fn is_named_library(path: &Path) -> bool {
+    path.file_name().and_then(|name| name.to_str()).is_some_and(is_library)
+}
+
+/// The libraries in these folders, the newest version first.
+fn libraries_in(folders: impl Iterator<Item = PathBuf>) -> Vec<PathBuf> {
+    let files = folders.filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
+    let mut libraries: Vec<PathBuf> =
+        files.map(|entry| entry.path()).filter(|path| is_named_library(path) && path.is_file()).collect();
+    libraries.sort_by_cached_key(|path| Reverse(version(path)));
+    // A library often has links of other names beside it.
+    let mut seen = HashSet::new();
+    libraries.retain(|path| seen.insert(fs::canonicalize(path).unwrap_or(path.clone())));
+    libraries
+}
+
+/// The version in a library's file name as numbers, or in the name of the file that it links to. Empty if there is none.
+fn version(library: &Path) -> Vec<u64> {
+    let file = fs::canonicalize(library).unwrap_or(library.into());
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    name.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect()
 }
 
 /// Whether a CUDA provider lies beside ONNX Runtime's library.
@@ -144,11 +168,13 @@ fn python_packages() -> &'static [Vec<PathBuf>; 2] {
     })
 }
 
-fn python_package() -> Option<Candidate> {
-    let package = python_packages()[0].first()?;
-    let path = library_in(&package.join("capi"))?;
-    let version = distribution(package).unwrap_or("onnxruntime".into());
-    Some(Candidate { path, source: format!("Python package {version}") })
+fn python_package() -> Vec<Candidate> {
+    let libraries = libraries_in(python_packages()[0].iter().map(|package| package.join("capi")));
+    let candidates = libraries.into_iter().map(|path| {
+        let version = path.ancestors().nth(2).and_then(distribution).unwrap_or("onnxruntime".into());
+        Candidate { path, source: format!("Python package {version}") }
+    });
+    candidates.collect()
 }
 
 /// Name and version of the distribution that an installed package belongs to.
@@ -161,13 +187,14 @@ fn distribution(package: &Path) -> Option<String> {
     })
 }
 
-fn system() -> Option<Candidate> {
+fn system() -> Vec<Candidate> {
     let given = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
     let usual = ["/usr/local/lib", "/usr/lib", "/usr/lib64", "/opt/homebrew/lib"].map(PathBuf::from);
     let multiarch = PathBuf::from(format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH));
-    let folders = std::env::split_paths(&given).chain(usual).chain([multiarch]);
-    let mut libraries = folders.filter_map(|folder| library_in(&folder));
-    libraries.next().map(|path| Candidate { path, source: "system library".into() })
+    // A relative folder depends on the current one, where anybody's files may be.
+    let given = std::env::split_paths(&given).filter(|folder| folder.is_absolute());
+    let libraries = libraries_in(given.chain(usual).chain([multiarch]));
+    libraries.into_iter().map(|path| Candidate { path, source: "system library".into() }).collect()
 }
 
 impl PinnedWheel {
@@ -177,48 +204,81 @@ impl PinnedWheel {
         pins.filter_map(|line| line.split(' ').next()).collect()
     }
 
-    /// The library in the cache, if it was fetched before.
-    pub fn cached(&self) -> Option<Candidate> {
-        let path = library_in(&files::cache().ok()?.join(self.folder))?;
-        Some(Candidate { path, source: format!("{} from the cache", self.name) })
-    }
-
-    /// Downloads the pinned wheels with pip and unpacks their libraries into the cache. pip checks the wheels' hashes.
+    /// The library in the cache, if it was fetched before and is as it was unpacked.
     ///
     /// # Errors
-    /// When `offline` forbids it, there is no wheel for this platform, or pip fails. The sentence names the ways out.
-    pub fn fetch(&self, offline: bool, say: &mut dyn FnMut(&str)) -> Result<Candidate> {
-        let (Self { name, absent, size, .. }, packages) = (self, self.packages().join(" "));
-        let ways_out = format!(
-            "set ORT_DYLIB_PATH to its library, install it with `pip install {packages}`, or run once without --offline \
-             where pip reaches a package index"
-        );
-        ensure!(!offline, "{absent}, and --offline forbids fetching it; {ways_out}");
-        let cache = files::cache()?.join(self.folder);
-        say(&format!("{absent}; fetching {name} (about {size}) with pip"));
-        (self.download_into(&cache))
-            .map_err(|problem| anyhow!("{absent}, and fetching it failed ({problem:#}); {ways_out}"))?;
-        say(&format!("{name} is now in {}", cache.display()));
-        self.cached().with_context(|| format!("{}: the fetched wheel holds no library", cache.display()))
+    /// When the cache is not this user's alone, or a file in it is not as it was unpacked.
+    pub fn cached(&self) -> Result<Option<Candidate>> {
+        let folder = cache::folder(self.folder)?;
+        if !folder.exists() {
+            return Ok(None);
+        }
+        let path = unpacked::check(&folder)?
+            .into_iter()
+            .filter(|path| is_named_library(path))
+            .max_by_key(|path| version(path));
+        let path = path.with_context(|| format!("{}: it holds no library", folder.display()))?;
+        Ok(Some(Candidate { path, source: format!("{} from the cache", self.name) }))
     }
 
-    fn download_into(&self, cache: &Path) -> Result<()> {
-        let parent = cache.parent().context("a cache folder with a parent expected")?;
-        let work = clients::private_folder(parent)?;
+    /// Downloads the pinned wheels with pip and unpacks their libraries into the cache. Their hashes are checked.
+    ///
+    /// # Errors
+    /// When `offline` forbids it, there is no wheel for this platform, or pip fails. The sentence says what to do.
+    pub fn fetch(&self, offline: bool, say: &mut dyn FnMut(&str)) -> Result<Candidate> {
+        let (Self { name, size, .. }, packages) = (self, self.packages().join(" "));
+        let absent = match self.cached() {
+            Err(problem) => format!("{} ({problem:#})", self.absent),
+            Ok(_) => self.absent.to_string(),
+        };
+        ensure!(
+            !offline,
+            "{absent}, and --offline forbids fetching it; set ORT_DYLIB_PATH to its library, install it with `pip install \
+             {packages}`, or run once without --offline"
+        );
+        say(&format!("{absent}; fetching {name} (about {size}) with pip"));
+        let fetched = self.fetch_into_cache(say).map_err(|problem| {
+            let problem = format!("{problem:#}");
+            let advice = advice(&problem);
+            anyhow!("{absent}, and fetching it failed ({problem}); {advice}set ORT_DYLIB_PATH to its library")
+        })?;
+        say(&format!("{name} is now in {}", fetched.path.with_file_name("").display()));
+        Ok(fetched)
+    }
+
+    /// Fetches the wheels while other trainers that need them wait.
+    fn fetch_into_cache(&self, say: &mut dyn FnMut(&str)) -> Result<Candidate> {
+        let folder = cache::folder(self.folder)?;
+        let cache = folder.parent().context("a cache folder with a parent expected")?;
+        let lock = cache::lock(cache, || say("waiting for another trainer, which fetches ONNX Runtime"))?;
+        if let Ok(Some(fetched)) = self.cached() {
+            return Ok(fetched); // by another trainer meanwhile
+        }
+        clients::remove_leftovers(cache);
+        let done = self.download_into(&folder);
+        if done.is_err() {
+            cache::remove_if_empty(cache);
+        }
+        drop(lock);
+        done?;
+        self.cached()?.with_context(|| format!("{}: another program changes the files there", folder.display()))
+    }
+
+    fn download_into(&self, folder: &Path) -> Result<()> {
+        let work = clients::private_folder(folder.parent().context("a folder with a parent expected")?)?;
         let lock = work.path().join("onnxruntime.lock");
         fs::write(&lock, self.lock).with_context(|| files::cannot_write(&lock))?;
         let platforms = match (std::env::consts::OS, std::env::consts::ARCH) {
-            _ if cfg!(target_env = "musl") => bail!("there is no wheel of it for musl"),
-            (os, "aarch64") if *self == CUDA => bail!("there is no wheel of it for {os} on aarch64"),
+            _ if cfg!(target_env = "musl") => bail!("{NO_WHEEL} musl"),
+            (os, "aarch64") if *self == CUDA => bail!("{NO_WHEEL} {os} on aarch64"),
             ("linux", "x86_64") => "manylinux_2_28_x86_64 manylinux_2_27_x86_64 manylinux2014_x86_64",
             ("linux", "aarch64") => "manylinux_2_28_aarch64",
             ("macos", "aarch64") => "macosx_14_0_arm64",
             ("windows", "x86_64") => "win_amd64",
             ("windows", "aarch64") => "win_arm64",
-            (os, arch) => bail!("there is no wheel of it for {os} on {arch}"),
+            (os, arch) => bail!("{NO_WHEEL} {os} on {arch}"),
         };
-        let (name, mut pip) = clients::pip(work.path())
-            .context("neither `python3 -m pip` nor `python -m pip`, `pip3` or `pip` works here")?;
+        let (name, mut pip) = clients::pip(work.path())?;
         // The wheel for one version of Python serves every version: only the libraries in it are used.
         let options = "download --disable-pip-version-check --no-input --no-deps --only-binary=:all: \
             --python-version 3.12 --implementation cp --abi cp312 --require-hashes";
@@ -230,32 +290,69 @@ impl PinnedWheel {
         } else {
             pip.arg("--quiet");
         }
-        clients::run(&mut pip, work.path(), &mut || true).context(name)?;
-        unpack(work.path(), cache)
+        let (mut largest, mut grown) = (0, Instant::now());
+        let go_on = &mut || {
+            let size = clients::size(work.path());
+            if size > largest {
+                (largest, grown) = (size, Instant::now());
+            }
+            ensure!(grown.elapsed() < SILENCE, "nothing came within {} s", SILENCE.as_secs());
+            ensure!(size < self.max_bytes, "at most {} bytes expected, more came", self.max_bytes);
+            Ok(())
+        };
+        clients::run(&mut pip, work.path(), go_on).context(name)?;
+        self.unpack(work.path(), folder)
+    }
+
+    /// Unpacks the libraries of the wheels in `work` into a new folder and renames that folder to `folder`.
+    fn unpack(&self, work: &Path, folder: &Path) -> Result<()> {
+        let new = work.join("unpacked");
+        cache::create(&new)?;
+        let files = fs::read_dir(work)?.flatten().map(|entry| entry.path());
+        for wheel in files.filter(|path| path.extension().is_some_and(|extension| extension == "whl")) {
+            let found = unpacked::sha256(&wheel)?;
+            let shown = wheel.file_name().unwrap_or_default().display();
+            ensure!(
+                self.lock.contains(&format!("sha256:{found}")),
+                "{shown}: a pinned SHA-256 expected, {found} found"
+            );
+            let mut archive = zip::ZipArchive::new(fs::File::open(&wheel)?).context("the wheel is no zip file")?;
+            for i in 0..archive.len() {
+                let mut file = archive.by_index(i).context("the wheel is damaged")?;
+                let name = file.name()?.rsplit('/').next().unwrap_or_default().to_string();
+                if is_wanted(&name) {
+                    let mut target = fs::File::create(new.join(&name))?;
+                    std::io::copy(&mut file, &mut target).context("the wheel is damaged")?;
+                    target.sync_all()?;
+                }
+            }
+        }
+        unpacked::record(&new)?;
+        if folder.exists() {
+            // Programs that have loaded the old library keep it until they end.
+            fs::rename(folder, work.join("old")).with_context(|| format!("{}: cannot be moved", folder.display()))?;
+        }
+        fs::rename(&new, folder).with_context(|| format!("{}: cannot be created", folder.display()))
     }
 }
 
-/// Unpacks the libraries of the wheels in `work` into a new folder and renames that folder to `cache`.
-fn unpack(work: &Path, cache: &Path) -> Result<()> {
-    let folder = work.join("unpacked");
-    fs::create_dir(&folder)?;
-    let files = fs::read_dir(work)?.flatten().map(|entry| entry.path());
-    for wheel in files.filter(|path| path.extension().is_some_and(|extension| extension == "whl")) {
-        let mut archive = zip::ZipArchive::new(fs::File::open(&wheel)?).context("the wheel is no zip file")?;
-        for i in 0..archive.len() {
-            let mut file = archive.by_index(i).context("the wheel is damaged")?;
-            let name = file.name()?.rsplit('/').next().unwrap_or_default().to_string();
-            if is_wanted(&name) {
-                let mut target = fs::File::create(folder.join(&name))?;
-                std::io::copy(&mut file, &mut target).context("the wheel is damaged")?;
-                target.sync_all()?;
-            }
-        }
-    }
-    ensure!(library_in(&folder).is_some(), "pip left no wheel with the library");
-    match fs::rename(&folder, cache) {
-        Err(_) if library_in(cache).is_some() => Ok(()), // another trainer has made it meanwhile
-        result => result.with_context(|| format!("{}: cannot be created", cache.display())),
+/// Beginning of the problem that a platform has no wheel.
+const NO_WHEEL: &str = "there is no wheel of it for";
+
+/// Time without a new byte after which pip is stopped. pip gives up by itself before, after five tries of 15 s.
+const SILENCE: Duration = Duration::from_secs(180);
+
+/// What to do about a problem of pip, as the beginning of a sentence.
+fn advice(problem: &str) -> &'static str {
+    if problem.contains("activated virtualenv") {
+        // The user allows pip only in a virtual environment, so pip is not told otherwise.
+        "activate a virtual environment, which PIP_REQUIRE_VIRTUALENV or pip's settings ask for, or "
+    } else if problem.contains("HASHES") || problem.contains("SHA-256") {
+        "name another package index in PIP_INDEX_URL, or "
+    } else if problem.contains("No matching distribution") {
+        "run again where pip reaches a package index, name one in PIP_INDEX_URL, or "
+    } else {
+        "" // the problem itself says what to do, or nobody knows
     }
 }
 
@@ -278,6 +375,22 @@ mod tests {
                 assert!(include_str!("../../pyproject.toml").contains(&format!("\"{pin}")), "{pin} in pyproject.toml");
             }
         }
+    }
+
+    #[test]
+    fn the_newest_version_of_all_folders_comes_first_and_versions_are_numbers() {
+        let root = tempfile::tempdir().unwrap();
+        let path = |name: &str| root.path().join(name);
+        for name in ["a/libonnxruntime.so.1.9.0", "b/libonnxruntime.so.1.31.1", "b/libonnxruntime.so", "a/other.so.2"] {
+            fs::create_dir_all(path(name).parent().unwrap()).unwrap();
+            fs::write(path(name), "").unwrap();
+        }
+        #[cfg(unix)]
+        std::os::unix::fs::symlink("libonnxruntime.so.1.9.0", path("a/libonnxruntime.so.1")).unwrap();
+        let found = libraries_in(["missing", "a", "b"].map(path).into_iter());
+        let names: Vec<_> = found.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
+        assert_eq!(names.len(), 3, "{names:?}");
+        assert!(names[0] == "libonnxruntime.so.1.31.1" && names[1].starts_with("libonnxruntime.so.1"), "{names:?}");
     }
 
     #[test]

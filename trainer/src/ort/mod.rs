@@ -1,7 +1,7 @@
 //! ONNX Runtime: the only part of the crate that uses the `ort` crate.
 //!
 //! - this file: [`OnnxRuntime`], the handle that makes sessions
-//! - [`library`], `environment`: find and load ONNX Runtime
+//! - [`library`], `unpacked`, `environment`: find ONNX Runtime, check the copy in the cache, load the library
 //! - `kernels`, `errors`, `bind`: operators in Rust, error texts, tensors bound to sessions
 //! - [`stepper`]: the interface of a training step's engine; [`cpu`] and [`gpu`] implement it
 
@@ -28,6 +28,7 @@ pub mod gpu;
 mod kernels;
 pub mod library;
 pub mod stepper;
+mod unpacked;
 
 use crate::config::{Device, DeviceSettings, Engine, UsageError};
 use crate::graph::{Graph, onnx};
