@@ -73,6 +73,7 @@ impl<const G: usize, const O: usize> DenseInt8<G, O> {
     }
 
     fn layer<A>(&self, activation: A) -> Layer<'_, Int8, Requantize<'_, A, O>, G, O> {
+        const { assert!(4 * G * 128 * 255 * 256 <= i32::MAX as usize, "SSE2 and AVX2 have sums times 256 in i32") };
         let Self { weight, bias, shift, scale } = self;
         Layer { weight, bias, epilogue: Requantize { bias, shift, scale, activation } }
     }
@@ -112,16 +113,20 @@ mod tests {
             seed = seed.wrapping_mul(1664525).wrapping_add(1013904223);
             seed >> 16
         };
-        let mut layer = DenseInt8::<3, 96> { weight: [[[0; 4]; 96]; 3], bias: [0; 96], shift: [0; 96], scale: [0; 96] };
+        // As many inputs as a layer may have.
+        let mut layer =
+            DenseInt8::<64, 96> { weight: [[[0; 4]; 96]; 64], bias: [0; 96], shift: [0; 96], scale: [0; 96] };
         layer.weight.as_flattened_mut().as_flattened_mut().iter_mut().for_each(|w| *w = (random() % 255) as i8);
-        layer.weight[0][0] = [-128; 4]; // the extremes, at which no intermediate sum may saturate
-        layer.weight[1][1] = [127; 4];
+        for weight in &mut layer.weight {
+            weight[0] = [-128; 4]; // the extremes, at which no intermediate sum may saturate
+            weight[1] = [127; 4];
+        }
         layer.bias.iter_mut().for_each(|b| *b = random() as i32 - 32768);
-        layer.shift.iter_mut().for_each(|s| *s = (random() % 5) as i16);
+        layer.shift.iter_mut().for_each(|s| *s = (random() % 16) as i16);
         layer.scale.iter_mut().for_each(|s| *s = (random() / 2) as i16);
-        let mut x = [[0u8; 12]; 21];
+        let mut x = [[0u8; 256]; 21];
         x.as_flattened_mut().iter_mut().for_each(|x| *x = random() as u8);
-        x[0] = [255; 12];
+        x[0] = [255; 256];
         for kernel in Kernel::all() {
             let (mut leaky, mut pixels) = ([[0; 96]; 21], [[0; 96]; 21]);
             layer.leaky(kernel, &x, &mut leaky, 40);

@@ -9,8 +9,9 @@ use super::tiling::{self, Accumulator, kernel};
 // One image: 12 sums hide the latency of the adds; 784 outputs are 8 strips of 12 · 8 and one of 2 · 8.
 // Several: 2 × 6 sums, two inputs, a weight and a product fill the 16 registers.
 kernel!(f32_layer, F32, __m256, single 12, batch 2 x 6, "avx2");
-// 4 sums take 8 registers, and the widened weights, inputs and products the rest.
-kernel!(int8_layer, Int8, Int8Sums, single 4, batch 2 x 2, "avx2");
+// One image: 784 outputs are 14 strips of 7 · 8.
+// Several: 4 × 2 sums, and two registers each for an input, a weight and products.
+kernel!(int8_layer, Int8, Int8Sums, single 7, batch 4 x 2, "avx2");
 
 f32_lanes!(
     __m256, 8,
@@ -23,43 +24,46 @@ f32_lanes!(
     }
 );
 
-/// Eight outputs, the first four in one register and the others in the next. Each output has two sums: inputs 0 and 1 of a
-/// group of four, and inputs 2 and 3.
+/// Eight outputs, times 256.
 #[derive(Clone, Copy)]
-pub(super) struct Int8Sums(__m256i, __m256i);
+pub(super) struct Int8Sums(__m256i);
 
 impl Accumulator for Int8Sums {
     type Precision = Int8;
     const LANES: usize = 8;
-    type Weights = (__m256i, __m256i);
-    type Broadcast = __m256i;
+    /// Weights 0 and 2 of each group of four times 256 as i16, and weights 1 and 3 times 256.
+    type Weights = [__m256i; 2];
+    /// Inputs 0 and 2 of a group of four as i16, and inputs 1 and 3.
+    type Broadcast = [__m256i; 2];
     #[inline(always)]
     unsafe fn start(_: *const i32) -> Self {
         // SAFETY: the caller promises these instructions and valid pointers.
-        unsafe { Self(_mm256_setzero_si256(), _mm256_setzero_si256()) }
+        unsafe { Self(_mm256_setzero_si256()) }
     }
     #[inline(always)]
-    unsafe fn load(weights: *const [i8; 4]) -> (__m256i, __m256i) {
+    unsafe fn load(weights: *const [i8; 4]) -> [__m256i; 2] {
         // SAFETY: the caller promises these instructions and valid pointers.
         unsafe {
-            let high = weights.add(4).cast();
-            (_mm256_cvtepi8_epi16(_mm_loadu_si128(weights.cast())), _mm256_cvtepi8_epi16(_mm_loadu_si128(high)))
+            let w = _mm256_loadu_si256(weights.cast());
+            // Times 256, because moving a byte to the top of its i16 takes one instruction, and extending its sign two.
+            [_mm256_slli_epi16::<8>(w), _mm256_and_si256(w, _mm256_set1_epi16(-256))]
         }
     }
     #[inline(always)]
-    unsafe fn broadcast(x: [u8; 4]) -> __m256i {
+    unsafe fn broadcast(x: [u8; 4]) -> [__m256i; 2] {
         // SAFETY: the caller promises these instructions and valid pointers.
-        unsafe { _mm256_broadcastq_epi64(_mm_cvtepu8_epi16(_mm_cvtsi32_si128(i32::from_le_bytes(x)))) }
+        unsafe {
+            let x = _mm256_set1_epi32(i32::from_le_bytes(x));
+            [_mm256_and_si256(x, _mm256_set1_epi16(255)), _mm256_srli_epi16::<8>(x)]
+        }
     }
     #[inline(always)]
-    unsafe fn multiply_add(self, (low, high): (__m256i, __m256i), x: __m256i) -> Self {
+    unsafe fn multiply_add(self, [even, odd]: [__m256i; 2], x: [__m256i; 2]) -> Self {
         // SAFETY: the caller promises these instructions and valid pointers. (VPMADDUBSW would need no widening, but it
         // saturates the sum of two products to i16.)
         unsafe {
-            Self(
-                _mm256_add_epi32(self.0, _mm256_madd_epi16(low, x)),
-                _mm256_add_epi32(self.1, _mm256_madd_epi16(high, x)),
-            )
+            let products = _mm256_add_epi32(_mm256_madd_epi16(even, x[0]), _mm256_madd_epi16(odd, x[1]));
+            Self(_mm256_add_epi32(self.0, products))
         }
     }
 }
@@ -70,9 +74,7 @@ impl I32Accumulator for Int8Sums {
     unsafe fn requantize(self, bias: *const i32, shift: *const i16, scale: *const i16) -> __m128i {
         // SAFETY: the caller promises these instructions and valid pointers.
         unsafe {
-            // VPHADDD works within 128-bit halves and leaves outputs 0 1 4 5 2 3 6 7.
-            let sum = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_hadd_epi32(self.0, self.1));
-            let sum = _mm256_add_epi32(sum, _mm256_loadu_si256(bias.cast()));
+            let sum = _mm256_add_epi32(_mm256_srai_epi32::<8>(self.0), _mm256_loadu_si256(bias.cast()));
             let sum = _mm256_srav_epi32(sum, _mm256_cvtepi16_epi32(_mm_loadu_si128(shift.cast())));
             let r = _mm_packs_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
             r.multiply(_mm_loadu_si128(scale.cast()))

@@ -9,8 +9,9 @@ use super::tiling::{self, Accumulator, kernel};
 // One image: 14 of the 16 registers hold sums; 784 outputs are 14 strips of 14 · 4.
 // Several: 2 × 6 sums, two inputs, a weight and a product fill the 16 registers.
 kernel!(f32_layer, F32, __m128, single 14, batch 2 x 6, "sse2");
-// 4 sums take 8 registers, and the widened weights, inputs and products the rest.
-kernel!(int8_layer, Int8, Int8Sums, single 4, batch 4 x 1, "sse2");
+// One image: 784 outputs are 28 strips of 7 · 4.
+// Several: 2 × 4 sums, and two registers each for an input, a weight and products.
+kernel!(int8_layer, Int8, Int8Sums, single 7, batch 2 x 4, "sse2");
 
 f32_lanes!(
     __m128, 4,
@@ -23,43 +24,45 @@ f32_lanes!(
     }
 );
 
-/// Four outputs, the first two in one register and the others in the next. Each output has two sums: inputs 0 and 1 of a group
-/// of four, and inputs 2 and 3.
+/// Four outputs, times 256.
 #[derive(Clone, Copy)]
-pub(super) struct Int8Sums(__m128i, __m128i);
+pub(super) struct Int8Sums(__m128i);
 
 impl Accumulator for Int8Sums {
     type Precision = Int8;
     const LANES: usize = 4;
-    type Weights = (__m128i, __m128i);
-    type Broadcast = __m128i;
+    /// Weights 0 and 2 of each group of four times 256 as i16, and weights 1 and 3 times 256.
+    type Weights = [__m128i; 2];
+    /// Inputs 0 and 2 of a group of four as i16, and inputs 1 and 3.
+    type Broadcast = [__m128i; 2];
     #[inline(always)]
     unsafe fn start(_: *const i32) -> Self {
         // SAFETY: the caller promises these instructions and valid pointers.
-        unsafe { Self(_mm_setzero_si128(), _mm_setzero_si128()) }
+        unsafe { Self(_mm_setzero_si128()) }
     }
     #[inline(always)]
-    unsafe fn load(weights: *const [i8; 4]) -> (__m128i, __m128i) {
+    unsafe fn load(weights: *const [i8; 4]) -> [__m128i; 2] {
         // SAFETY: the caller promises these instructions and valid pointers.
         unsafe {
             let w = _mm_loadu_si128(weights.cast());
-            let sign = _mm_cmpgt_epi8(_mm_setzero_si128(), w);
-            (_mm_unpacklo_epi8(w, sign), _mm_unpackhi_epi8(w, sign))
+            [_mm_slli_epi16::<8>(w), _mm_and_si128(w, _mm_set1_epi16(-256))]
         }
     }
     #[inline(always)]
-    unsafe fn broadcast(x: [u8; 4]) -> __m128i {
+    unsafe fn broadcast(x: [u8; 4]) -> [__m128i; 2] {
         // SAFETY: the caller promises these instructions and valid pointers.
         unsafe {
-            let x = _mm_cvtsi32_si128(i32::from_le_bytes(x));
-            let wide = _mm_unpacklo_epi8(x, _mm_setzero_si128());
-            _mm_unpacklo_epi64(wide, wide)
+            let x = _mm_set1_epi32(i32::from_le_bytes(x));
+            [_mm_and_si128(x, _mm_set1_epi16(255)), _mm_srli_epi16::<8>(x)]
         }
     }
     #[inline(always)]
-    unsafe fn multiply_add(self, (low, high): (__m128i, __m128i), x: __m128i) -> Self {
+    unsafe fn multiply_add(self, [even, odd]: [__m128i; 2], x: [__m128i; 2]) -> Self {
         // SAFETY: the caller promises these instructions and valid pointers.
-        unsafe { Self(_mm_add_epi32(self.0, _mm_madd_epi16(low, x)), _mm_add_epi32(self.1, _mm_madd_epi16(high, x))) }
+        unsafe {
+            let products = _mm_add_epi32(_mm_madd_epi16(even, x[0]), _mm_madd_epi16(odd, x[1]));
+            Self(_mm_add_epi32(self.0, products))
+        }
     }
 }
 
@@ -70,9 +73,7 @@ impl I32Accumulator for Int8Sums {
     unsafe fn requantize(self, bias: *const i32, shift: *const i16, scale: *const i16) -> [i16; 4] {
         // SAFETY: the caller promises these instructions and valid pointers.
         unsafe {
-            let (a, b) = (_mm_castsi128_ps(self.0), _mm_castsi128_ps(self.1));
-            let (even, odd) = (_mm_shuffle_ps::<0b10_00_10_00>(a, b), _mm_shuffle_ps::<0b11_01_11_01>(a, b));
-            let sum = _mm_add_epi32(_mm_castps_si128(even), _mm_castps_si128(odd));
+            let sum = _mm_srai_epi32::<8>(self.0);
             let mut sums = [0i32; 4];
             _mm_storeu_si128(sums.as_mut_ptr().cast(), _mm_add_epi32(sum, _mm_loadu_si128(bias.cast())));
             let (shift, scale) = (shift.cast::<[i16; 4]>().read(), scale.cast::<[i16; 4]>().read());
