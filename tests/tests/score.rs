@@ -3,16 +3,19 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use ndarray::{Array1, Array2, ArrayView2, s};
 use sha2::{Digest, Sha256};
 use tests::{mnist, peers_python, run};
 use trainer::config::Engine;
 use trainer::data::Dataset;
+use trainer::graph::foreign::ForeignModel;
 use trainer::ort::OnnxRuntime;
-use trainer::score::Score;
+use trainer::sample::draw_foreign;
 use trainer::score::frechet::Gaussian;
 use trainer::score::judge::{FEATURES, Judge};
+use trainer::score::{Score, Scorer, images_of};
 
 const SEEDS: u64 = 10_000;
 
@@ -66,9 +69,89 @@ fn the_judge_tells_digits_and_its_scores_are_numpys() {
 }
 
 #[test]
+fn both_sides_of_a_score_have_as_many_images() {
+    let runtime = OnnxRuntime::open(&Engine::cpu(1), &mut |_| ()).unwrap();
+    let mut judge = Judge::shipped(&runtime).unwrap();
+    let digits = |seeds: std::ops::Range<u64>| {
+        let pixels: Vec<u8> = seeds.flat_map(|seed| runtime::generate(seed).0).collect();
+        Array2::from_shape_vec((pixels.len() / 784, 784), pixels).unwrap()
+    };
+    let data = |train, test| Dataset { images: digits(train), test_images: digits(test), ..Dataset::default() };
+    let mut measure = |data: &Dataset, drawn| Score::measure(&mut judge, data, digits(drawn).view(), None);
+    let equal = measure(&data(0..500, 1000..1200), 2000..2200).unwrap();
+    assert_eq!((equal.images, equal.drawn_images, equal.test_images), (200, 200, 200));
+    assert!(equal.warning().unwrap().starts_with("warning: 200 drawn images are compared with 200 test images"));
+    let more_test = measure(&data(0..500, 1000..1700), 2000..2200).unwrap();
+    assert_eq!(more_test, Score { test_images: 700, ..equal.clone() });
+    let more_drawn = measure(&data(0..500, 1000..1200), 2000..2700).unwrap();
+    assert_eq!(more_drawn, Score { drawn_images: 700, ..equal.clone() });
+    assert!(equal.table().contains("200 of 200 drawn, 200 of 200 test images"), "{}", equal.table());
+
+    // JSON has no number for NaN or infinity: it would write null.
+    let json = serde_json::to_value(&equal).unwrap();
+    let nulls: Vec<_> = json.as_object().unwrap().iter().filter(|(_, value)| value.is_null()).collect();
+    assert!(matches!(nulls[..], [(name, _)] if name == "digit_accuracy"), "{nulls:?}");
+    let mut error = |data: &Dataset, drawn| measure(data, drawn).unwrap_err().to_string();
+    let copied = error(&data(0..200, 0..200), 2000..2200);
+    assert_eq!(copied, "test images other than the training images expected, most are equal to one");
+    assert_eq!(error(&data(0..0, 0..200), 0..9), "training images expected for a score, none found");
+    assert_eq!(error(&data(0..9, 0..0), 0..9), "more than 5 test images expected for a score, 0 found");
+    assert_eq!(error(&data(0..9, 0..9), 0..5), "more than 5 drawn images expected for a score, 5 found");
+
+    // A run's score is the same figure.
+    let mut scorer = Scorer::new(judge, digits(1000..1200).view()).unwrap();
+    assert_eq!(scorer.frechet_distance(digits(2000..2700).view()).unwrap(), equal.frechet_distance);
+    assert!(scorer.frechet_distance(digits(0..199).view()).is_err());
+}
+
+#[test]
+fn a_foreign_model_is_scored_or_refused_in_a_sentence() {
+    let Some(python) = peers_python() else { return };
+    let above = tempfile::tempdir().unwrap();
+    let folder = above.path().join("models");
+    fs::create_dir(&folder).unwrap();
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let seed = tests.join("../models/seed.onnx");
+    let (output, stderr) = run(Command::new(python).arg(tests.join("peers/foreign.py")).arg(&seed).arg(&folder));
+    assert!(output.status.success(), "{stderr}");
+    let runtime = OnnxRuntime::open(&Engine::cpu(2), &mut |_| ()).unwrap();
+    let images = |path: &Path| images_of(&runtime, path, 0);
+    assert_eq!(images(&folder.join("good.onnx")).unwrap().0.dim(), (10_000, 784));
+    assert_eq!(images(&folder.join("external_beside.onnx")).unwrap(), images(&seed).unwrap());
+
+    let refused = [
+        ("attribute", "Unrecognized attribute: bogus for operator Tanh"),
+        ("domain", "node last: a standard operator expected, QuickGelu of domain com.microsoft found"),
+        ("external_absolute", "tensor fc1.weight: external data in a file beside the model expected, the path /"),
+        ("external_link", "external data in a file beside the model expected, link.data is none"),
+        ("external_missing", "tensor fc1.weight: external data none.data: No such file"),
+        ("external_parent", "external data in a file beside the model expected, the path ../above.data found"),
+        ("external_truncated", "12800 bytes of external data in few.data expected, 100 found: it is truncated"),
+        ("function", "no functions of the file's own expected, F found"),
+        ("kernel", "node last: a standard operator expected, LeakyReluDropoutSlope of domain trainer found"),
+        ("nan", "finite pixels expected, NaN or infinity found in image 0"),
+        ("short", "'fc1.weight': raw_data size (12796 bytes) does not match"),
+        ("surplus", "'fc1.weight': raw_data size (12804 bytes) does not match"),
+        ("twice", "tensor fc1.weight: one definition expected, two found"),
+    ];
+    for (name, expected) in refused {
+        let path = folder.join(name).with_extension("onnx");
+        let error = format!("{:#}", images(&path).unwrap_err());
+        assert!(error.starts_with(&format!("{}: ", path.display())) && error.contains(expected), "{name}: {error}");
+    }
+
+    let start = Instant::now();
+    let endless = ForeignModel::read(&folder.join("endless.onnx")).unwrap();
+    let error = draw_foreign(&runtime, endless, 0, Duration::from_secs(1)).unwrap_err();
+    assert_eq!(error.to_string(), "a result within 1 seconds expected, the model still runs");
+    assert!(start.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
 fn the_model_card_pins_each_file_by_its_hash() {
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models");
     let card = fs::read_to_string(models.join("README.md")).unwrap();
+    assert!(card.contains(&format!("`features` (N, {FEATURES})")));
     for name in ["g.onnx", "seed.onnx", "judge.onnx"] {
         let digest = Sha256::digest(fs::read(models.join(name)).unwrap());
         let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -1,14 +1,17 @@
 //! Images drawn with a generator's ONNX file.
 
-use anyhow::{Context, Result};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 use sha2::{Digest, Sha256};
 
-use crate::config::{LATENT, PIXELS};
+use crate::config::{CLASSES, LATENT, PIXELS};
 use crate::data::Dataset;
 use crate::files::hex;
+use crate::graph::foreign::ForeignModel;
 use crate::noise::{self, stream, write_one_hot};
-use crate::ort::OnnxRuntime;
+use crate::ort::{Loaded, OnnxRuntime};
 use crate::pixel::pixel;
 
 /// Number of images that a score is computed from.
@@ -18,25 +21,45 @@ pub const SAMPLES: usize = 10_000;
 /// generator is class-conditional, also the digits (n,) that they should show.
 ///
 /// # Errors
-/// When the file is not a generator z (N, 100) → image (N, 784).
+/// When the file is not a generator z (N, 100) → image (N, 784), or a pixel is not finite.
 pub fn draw(
     runtime: &OnnxRuntime,
     generator: &[u8],
     conditional: bool,
     seed: u64,
 ) -> Result<(Array2<u8>, Option<Array1<u8>>)> {
-    let (images, digits) = draw_from(runtime, generator, conditional, SAMPLES, 1000, seed, stream::SCORE)?;
+    draw_samples(&mut runtime.load(generator)?, conditional, seed)
+}
+
+/// As [`draw`], with a model of unknown origin. It is class-conditional if its metadata say so.
+///
+/// # Errors
+/// As [`draw`], and when the model takes longer than `limit`.
+pub fn draw_foreign(
+    runtime: &OnnxRuntime,
+    model: ForeignModel,
+    seed: u64,
+    limit: Duration,
+) -> Result<(Array2<u8>, Option<Array1<u8>>)> {
+    let one_hot = format!("one-hot:{CLASSES}");
+    let conditional = model.metadata.iter().any(|entry| entry.key == "conditional" && entry.value == one_hot);
+    runtime.run_foreign(model, limit, move |model| draw_samples(model, conditional, seed))
+}
+
+fn draw_samples(model: &mut Loaded, conditional: bool, seed: u64) -> Result<(Array2<u8>, Option<Array1<u8>>)> {
+    let (images, digits) = draw_from(model, conditional, SAMPLES, 1000, seed, stream::SCORE)?;
     Ok((images, conditional.then_some(digits)))
 }
 
 /// A data set of 60,000 digits for training and 10,000 for tests, drawn by the shipped generator. It is not MNIST, but
-/// lets everything be tried without a download.
+/// lets everything be tried without a download. It is drawn on the CPU, so that it does not depend on the device.
 ///
 /// # Errors
 /// When ONNX Runtime fails.
 pub fn demo(runtime: &OnnxRuntime) -> Result<Dataset> {
     let generator = include_bytes!("../../models/g.onnx");
-    let (images, labels) = draw_from(runtime, generator, true, 70_000, 5000, 0, stream::DEMO)?;
+    let generator = &mut runtime.on_cpu().load(generator)?;
+    let (images, labels) = draw_from(generator, true, 70_000, 5000, 0, stream::DEMO)?;
     let part =
         |from: usize, to: usize| (images.slice(s![from..to, ..]).to_owned(), labels.slice(s![from..to]).to_owned());
     let ((images, labels), (test_images, test_labels)) = (part(0, 60_000), part(60_000, 70_000));
@@ -47,15 +70,13 @@ pub fn demo(runtime: &OnnxRuntime) -> Result<Dataset> {
 /// `n` images (n, 784) in parts of `part`, each from the z of (seed, number of the part, stream), and the digits (n,)
 /// that they should show; no digits unless `conditional`.
 fn draw_from(
-    runtime: &OnnxRuntime,
-    generator: &[u8],
+    generator: &mut Loaded,
     conditional: bool,
     n: usize,
     part: usize,
     seed: u64,
     stream: u64,
 ) -> Result<(Array2<u8>, Array1<u8>)> {
-    let mut generator = runtime.load(generator)?;
     let (mut images, mut digits) = (Array2::zeros((n, PIXELS)), Array1::zeros(n));
     let mut z = Array2::zeros((part, LATENT));
     let parts = images.axis_chunks_iter_mut(Axis(0), part).zip(digits.axis_chunks_iter_mut(Axis(0), part));
@@ -67,6 +88,12 @@ fn draw_from(
         let drawn = generator.run(&[("z", z.view().into_dyn())])?;
         let drawn = drawn.first().filter(|drawn| drawn.shape() == [part, PIXELS]);
         let drawn = drawn.with_context(|| format!("{part} images of {PIXELS} pixels expected"))?;
+        let odd = drawn.rows().into_iter().position(|image| image.iter().any(|x| !x.is_finite()));
+        ensure!(
+            odd.is_none(),
+            "finite pixels expected, NaN or infinity found in image {}",
+            i as usize * part + odd.unwrap_or(0)
+        );
         images.iter_mut().zip(drawn).for_each(|(to, &x)| *to = pixel(x));
     }
     Ok((images, digits))

@@ -57,6 +57,7 @@ impl Graph {
                     data_type: value.elem as i32,
                     name: value.name.clone(),
                     raw_data: bytes.clone(),
+                    ..Default::default()
                 }),
                 Origin::Node(_) => {}
             }

@@ -4,6 +4,7 @@
 //! - `operators`: every operator with its formula, its ONNX node and its backward rule
 //! - `export`: the tape as an ONNX model
 //! - [`onnx`]: the protobuf messages
+//! - [`foreign`]: ONNX files of unknown origin
 //!
 //! Backward rules are written in the same operators as forward passes. A gradient is therefore part of the graph and
 //! can be differentiated again, as R1 needs. Tensor shapes are fixed when the graph is built. A shape mismatch is a bug
@@ -13,6 +14,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 
 mod export;
+pub mod foreign;
 pub mod onnx;
 mod operators;
 

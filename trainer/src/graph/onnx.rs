@@ -1,4 +1,4 @@
-//! The protobuf messages of an ONNX model, as far as this project writes them.
+//! The protobuf messages of an ONNX model, as far as this project writes or checks them.
 //!
 //! Source: [onnx.proto]. Messages and fields have the names, numbers and meanings of that file, which documents them.
 //!
@@ -85,6 +85,9 @@ pub struct GraphProto {
     pub input: Vec<ValueInfo>,
     #[prost(message, repeated, tag = "12")]
     pub output: Vec<ValueInfo>,
+    /// `SparseTensorProto` messages, not decoded.
+    #[prost(bytes = "vec", repeated, tag = "15")]
+    pub sparse_initializer: Vec<Vec<u8>>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -113,11 +116,23 @@ pub struct Attribute {
     pub i: Option<i64>,
     #[prost(message, optional, tag = "5")]
     pub t: Option<Tensor>,
+    #[prost(message, optional, tag = "6")]
+    pub g: Option<GraphProto>,
     #[prost(int64, repeated, packed = "false", tag = "8")]
     pub ints: Vec<i64>,
+    #[prost(message, repeated, tag = "10")]
+    pub tensors: Vec<Tensor>,
+    #[prost(message, repeated, tag = "11")]
+    pub graphs: Vec<GraphProto>,
     /// `AttributeType`: 1 FLOAT, 2 INT, 4 TENSOR, 7 INTS.
     #[prost(int32, tag = "20")]
     pub r#type: i32,
+    /// A `SparseTensorProto` message, not decoded.
+    #[prost(bytes = "vec", optional, tag = "22")]
+    pub sparse_tensor: Option<Vec<u8>>,
+    /// `SparseTensorProto` messages, not decoded.
+    #[prost(bytes = "vec", repeated, tag = "23")]
+    pub sparse_tensors: Vec<Vec<u8>>,
 }
 
 impl Attribute {
@@ -149,6 +164,12 @@ pub struct Tensor {
     /// Little-endian, row-major.
     #[prost(bytes = "vec", tag = "9")]
     pub raw_data: Vec<u8>,
+    /// Where an external tensor's bytes are: `location`, `offset` and `length`.
+    #[prost(message, repeated, tag = "13")]
+    pub external_data: Vec<StringStringEntry>,
+    /// `DataLocation`: 0 in this message, 1 in another file.
+    #[prost(int32, tag = "14")]
+    pub data_location: i32,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use ort::operator::{ComputeContext, Kernel, KernelContext, Operator, OperatorInput, OperatorOutput};
-use ort::value::TensorElementType;
+use ort::value::{TensorElementType, ValueRef};
 
 use crate::gan::adam;
 use crate::gan::dropout::{self, SLOPES_OPERATOR};
@@ -37,14 +37,20 @@ impl Kernel for FusedAdam {
         let input = |i| ctx.input(i)?.ok_or_else(absent);
         let tensors = [input(0)?, input(1)?, input(2)?, input(3)?];
         let [theta, m, v, grad] = tensors.each_ref().map(|x| x.try_extract_tensor::<f32>());
-        let shape = theta.as_ref().map(|(shape, _)| shape.to_vec()).unwrap_or_default();
+        let (theta, m, v, grad) = (theta?, m?, v?, grad?);
+        let shape = theta.0.to_vec();
+        for other in [m.0, v.0, grad.0] {
+            require(other[..] == shape[..], || {
+                format!("Adam: four tensors of shape {shape:?} expected, {other:?} found")
+            })?;
+        }
         let numbers = [input(4)?, input(5)?, input(6)?, input(7)?, input(8)?];
-        let [a, b, c, d, e] = numbers.each_ref().map(|x| x.try_extract_tensor::<f32>().map(|(_, x)| x[0]));
+        let [a, b, c, d, e] = numbers.each_ref().map(number);
         let output = |i| ctx.output(i, shape.as_slice())?.ok_or_else(absent);
         let (mut next_theta, mut next_m, mut next_v) = (output(0)?, output(1)?, output(2)?);
         let next = [&mut next_theta, &mut next_m, &mut next_v].map(|x| x.try_extract_tensor_mut::<f32>());
         let [next_theta, next_m, next_v] = next;
-        let (state, numbers) = ([theta?.1, m?.1, v?.1, grad?.1], [a?, b?, c?, d?, e?]);
+        let (state, numbers) = ([theta.1, m.1, v.1, grad.1], [a?, b?, c?, d?, e?]);
         let next = [next_theta?.1, next_m?.1, next_v?.1];
         // The session's threads share large tensors in parts of 64 KiB.
         const PART: usize = 1 << 14;
@@ -88,13 +94,32 @@ impl Operator for FusedSlopes {
 
 impl Kernel for FusedSlopes {
     fn compute(&mut self, ctx: &ComputeContext) -> ort::Result<()> {
-        let absent = || ort::Error::new(format!("{}: a tensor is missing", SLOPES_OPERATOR));
+        let absent = || ort::Error::new(format!("{SLOPES_OPERATOR}: a tensor is missing"));
         let input = |i| ctx.input(i)?.ok_or_else(absent);
         let (x, mask, negative, positive) = (input(0)?, input(1)?, input(2)?, input(3)?);
         let (shape, x) = x.try_extract_tensor()?;
+        let (mask_shape, mask) = mask.try_extract_tensor()?;
+        require(mask_shape == shape, || {
+            format!("{SLOPES_OPERATOR}: a mask of shape {shape:?} expected, {mask_shape:?} found")
+        })?;
+        let (negative, positive) = (number(&negative)?, number(&positive)?);
+        require(negative <= positive, || {
+            format!("{SLOPES_OPERATOR}: a positive slope of at least {negative} expected, {positive} found")
+        })?;
         let mut s = ctx.output(0, shape.to_vec())?.ok_or_else(absent)?;
-        let [negative, positive] = [negative, positive].map(|x| x.try_extract_tensor().map(|(_, x)| x[0]));
-        dropout::slopes(x, mask.try_extract_tensor()?.1, negative?, positive?, s.try_extract_tensor_mut()?.1);
+        dropout::slopes(x, mask, negative, positive, s.try_extract_tensor_mut()?.1);
         Ok(())
     }
+}
+
+/// The only number of an input tensor.
+fn number(input: &ValueRef<'_>) -> ort::Result<f32> {
+    let (shape, x) = input.try_extract_tensor()?;
+    require(x.len() == 1, || format!("one number expected, a tensor of shape {shape:?} found"))?;
+    Ok(x[0])
+}
+
+/// An error with this sentence unless `condition` is true. A kernel must not panic: that would end the process.
+fn require(condition: bool, sentence: impl FnOnce() -> String) -> ort::Result<()> {
+    if condition { Ok(()) } else { Err(ort::Error::new(sentence())) }
 }

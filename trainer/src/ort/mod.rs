@@ -3,10 +3,11 @@
 //! - this file: [`OnnxRuntime`], the handle that makes sessions
 //! - [`library`], `unpacked`, `environment`: find ONNX Runtime, check the copy in the cache, load the library
 //! - `kernels`, `errors`, `bind`: operators in Rust, error texts, tensors bound to sessions
+//! - `foreign`: models of unknown origin
 //! - [`stepper`]: the interface of a training step's engine; [`cpu`] and [`gpu`] implement it
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -16,7 +17,7 @@ use ort::ep;
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
 use ort::operator::OperatorDomain;
 use ort::session::builder::SessionBuilder;
-use ort::session::{IoBinding, Session, SessionInputValue};
+use ort::session::{IoBinding, RunOptions, Session, SessionInputValue};
 use ort::value::{PrimitiveTensorElementType, Tensor, TensorRef};
 use prost::Message;
 
@@ -24,6 +25,7 @@ mod bind;
 pub mod cpu;
 mod environment;
 pub(crate) mod errors;
+mod foreign;
 pub mod gpu;
 mod kernels;
 pub mod library;
@@ -116,7 +118,7 @@ impl OnnxRuntime {
     /// # Errors
     /// When ONNX Runtime does not accept the model.
     pub fn load(&self, model: &[u8]) -> Result<Loaded> {
-        Ok(Loaded(self.session_of(model, false)?))
+        Ok(Loaded { session: self.session_of(model, false)?, options: Arc::new(RunOptions::new()?) })
     }
 
     /// A model whose inputs are f32 tensors of ones, to time its runs.
@@ -149,8 +151,10 @@ impl OnnxRuntime {
     /// A session for the bytes of an ONNX file. With `captured`, CUDA captures the first run of each binding as a CUDA
     /// graph, and later runs replay it.
     fn session_of(&self, model: &[u8], captured: bool) -> Result<Session> {
-        // The builder's errors contain the builder, which is not `Send`: keep their text.
-        let plain = |error: ort::Error<SessionBuilder>| anyhow!("{error}");
+        commit(self.builder(captured)?, model)
+    }
+
+    fn builder(&self, captured: bool) -> Result<SessionBuilder> {
         let mut builder =
             Session::builder(&self.environment)?.with_intra_threads(self.settings.threads).map_err(plain)?;
         if self.settings.device == Device::Cpu && self.kernels {
@@ -164,10 +168,7 @@ impl OnnxRuntime {
             builder =
                 builder.with_execution_providers([cuda]).map_err(plain)?.with_disable_cpu_fallback().map_err(plain)?;
         }
-        // ONNX Runtime registers a domain of operators without a lock: two sessions at once fail now and then.
-        static REGISTERING: Mutex<()> = Mutex::new(());
-        let _guard = REGISTERING.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(builder.commit_from_memory(model)?)
+        Ok(builder)
     }
 
     /// Runs a small matrix product on the device. Nothing less proves that the device works.
@@ -209,13 +210,30 @@ impl OnnxRuntime {
     }
 }
 
+/// A session with a builder's settings for the bytes of an ONNX file.
+fn commit(mut builder: SessionBuilder, model: &[u8]) -> Result<Session> {
+    // ONNX Runtime registers a domain of operators without a lock: two sessions at once fail now and then.
+    static REGISTERING: Mutex<()> = Mutex::new(());
+    let _guard = REGISTERING.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(builder.commit_from_memory(model)?)
+}
+
+/// A builder's error as text: the error itself contains the builder, which is not `Send`.
+fn plain(error: ort::Error<SessionBuilder>) -> anyhow::Error {
+    anyhow!("{error}")
+}
+
 /// Number of cores that this process may use.
 fn cores() -> usize {
     thread::available_parallelism().map_or(1, |n| n.get())
 }
 
 /// A model with f32 inputs and outputs, which runs on data of the host.
-pub struct Loaded(Session);
+pub struct Loaded {
+    session: Session,
+    /// Lets another thread stop a run.
+    options: Arc<RunOptions>,
+}
 
 impl Loaded {
     /// The model's outputs, in its order, for named inputs, which must be row-major.
@@ -227,7 +245,7 @@ impl Loaded {
         for (name, array) in inputs {
             views.push((name, TensorRef::from_array_view(array.view())?.into()));
         }
-        let outputs = self.0.run(views)?;
+        let outputs = self.session.run_with_options(views, &*self.options)?;
         outputs.values().map(|output| Ok(output.try_extract_array()?.into_owned())).collect()
     }
 }
@@ -306,5 +324,62 @@ mod tests {
         assert!(kernels.iter().all(|&x| f32::from_bits(x).is_finite()));
         assert!(kernels == bits(step(&bare, &whole).unwrap()), "kernels and functions differ");
         assert!(kernels == bits(step(&runtime, &whole).unwrap()), "a file with both gives a third result");
+    }
+    #[test]
+    fn a_kernel_refuses_tensors_that_do_not_fit() {
+        let runtime = OnnxRuntime::open(&Engine::cpu(1), &mut |_| ()).unwrap();
+        let info = |name: &String| onnx::ValueInfo { name: name.clone(), r#type: None };
+        // The error of an operator with f32 inputs and u8 masks, all 1, of these lengths.
+        let error = |operator: &str, lens: &[(onnx::Type, usize)], outputs: usize, numbers: [f32; 2]| {
+            let initializer: Vec<onnx::Tensor> = (lens.iter().enumerate())
+                .map(|(i, &(elem, len))| onnx::Tensor {
+                    dims: vec![len as i64],
+                    data_type: elem as i32,
+                    name: format!("x{i}"),
+                    raw_data: match elem {
+                        onnx::Type::U8 => vec![1; len],
+                        _ => numbers[usize::from(i == 3)].to_le_bytes().repeat(len),
+                    },
+                    ..Default::default()
+                })
+                .collect();
+            let output: Vec<String> = (0..outputs).map(|i| format!("y{i}")).collect();
+            let node = onnx::Node {
+                input: initializer.iter().map(|tensor| tensor.name.clone()).collect(),
+                output: output.clone(),
+                op_type: operator.into(),
+                domain: onnx::DOMAIN.into(),
+                ..Default::default()
+            };
+            let output = output.iter().map(info).collect();
+            let graph =
+                onnx::GraphProto { name: "g".into(), node: vec![node], initializer, output, ..Default::default() };
+            let set = |domain: &str, version| onnx::OperatorSetId { domain: domain.into(), version };
+            let opset_import = vec![set("", onnx::OPSET), set(onnx::DOMAIN, 1)];
+            let model =
+                onnx::Model { ir_version: onnx::IR_VERSION, graph: Some(graph), opset_import, ..Default::default() };
+            runtime.run(&model, &[]).map(|_| ()).map_err(|error| error.to_string())
+        };
+        let f32s = |lens: [usize; 9]| lens.map(|len| (onnx::Type::F32, len));
+        let adam = |lens| error(adam::OPERATOR, &f32s(lens), 3, [1.0; 2]);
+        adam([4, 4, 4, 4, 1, 1, 1, 1, 1]).unwrap();
+        for at in 0..9 {
+            let mut lens = [4, 4, 4, 4, 1, 1, 1, 1, 1];
+            lens[at] = 2;
+            let expected =
+                if at < 4 { "Adam: four tensors of shape" } else { "one number expected, a tensor of shape [2]" };
+            let error = adam(lens).unwrap_err();
+            assert!(error.contains(expected), "{at}: {error}");
+        }
+        let slopes = |lens: [usize; 4], numbers| {
+            use onnx::Type::{F32, U8};
+            let lens: Vec<_> = [F32, U8, F32, F32].into_iter().zip(lens).collect();
+            error(SLOPES_OPERATOR, &lens, 1, numbers)
+        };
+        slopes([5, 5, 1, 1], [0.2, 1.0]).unwrap();
+        assert!(slopes([5, 4, 1, 1], [0.2, 1.0]).unwrap_err().contains("a mask of shape [5] expected, [4] found"));
+        assert!(slopes([5, 5, 0, 1], [0.2, 1.0]).unwrap_err().contains("one number expected"));
+        assert!(slopes([5, 5, 1, 1], [1.0, 0.2]).unwrap_err().contains("a positive slope of at least 1 expected, 0.2"));
+        assert!(slopes([5, 5, 1, 1], [f32::NAN, 1.0]).unwrap_err().contains("at least NaN expected"));
     }
 }

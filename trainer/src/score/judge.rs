@@ -67,8 +67,9 @@ impl Judge {
     /// The fraction of images (N, 784) whose label (N,) is the most probable class, 0 to 1.
     ///
     /// # Errors
-    /// When ONNX Runtime fails.
+    /// When there are no images, or ONNX Runtime fails.
     pub fn accuracy(&mut self, images: ArrayView2<u8>, labels: ArrayView1<u8>) -> Result<f64> {
+        ensure!(!labels.is_empty(), "at least one image expected for an accuracy, none found");
         let classes = self.classify(images)?.classes;
         let right = classes.iter().zip(labels).filter(|(class, label)| class == label).count();
         Ok(right as f64 / labels.len() as f64)

@@ -1,11 +1,13 @@
 //! Scores of a generator: how far its images are from real ones in the features of the [`Judge`].
 
 use std::collections::HashSet;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, s};
-use prost::Message;
 use serde::Serialize;
 
 pub mod frechet;
@@ -15,19 +17,23 @@ pub mod neighbours;
 
 use crate::config::CLASSES;
 use crate::data::{self, Dataset};
-use crate::graph::onnx;
+use crate::graph::foreign::ForeignModel;
 use crate::ort::OnnxRuntime;
-use crate::sample::{SAMPLES, draw};
+use crate::sample::{SAMPLES, draw_foreign};
 use crate::score::frechet::Gaussian;
 use crate::score::judge::Judge;
 use crate::score::kernel_distance::kernel_distance;
 use crate::score::neighbours::{COPIES, K, Overlap, nearest_distances};
 
-/// The figures of `trainer score`: drawn images compared with the first 10,000 test images.
+/// The figures of `trainer score`: drawn images compared with as many test images, up to 10,000 of each.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Score {
-    /// Number of drawn images.
+    /// Number of images compared on each side: the first of the drawn ones and the first of the test images.
     pub images: usize,
+    /// Number of drawn images, compared or not.
+    pub drawn_images: usize,
+    /// Number of test images, compared or not.
+    pub test_images: usize,
     /// See [`Gaussian::frechet_distance`]. Lower is better.
     pub frechet_distance: f64,
     /// See [`kernel_distance()`]. Lower is better.
@@ -59,33 +65,40 @@ impl Score {
     /// The score of drawn images (N, 784), and of the digits (N,) that were asked for.
     ///
     /// # Errors
-    /// When there are five drawn images or test images or less, or ONNX Runtime fails.
+    /// When there are five drawn images or test images or less, no training images, most test images are training images, or
+    /// ONNX Runtime fails.
     pub fn measure(
         judge: &mut Judge,
         data: &Dataset,
         drawn: ArrayView2<u8>,
         labels: Option<ArrayView1<u8>>,
     ) -> Result<Self> {
-        let real = data.test_images.slice(s![..data.test_images.nrows().min(SAMPLES), ..]);
-        for (what, images) in [("test", real), ("drawn", drawn)] {
-            let found = images.nrows();
+        let (drawn_images, test_images) = (drawn.nrows(), data.test_images.nrows());
+        for (what, found) in [("test", test_images), ("drawn", drawn_images)] {
             ensure!(found > K, "more than {K} {what} images expected for a score, {found} found");
         }
+        ensure!(data.n() > 0, "training images expected for a score, none found");
+        // A Fréchet distance depends on the number of images, so both sides have the same.
+        let n = drawn_images.min(test_images).min(SAMPLES);
+        let (drawn, real) = (drawn.slice(s![..n, ..]), data.test_images.slice(s![..n, ..]));
         let predictions = judge.classify(drawn)?;
         let (features, real_features) = (predictions.features.view(), judge.classify(real)?.features);
         let real_features = real_features.view();
         let Overlap { precision, recall, density, coverage } = Overlap::of(real_features, features);
 
-        let n = drawn.nrows();
         let fraction = |count: usize| count as f64 / n as f64;
         let mut histogram = [0; CLASSES];
         predictions.classes.iter().for_each(|&class| histogram[class as usize] += 1);
         let as_asked = |labels| predictions.classes.iter().zip(labels).filter(|(class, asked)| class == asked).count();
         let mut seen = HashSet::new();
         let [nearest, real_nearest] = [drawn, real].map(|images| nearest_distances(images, data.images.view()));
+        let real_median = median(real_nearest.to_vec());
+        ensure!(real_median > 0.0, "test images other than the training images expected, most are equal to one");
         let closest_test_image = real_nearest.iter().copied().fold(f64::INFINITY, f64::min);
         Ok(Self {
             images: n,
+            drawn_images,
+            test_images,
             frechet_distance: Gaussian::fit(features)?.frechet_distance(&Gaussian::fit(real_features)?),
             kernel_distance: kernel_distance(real_features, features),
             precision,
@@ -97,7 +110,18 @@ impl Score {
             digit_accuracy: labels.map(as_asked).map(fraction),
             duplicates: drawn.outer_iter().filter(|image| !seen.insert(*image)).count(),
             copies: nearest.iter().filter(|&&distance| distance < closest_test_image).count(),
-            nearest: median(nearest.to_vec()) / median(real_nearest.to_vec()),
+            nearest: median(nearest.to_vec()) / real_median,
+        })
+    }
+
+    /// A sentence for scores of fewer than 10,000 images.
+    pub fn warning(&self) -> Option<String> {
+        let n = self.images;
+        (n < SAMPLES).then(|| {
+            format!(
+                "warning: {n} drawn images are compared with {n} test images; distances depend on that number, so compare them \
+                 only with distances of {n} images, better of {SAMPLES}"
+            )
         })
     }
 
@@ -106,6 +130,10 @@ impl Score {
         let percent = |fraction: f64| format!("{:.2} %", 100.0 * fraction);
         let histogram: Vec<String> = self.histogram.iter().map(|fraction| format!("{:.1}", 100.0 * fraction)).collect();
         let mut rows = vec![
+            (
+                "images",
+                format!("{0} of {1} drawn, {0} of {2} test images", self.images, self.drawn_images, self.test_images),
+            ),
             ("Fréchet distance", format!("{:.3}", self.frechet_distance)),
             ("kernel distance", format!("{:.4}", self.kernel_distance)),
             ("precision", percent(self.precision)),
@@ -124,46 +152,56 @@ impl Score {
     }
 }
 
-/// Images (N, 784) to score and, if known, the digits (N,) that were asked for. An ONNX file draws them from z that
-/// depend on `seed` alone; an IDX file holds them.
+/// Images (N, 784) to score and, if known, the digits (N,) that were asked for. An ONNX file draws them, on the CPU, from z
+/// that depend on `seed` alone; an IDX file holds them.
 ///
 /// # Errors
-/// When the file is neither a generator's ONNX file nor an IDX file of images.
+/// When the file is neither a generator's ONNX file nor an IDX file of images, or the generator takes longer than five minutes.
 pub fn images_of(runtime: &OnnxRuntime, path: &Path, seed: u64) -> Result<(Array2<u8>, Option<Array1<u8>>)> {
     let name = path.display();
-    let bytes = std::fs::read(path).with_context(|| format!("{name}: cannot be read"))?;
+    let mut start = vec![];
+    let file = File::open(path).with_context(|| format!("{name}: cannot be read"))?;
+    file.take(4).read_to_end(&mut start).with_context(|| format!("{name}: cannot be read"))?;
     let (idx, gzip) = ([0, 0, 8, 3], [0x1f, 0x8b]);
-    if bytes.starts_with(&idx) || bytes.starts_with(&gzip) {
+    if start.starts_with(&idx) || start.starts_with(&gzip) {
         return data::read_drawn(path);
     }
-    let model = onnx::Model::decode(&bytes[..]).ok().filter(|model| model.graph.is_some());
-    let model = model.with_context(|| format!("{name}: a generator's ONNX file or an IDX file of images expected"))?;
-    let conditional = model.metadata_props.iter().any(|entry| entry.key == "conditional");
-    draw(runtime, &bytes, conditional, seed)
+    let model = ForeignModel::read(path)
+        .with_context(|| format!("{name}: a generator's ONNX file or an IDX file of images expected"))?;
+    draw_foreign(runtime, model, seed, TIME_LIMIT)
         .with_context(|| format!("{name}: a generator z (N, 100) → image (N, 784) expected"))
 }
+
+/// How long a model of unknown origin may take to load and to draw its images.
+const TIME_LIMIT: Duration = Duration::from_secs(300);
 
 /// Computes the Fréchet distance of one set of images after another to the same real images.
 pub struct Scorer {
     judge: Judge,
+    /// Number of images on each side.
+    n: usize,
     real: Gaussian,
 }
 
 impl Scorer {
-    /// A scorer against real images (N, 784).
+    /// A scorer against the first of the real images (N, 784), up to 10,000.
     ///
     /// # Errors
     /// When there are fewer than two images, or ONNX Runtime fails.
     pub fn new(mut judge: Judge, real: ArrayView2<u8>) -> Result<Self> {
-        let real = Gaussian::fit(judge.classify(real)?.features.view())?;
-        Ok(Self { judge, real })
+        let n = real.nrows().min(SAMPLES);
+        let real = Gaussian::fit(judge.classify(real.slice(s![..n, ..]))?.features.view())?;
+        Ok(Self { judge, n, real })
     }
 
-    /// The Fréchet distance of drawn images (N, 784) in the judge's features.
+    /// The Fréchet distance of the first of the drawn images (N, 784), as many as there are real ones, in the judge's features.
     ///
     /// # Errors
-    /// When there are fewer than two images, or ONNX Runtime fails.
+    /// When there are fewer drawn images than real ones, or ONNX Runtime fails.
     pub fn frechet_distance(&mut self, drawn: ArrayView2<u8>) -> Result<f64> {
+        let (n, found) = (self.n, drawn.nrows());
+        ensure!(found >= n, "at least {n} drawn images expected, as many as real ones, {found} found");
+        let drawn = drawn.slice(s![..n, ..]);
         Ok(Gaussian::fit(self.judge.classify(drawn)?.features.view())?.frechet_distance(&self.real))
     }
 }
