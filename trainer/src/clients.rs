@@ -4,8 +4,10 @@
 use std::env;
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -13,18 +15,41 @@ use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
 use crate::cache;
+use crate::signals::{Cleanup, with_cleanup};
 
 /// File name of npm's program.
 const NPM: &str = if cfg!(windows) { "npm.cmd" } else { "npm" };
 
-/// A new private folder below `parent`, which is created if it is missing. Dropping the value removes the folder.
+/// A folder that is removed when the value is dropped, or when a signal ends the program.
+pub struct PrivateFolder {
+    folder: TempDir,
+    _cleanup: Cleanup,
+}
+
+impl PrivateFolder {
+    /// The folder's path.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+/// A new private folder below `parent`, which is created if it is missing.
 ///
 /// # Errors
 /// When `parent` cannot be written.
-pub fn private_folder(parent: &Path) -> Result<TempDir> {
+pub fn private_folder(parent: &Path) -> Result<PrivateFolder> {
     cache::create(parent)?;
-    let folder = tempfile::Builder::new().prefix(PREFIX).tempdir_in(parent);
-    folder.with_context(|| format!("{}: cannot be written", parent.display()))
+    temporary_folder(parent).with_context(|| format!("{}: cannot be written", parent.display()))
+}
+
+fn temporary_folder(parent: &Path) -> io::Result<PrivateFolder> {
+    let remove = |folder: &TempDir| {
+        let path = folder.path().to_path_buf();
+        // Unpacking goes on meanwhile and may fill the folder again.
+        move || _ = (0..10).any(|_| fs::remove_dir_all(&path).is_ok())
+    };
+    let (folder, _cleanup) = with_cleanup(|| tempfile::Builder::new().prefix(PREFIX).tempdir_in(parent), remove)?;
+    Ok(PrivateFolder { folder, _cleanup })
 }
 
 /// Removes the private folders below `parent` that killed programs left. The caller makes sure that none of them is in use.
@@ -41,7 +66,7 @@ const PREFIX: &str = ".private-";
 /// What the first working Python prints for `code`, or nothing without Python. The Python beside this program comes before
 /// those of `PATH`: if pip installed the program, its dependencies are that Python's packages.
 pub fn python(code: &str) -> String {
-    let Ok(folder) = tempfile::tempdir() else { return String::new() };
+    let Ok(folder) = temporary_folder(&env::temp_dir()) else { return String::new() };
     let beside = env::current_exe().map(|program| program.with_file_name(format!("python{}", env::consts::EXE_SUFFIX)));
     let beside = beside.ok().filter(|python| python.is_file());
     // Only the first that runs is asked: starting Python takes a good part of the trainer's own start.
@@ -149,24 +174,36 @@ fn command(program: impl AsRef<OsStr>, folder: &Path) -> Command {
     command
 }
 
-/// Runs `command` to its end, and kills it as soon as `go_on`, which is asked every 50 ms, returns an error. Standard error
-/// goes to a file in `folder`.
+/// Runs `command` to its end, and kills it as soon as `go_on`, which is asked every 50 ms, returns an error, or a signal ends
+/// this program. Standard error goes to a file in `folder`.
 ///
 /// # Errors
 /// When the command cannot run, fails (with its own words) or is killed (with the error of `go_on`).
 pub fn run(command: &mut Command, folder: &Path, go_on: &mut dyn FnMut() -> Result<()>) -> Result<()> {
     let stderr = folder.join("stderr");
     let file = File::create(&stderr).with_context(|| format!("{}: cannot be written", stderr.display()))?;
-    let mut child = command.stderr(file).spawn().context("it cannot be started")?;
+    let kill = |child: &mut Child| {
+        let _ = child.kill();
+        let _ = child.wait();
+    };
+    let (child, _cleanup) = with_cleanup(
+        || command.stderr(file).spawn().map(|child| Arc::new(Mutex::new(child))),
+        |child| {
+            let child = child.clone();
+            move || kill(&mut child.lock().unwrap_or_else(PoisonError::into_inner))
+        },
+    )
+    .context("it cannot be started")?;
     let status = loop {
+        let mut child = child.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(status) = child.try_wait()? {
             break status;
         }
         if let Err(problem) = go_on() {
-            let _ = child.kill();
-            let _ = child.wait();
+            kill(&mut child);
             return Err(problem);
         }
+        drop(child);
         sleep(Duration::from_millis(50));
     };
     ensure!(status.success(), "{}", problem(&String::from_utf8_lossy(&fs::read(stderr)?)));

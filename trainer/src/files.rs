@@ -6,12 +6,14 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 
+use crate::signals::{Cleanup, with_cleanup};
+
 /// Writes a file atomically: writes a temporary file beside it, syncs it, and renames it to `path`.
 ///
 /// # Errors
 /// Names the file and why it cannot be written. An older file at `path` stays as it was.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut file = temporary_beside(path)?;
+    let (mut file, _cleanup) = temporary_beside(path)?;
     file.write_all(bytes).and_then(|()| file.as_file().sync_all()).with_context(|| cannot_write(path))?;
     file.persist(path).with_context(|| cannot_write(path))?;
     Ok(())
@@ -42,7 +44,7 @@ pub fn remove_temporary(folder: &Path) {
 /// Ending of a temporary file's name, which starts with a dot.
 const TEMPORARY: &str = ".tmp";
 
-fn temporary_beside(path: &Path) -> Result<tempfile::NamedTempFile> {
+fn temporary_beside(path: &Path) -> Result<(tempfile::NamedTempFile, Cleanup)> {
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -55,7 +57,12 @@ fn temporary_beside(path: &Path) -> Result<tempfile::NamedTempFile> {
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // less the umask, as for any new file
     let prefix = format!(".{}.", name.to_string_lossy());
-    builder.prefix(&prefix).suffix(TEMPORARY).tempfile_in(folder).with_context(|| cannot_write(path))
+    builder.prefix(&prefix).suffix(TEMPORARY);
+    let remove = |file: &tempfile::NamedTempFile| {
+        let path = file.path().to_path_buf();
+        move || _ = fs::remove_file(path)
+    };
+    with_cleanup(|| builder.tempfile_in(folder), remove).with_context(|| cannot_write(path))
 }
 
 /// The context of an error in writing a file.
@@ -87,7 +94,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("g.onnx");
         write(&path, b"good").unwrap();
-        temporary_beside(&path).unwrap().keep().unwrap(); // as a killed program leaves it
+        temporary_beside(&path).unwrap().0.keep().unwrap(); // as a killed program leaves it
         remove_temporary(folder.path());
         let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
         assert_eq!(left, [path]);

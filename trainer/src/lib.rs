@@ -26,6 +26,7 @@
 //! graph   noise                  the tape of ONNX operators; random numbers
 //! config  clients pixel          settings; Python, pip and npm; grey levels
 //! cache   files                  the folder for downloads; atomic file writes
+//! signals print                  the end by a signal; lines for the user
 //! ```
 
 #![deny(unsafe_code)]
@@ -42,10 +43,12 @@ pub mod graph;
 pub mod noise;
 pub mod ort;
 pub mod pixel;
+pub mod print;
 pub mod report;
 pub mod run;
 pub mod sample;
 pub mod score;
+pub mod signals;
 pub mod state;
 pub mod steps;
 pub mod train;

@@ -2,7 +2,6 @@
 
 mod args;
 
-use std::io::{stderr, stdout};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -11,19 +10,34 @@ use clap::{CommandFactory, Parser};
 use trainer::config::{Config, Device, Engine, RunDir, UsageError};
 use trainer::ort::OnnxRuntime;
 use trainer::ort::library::CUDA;
-use trainer::report::{INTERRUPTED, Style, Terminal, downloads, print_line};
+use trainer::print::{note, printable, result, written};
+use trainer::report::{Style, Terminal, downloads};
 use trainer::run::{compare, export, resume};
 use trainer::score::judge::{self, Judge};
 use trainer::score::{self, Score};
 use trainer::train::{open, train};
-use trainer::{bench, files};
+use trainer::{bench, files, signals};
 
 use crate::args::{BenchArgs, Cli, Command, JudgeArgs, ScoreArgs, SetupArgs, TrainArgs, source};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let output = match &cli.command {
-        None => return run_train(&cli.train).unwrap_or_else(|error| fail(&error)),
+    signals::watch().and_then(|()| run()).unwrap_or_else(|error| {
+        note(&format!("error: {error:#}"));
+        if error.is::<UsageError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+    })
+}
+
+fn run() -> Result<ExitCode> {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(usage) if usage.use_stderr() => {
+            let _ = usage.print();
+            return Ok(ExitCode::from(2));
+        }
+        Err(help) => return written(help.print()).map(|()| ExitCode::SUCCESS),
+    };
+    let text = match &cli.command {
+        None => return run_train(&cli.train),
         Some(Command::Bench(args)) => run_bench(args),
         Some(Command::Score(args)) => run_score(args),
         Some(Command::Judge(args)) => run_judge(args),
@@ -32,43 +46,32 @@ fn main() -> ExitCode {
         Some(Command::Completions { shell }) => completions(*shell),
         Some(Command::Man { command }) => man(command.as_deref()),
     };
-    match output {
-        Ok(text) => {
-            print_line(stdout(), &text);
-            ExitCode::SUCCESS
-        }
-        Err(error) => fail(&error),
-    }
-}
-
-fn fail(error: &anyhow::Error) -> ExitCode {
-    print_line(stderr(), &format!("error: {error:#}"));
-    if error.is::<UsageError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+    result(&text?).map(|()| ExitCode::SUCCESS)
 }
 
 fn run_train(args: &TrainArgs) -> Result<ExitCode> {
     let config = args.config()?;
     if args.dry_run {
-        print_line(stdout(), &dry_run(&config)?);
-        return Ok(ExitCode::SUCCESS);
+        return result(&dry_run(&config)?).map(|()| ExitCode::SUCCESS);
     }
     let style = match (args.quiet, args.json) {
         (true, _) => Style::Quiet,
         (_, true) => Style::Json,
         _ => Style::Plain,
     };
-    let outcome = train(&config, &mut Terminal::new(style, config.plan.epochs))?;
+    let mut terminal = Terminal::new(style, config.plan.epochs);
+    let outcome = train(&config, &mut terminal)?;
     let folder = outcome.folder.display();
-    if !outcome.finished {
+    if let (false, Some(signal)) = (outcome.finished, terminal.stopped_by()) {
         let step = outcome.state.step;
-        print_line(stderr(), &format!("stopped after step {step}; continue with --resume {folder}"));
-        return Ok(INTERRUPTED.into());
+        note(&format!("stopped after step {step}; continue with --resume {folder}"));
+        return Ok(signal.exit_code().into());
     }
     if style == Style::Plain {
         let out = config.out.as_deref().unwrap_or(Path::new("g.onnx")).display();
-        print_line(stdout(), &format!("{out} written; all files of the run are in {folder}"));
+        let _ = result(&format!("{out} written; all files of the run are in {folder}"));
     }
-    Ok(ExitCode::SUCCESS)
+    terminal.finish().map(|()| ExitCode::SUCCESS)
 }
 
 /// All settings, one a line, and an estimate of time and memory.
@@ -98,15 +101,16 @@ fn dry_run(config: &Config) -> Result<String> {
         ("memory".into(), format!("about {:.0} MB", estimate.memory_mb)),
         ("time".into(), format!("about {time} ({:.2} ms a step)", estimate.step_ms)),
     ]);
-    let lines: Vec<String> = rows.iter().map(|(name, value)| format!("{name:<12} {value}")).collect();
+    let lines: Vec<String> = rows.iter().map(|(name, value)| format!("{name:<12} {}", printable(value, 300))).collect();
     Ok(lines.join("\n"))
 }
 
 fn run_bench(args: &BenchArgs) -> Result<String> {
+    const MOST_STEPS: usize = 1_000_000;
     let batches = 1..=bench::IMAGES;
     UsageError::unless(batches.contains(&args.batch), "batch", &format!("1 to {}", bench::IMAGES), args.batch)?;
-    UsageError::unless(args.steps >= 1, "steps", "at least 1", args.steps)?;
-    let runtime = OnnxRuntime::open(&args.engine.engine(), &mut to_stderr)?;
+    UsageError::unless((1..=MOST_STEPS).contains(&args.steps), "steps", &format!("1 to {MOST_STEPS}"), args.steps)?;
+    let runtime = OnnxRuntime::open(&args.engine.engine(), &mut note)?;
     let figures = bench::bench(&runtime, args.batch, args.steps)?;
     Ok(if args.json { serde_json::to_string(&figures)? } else { figures.table() })
 }
@@ -124,7 +128,7 @@ fn run_judge(args: &JudgeArgs) -> Result<String> {
     files::check_writable(&args.out).context("--out")?;
     let engine = Engine { device: Some(Device::Cpu), ..args.engine.engine() };
     let (data, runtime) = open(&source(args.data.clone())?, &engine, &mut downloads())?;
-    let (model, accuracy) = judge::train(&data, &runtime, args.seed, &mut to_stderr)?;
+    let (model, accuracy) = judge::train(&data, &runtime, args.seed, &mut note)?;
     export::write_model(&args.out, &model)?;
     let percent = 100.0 * accuracy;
     Ok(format!("{} written: it classifies {percent:.2} % of the test images correctly", args.out.display()))
@@ -132,12 +136,10 @@ fn run_judge(args: &JudgeArgs) -> Result<String> {
 
 fn run_setup(args: &SetupArgs) -> Result<String> {
     if args.cuda && !matches!(CUDA.cached(), Ok(Some(_))) {
-        // Ctrl-C ends pip but not this process, which still has to delete pip's files.
-        ctrlc::set_handler(|| ())?;
-        CUDA.fetch(args.offline, &mut to_stderr)?;
+        CUDA.fetch(args.offline, &mut note)?;
     }
     let engine = Engine { device: args.cuda.then_some(Device::Cuda), offline: args.offline, ..Engine::default() };
-    let opened = OnnxRuntime::open(&engine, &mut to_stderr);
+    let opened = OnnxRuntime::open(&engine, &mut note);
     let runtime =
         if args.cuda { opened.context("CUDA does not work here yet; its files stay in the cache")? } else { opened? };
     Ok(format!("ONNX Runtime works on {}: {}", runtime.settings.device, runtime.library))
@@ -160,8 +162,4 @@ fn man(subcommand: Option<&str>) -> Result<String> {
     let mut page = vec![];
     clap_mangen::Man::new(command).render(&mut page)?;
     Ok(String::from_utf8(page)?)
-}
-
-fn to_stderr(line: &str) {
-    print_line(stderr(), line);
 }

@@ -1,14 +1,17 @@
 //! Reports of a run to the user: a progress bar on a terminal, and a line per epoch.
 
-use std::io::{IsTerminal, Write, stderr, stdout};
+use std::io::{IsTerminal, stderr};
 use std::ops::ControlFlow;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread;
 use std::time::{Duration, Instant};
 
+use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use crate::data::download::Progress;
+use crate::print::{note, result};
+use crate::signals::{self, Signal};
 use crate::state::{Epoch, Step};
 use crate::train::Observer;
 
@@ -23,32 +26,44 @@ pub enum Style {
     Quiet,
 }
 
-/// An observer that prints to the terminal. Ctrl-C stops the run with a checkpoint; a second Ctrl-C ends the program at
-/// once.
+/// An observer that prints to the terminal. The first signal stops the run with a checkpoint; a second one ends the program
+/// at once. A line that cannot be written does not stop the run.
 pub struct Terminal {
     style: Style,
-    stop: Arc<AtomicBool>,
+    stopped_by: Arc<OnceLock<Signal>>,
+    /// Whether all JSON objects could be written.
+    written: Result<()>,
     epochs: u64,
     download: Option<ProgressBar>,
     bar: ProgressBar,
     bar_updated: Instant,
 }
 
-/// Exit code of a program that Ctrl-C ended: 128 + SIGINT, as shells have it.
-pub const INTERRUPTED: u8 = 130;
-
 impl Terminal {
     /// A terminal for a run of `epochs`.
     pub fn new(style: Style, epochs: u64) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        Self { style, stop, epochs, download: None, bar: ProgressBar::hidden(), bar_updated: Instant::now() }
+        let (stopped_by, bar) = (Arc::default(), ProgressBar::hidden());
+        Self { style, stopped_by, written: Ok(()), epochs, download: None, bar, bar_updated: Instant::now() }
+    }
+
+    /// The signal that stopped the run.
+    pub fn stopped_by(&self) -> Option<Signal> {
+        self.stopped_by.get().copied()
+    }
+
+    /// Ends the report of a run.
+    ///
+    /// # Errors
+    /// When a JSON object could not be written.
+    pub fn finish(self) -> Result<()> {
+        self.written.context("the run is complete, but its epochs could not be written; its metrics.jsonl has them")
     }
 }
 
 impl Observer for Terminal {
     fn say(&mut self, line: &str) {
         if self.style == Style::Plain || line.starts_with("warning") {
-            self.bar.suspend(|| print_line(stderr(), line));
+            self.bar.suspend(|| note(line));
         }
     }
 
@@ -61,16 +76,6 @@ impl Observer for Terminal {
     }
 
     fn start(&mut self, steps: u64, done: u64) {
-        // Until the first step there is nothing to save, and Ctrl-C may end the program at once.
-        let stop = self.stop.clone();
-        let handler = ctrlc::set_handler(move || {
-            if stop.swap(true, Ordering::Relaxed) {
-                std::process::exit(INTERRUPTED.into());
-            }
-        });
-        if let Err(why) = handler {
-            self.say(&format!("warning: Ctrl-C will end the run without a checkpoint: {why}"));
-        }
         if self.style == Style::Plain && stderr().is_terminal() {
             let style = ProgressStyle::with_template("{msg} [{bar:30}] {percent:>3} % | {speed} | {eta} left")
                 .expect("a valid template")
@@ -81,10 +86,20 @@ impl Observer for Terminal {
             self.bar = ProgressBar::new(steps).with_style(style).with_position(done);
             self.bar.reset_eta();
         }
+        // Before this line there is nothing to save, and a signal ends the program at once.
+        let (stopped_by, bar) = (self.stopped_by.clone(), self.bar.clone());
+        signals::on_first(move |signal| {
+            let _ = stopped_by.set(signal);
+            let answer = format!(
+                "{signal}: stopping after this step; a second signal ends the run at once, without a checkpoint"
+            );
+            // On another thread, so that a second signal is heard even if nobody reads standard error.
+            let _ = thread::Builder::new().spawn(move || bar.suspend(|| note(&answer)));
+        });
     }
 
     fn step(&mut self, step: &Step) -> ControlFlow<()> {
-        if self.stop.load(Ordering::Relaxed) {
+        if self.stopped_by().is_some() {
             self.bar.abandon();
             return ControlFlow::Break(());
         }
@@ -114,7 +129,10 @@ impl Observer for Terminal {
             Style::Json => serde_json::to_string(epoch).expect("numbers"),
             Style::Quiet => return,
         };
-        self.bar.suspend(|| print_line(stdout(), &line));
+        let written = self.bar.suspend(|| result(&line));
+        if self.style == Style::Json && self.written.is_ok() {
+            self.written = written;
+        }
     }
 }
 
@@ -139,11 +157,6 @@ fn show(bar: &mut Option<ProgressBar>, progress: Progress) {
         _ => bar.take().iter().for_each(ProgressBar::finish_and_clear),
     }
     if let Progress::Line(line) = progress {
-        print_line(stderr(), line);
+        note(line);
     }
-}
-
-/// Prints a line to standard output or standard error. Ignores errors: a run continues when its reader closes the pipe.
-pub fn print_line(mut to: impl Write, line: &str) {
-    let _ = writeln!(to, "{line}");
 }

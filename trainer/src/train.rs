@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::mpsc;
-use std::thread::{self, ScopedJoinHandle};
+use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -158,7 +158,7 @@ fn train_epochs(
     thread::scope(|scope| {
         let (send, recorded) = mpsc::channel();
         // The recording thread has the run and the scorer, and returns them when it is done.
-        let mut recording = scope.spawn(move || anyhow::Ok((run, None)));
+        let mut recording = spawn(scope, move || anyhow::Ok((run, None)))?;
         let mut flow = ControlFlow::Continue(());
         while steps.taken() < total && flow.is_continue() {
             // Take the steps.
@@ -200,7 +200,7 @@ fn train_epochs(
 
             // Score, record and checkpoint, while the loop goes on.
             let send = send.clone();
-            recording = scope.spawn(move || {
+            recording = spawn(scope, move || {
                 if let Some(drawn) = drawn {
                     let scorer = match &mut scorer {
                         Some(scorer) => scorer,
@@ -214,12 +214,20 @@ fn train_epochs(
                 run.record_epoch(&epoch, samples.view(), &state, is_last)?;
                 let _ = send.send(epoch); // fails only if the loop panicked
                 Ok((run, scorer))
-            });
+            })?;
         }
         join(recording)?;
         recorded.try_iter().for_each(|epoch| observer.epoch(&epoch));
         Ok(steps.taken() == total)
     })
+}
+
+/// Starts `work` on a new thread.
+fn spawn<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> Result<ScopedJoinHandle<'scope, T>> {
+    thread::Builder::new().spawn_scoped(scope, work).context("a thread cannot be started")
 }
 
 /// The result of a thread. A panic of the thread becomes a panic of the caller.

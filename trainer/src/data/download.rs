@@ -199,6 +199,7 @@ enum Answer {
 /// server's name cannot be stopped. The thread ends when the receiver is dropped or after 30 s of silence.
 fn request(url: &str, from: u64) -> Receiver<Result<Answer, String>> {
     let (sender, receiver) = sync_channel(16);
+    let failed = sender.clone();
     let silence = Some(Duration::from_secs(30));
     let agent: ureq::Agent = (ureq::Agent::config_builder().http_status_as_error(false))
         .timeout_connect(silence)
@@ -211,7 +212,7 @@ fn request(url: &str, from: u64) -> Receiver<Result<Answer, String>> {
     if from > 0 {
         request = request.header("Range", format!("bytes={from}-"));
     }
-    thread::spawn(move || {
+    let thread = thread::Builder::new().spawn(move || {
         let read = || -> Result<(), String> {
             let mut response = request.call().map_err(|e| e.to_string())?;
             let head = Answer::Head(response.status().as_u16(), response.body().content_length());
@@ -228,6 +229,9 @@ fn request(url: &str, from: u64) -> Receiver<Result<Answer, String>> {
             let _ = sender.send(Err(problem)); // nobody waits for the answer any more
         }
     });
+    if let Err(why) = thread {
+        let _ = failed.send(Err(format!("a thread cannot be started: {why}")));
+    }
     receiver
 }
 

@@ -31,7 +31,7 @@
 
 use std::thread;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use ndarray::{Array1, Array2, ArrayView2};
 use ort::session::{IoBinding, RunOptions, Session};
 use ort::value::{DynTensor, Tensor};
@@ -183,7 +183,8 @@ impl Stepper for GpuStepper {
         let before_last = (steps.len() - 1).max(1);
         let mut is_next = false;
         thread::scope(|scope| {
-            scope.spawn(|| is_next = prepare_next(inputs));
+            let prepare = thread::Builder::new().spawn_scoped(scope, || is_next = prepare_next(inputs));
+            prepare.context("a thread cannot be started")?;
             (0..before_last).try_for_each(|index| launch(staging, index))
         })?;
         if is_next {

@@ -38,6 +38,9 @@ use crate::ort::environment::{load, preload};
 use crate::ort::errors::user_message;
 use crate::ort::kernels::{FusedAdam, FusedSlopes};
 
+/// Most CPU threads of a session.
+const MOST_THREADS: usize = 1024;
+
 /// ONNX Runtime, loaded into this process, with the device and the threads of its sessions.
 #[derive(Clone)]
 pub struct OnnxRuntime {
@@ -55,12 +58,13 @@ impl OnnxRuntime {
     /// here, else the CPU; the default number of threads is two, or one on a machine of one core.
     ///
     /// # Errors
-    /// When no library is found, the number of threads is 0, or the device is CUDA and does not work. The sentence says
+    /// When no library is found, the number of threads is not 1 to 1024, or the device is CUDA and does not work. The sentence says
     /// what is missing.
     pub fn open(engine: &Engine, say: &mut dyn FnMut(&str)) -> Result<Self> {
         let Engine { device, tf32, offline, .. } = *engine;
         let threads = engine.threads.unwrap_or_else(|| cores().min(2));
-        UsageError::unless(threads >= 1, "threads", "at least 1", threads)?;
+        let expected = format!("1 to {MOST_THREADS}");
+        UsageError::unless((1..=MOST_THREADS).contains(&threads), "threads", &expected, threads)?;
         let (environment, found) = load(device != Some(Device::Cpu), offline, say)?;
         let library = format!("{} ({})", found.path.display(), found.source);
         let settings = DeviceSettings { device: Device::Cuda, threads, tf32 };

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
+use crate::print::printable;
 use crate::run::metrics;
 use crate::run::resume::RunConfig;
 use crate::state::Epoch;
@@ -24,8 +25,8 @@ pub fn table(run_dirs: &[PathBuf]) -> Result<String> {
             epochs.last().map_or("-".into(), |epoch| format!("{:.digits$}", value(epoch)))
         };
         rows.push([
-            run_dir.file_name().unwrap_or(run_dir.as_os_str()).to_string_lossy().into_owned(),
-            plan.recipe.name,
+            printable(&run_dir.file_name().unwrap_or(run_dir.as_os_str()).to_string_lossy(), NAME),
+            printable(&plan.recipe.name, NAME),
             plan.seed.to_string(),
             plan.recipe.adam.alpha.to_string(),
             plan.batch.to_string(),
@@ -37,7 +38,7 @@ pub fn table(run_dirs: &[PathBuf]) -> Result<String> {
             last(|e| e.steps_per_second, 0),
         ]);
     }
-    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..rows[0].len()).map(width).collect();
     let line = |row: &[String; 11]| {
         let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, &w)| format!("{cell:<w$}")).collect();
@@ -45,3 +46,6 @@ pub fn table(run_dirs: &[PathBuf]) -> Result<String> {
     };
     Ok(rows.iter().map(line).collect::<Vec<_>>().join("\n"))
 }
+
+/// Longest name in the table, in characters.
+const NAME: usize = 60;
