@@ -61,7 +61,9 @@ impl Drop for Cleanup {
     }
 }
 
-static REQUEST: Mutex<Option<Box<dyn FnOnce(Signal) + Send>>> = Mutex::new(None);
+type Request = Box<dyn FnOnce(Signal) + Send>;
+
+static REQUEST: Mutex<Option<Request>> = Mutex::new(None);
 
 /// The functions to call before the program ends, in the order of their creation.
 static CLEANUPS: Mutex<BTreeMap<u64, Box<dyn FnOnce() + Send>>> = Mutex::new(BTreeMap::new());

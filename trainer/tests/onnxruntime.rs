@@ -114,6 +114,7 @@ fn system_has_one() -> bool {
     system_has("libonnxruntime.so")
 }
 
+#[allow(clippy::print_stderr)] // says why a test is skipped
 fn system_has(library: &str) -> bool {
     let folders =
         ["/usr/local/lib", "/usr/lib", "/usr/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"];
