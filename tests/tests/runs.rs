@@ -356,7 +356,7 @@ fn text_from_a_file_cannot_control_the_terminal() {
     for (command, expected) in [
         (program("trainer").arg("compare").arg(&run_dir), 0),
         (&mut resume(&run_dir, &["--recipe", "tuned"]), 2),
-        (&mut resume(&run_dir, &["--epochs", "2", "--dry-run"]), 0),
+        (&mut resume(&run_dir, &[]), 1), // the checkpoint is of another recipe
         (program("trainer").args(score).arg(&data).arg(&model), 1),
     ] {
         let (output, stderr) = run(command);
