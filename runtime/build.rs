@@ -1,10 +1,11 @@
 //! Writes the weights of models/g.onnx, or of the file that GENERATOR_ONNX names, into the files that weights.rs includes.
+//! GENERATOR_CLASSES=10 or 0 says whether the generator is class-conditional, if the file's metadata do not.
 
 #![allow(dead_code)] // the shared files have parts that only the command uses
 
 #[path = "src/latent.rs"]
 mod latent;
-#[path = "src/onnx.rs"]
+#[path = "src/onnx/mod.rs"]
 mod onnx;
 #[path = "src/quantize.rs"]
 mod quantize;
@@ -14,9 +15,10 @@ use std::{env, fs, process};
 
 fn main() {
     println!("cargo::rerun-if-env-changed=GENERATOR_ONNX");
+    println!("cargo::rerun-if-env-changed=GENERATOR_CLASSES");
     println!("cargo::rerun-if-changed=build.rs");
-    for file in ["latent", "onnx", "quantize"] {
-        println!("cargo::rerun-if-changed=src/{file}.rs");
+    for source in ["latent.rs", "onnx", "quantize.rs"] {
+        println!("cargo::rerun-if-changed=src/{source}");
     }
     // Whether a Cortex-M has the DSP extension and an FPU. Stable rustc has no cfg for these target features.
     let target = env::var("TARGET").unwrap_or_default();
@@ -40,12 +42,25 @@ fn main() {
 fn bake(path: &Path) -> Result<(), String> {
     let name = path.display().to_string();
     let bytes =
-        fs::read(path).map_err(|e| format!("{name}: a generator's ONNX file expected (GENERATOR_ONNX): {e}"))?;
-    let model = onnx::Model::read(&bytes, &name)?;
+        onnx::read_file(path).map_err(|e| format!("{name}: a generator's ONNX file expected (GENERATOR_ONNX): {e}"))?;
+    let mut model = onnx::Model::read(&bytes, &name, &|data| onnx::read_beside(path, data))?;
+    for data in model.data.keys() {
+        println!("cargo::rerun-if-changed={}", path.with_file_name(data).display());
+    }
+    match env::var("GENERATOR_CLASSES").as_deref() {
+        Ok("10") => model.conditional = true,
+        Ok("0") => model.conditional = false,
+        Ok(other) => return Err(format!("GENERATOR_CLASSES: 10 or 0 expected, {other:?} found")),
+        Err(_) if model.looks_conditional() => println!(
+            "cargo::warning={name}: the first ten weights of z look like a digit's one-hot, but the metadata name no classes; \
+             set GENERATOR_CLASSES to 10 or 0"
+        ),
+        Err(_) => {}
+    }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let write = |file: &str, bytes: &[u8]| fs::write(out.join(file), bytes).map_err(|e| format!("{file}: {e}"));
     write("weights.bin", &model.f32_bytes())?;
     write("int8.bin", &quantize::int8_bytes(&model))?;
-    write("conditional.rs", format!("{}", model.conditional()).as_bytes())?;
+    write("conditional.rs", format!("{}", model.conditional).as_bytes())?;
     write("metadata.rs", format!("&{:?}", model.metadata).as_bytes())
 }

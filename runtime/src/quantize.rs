@@ -26,13 +26,18 @@ struct Range {
 /// i32, the shifts (O) and the scales (O) as i16. Then as i16: the zero points of the three hidden layers, the pixel shift, and
 /// the length of z's one-hot. Zeros fill up to a multiple of 64 bytes.
 pub fn int8_bytes(model: &Model) -> Vec<u8> {
-    let classes = if model.conditional() { CLASSES } else { 0 };
+    let classes = if model.conditional { CLASSES } else { 0 };
     let mut ranges: Vec<Range> = calibrate(model).iter().map(|values| best_range(values)).collect();
     let pixel_shift = widen(model, &mut ranges);
     let mut bytes = vec![];
     for (i, layer) in model.layers.iter().enumerate() {
         let (inputs, outputs) = (layer.weight.len() / layer.bias.len(), layer.bias.len());
-        let weight_scales: Vec<f64> = (0..outputs).map(|j| weight_scale(layer, j)).collect();
+        let (input_scale, zero_point): (f64, &dyn Fn(usize) -> f64) = match i {
+            // z in units of 1/128. Noise is truncated to q, so (q + 0.5 − 128) / 128 is its mean; the one-hot is exact, 0 or 128.
+            0 => (1.0 / 128.0, &|k| if k < classes { 0.0 } else { 127.5 }),
+            _ => (ranges[i - 1].scale, &|_| ranges[i - 1].zero_point),
+        };
+        let weight_scales: Vec<f64> = (0..outputs).map(|j| weight_scale(layer, j, input_scale)).collect();
         let q =
             |k: usize, j: usize| (layer.weight[k * outputs + j] as f64 / weight_scales[j]).round().clamp(-127.0, 127.0);
         for group in 0..inputs / 4 {
@@ -40,11 +45,6 @@ pub fn int8_bytes(model: &Model) -> Vec<u8> {
                 bytes.extend((0..4).map(|k| q(4 * group + k, j) as i8 as u8));
             }
         }
-        let (input_scale, zero_point): (f64, &dyn Fn(usize) -> f64) = match i {
-            // z in units of 1/128. Noise is truncated to q, so (q + 0.5 − 128) / 128 is its mean; the one-hot is exact, 0 or 128.
-            0 => (1.0 / 128.0, &|k| if k < classes { 0.0 } else { 127.5 }),
-            _ => (ranges[i - 1].scale, &|_| ranges[i - 1].zero_point),
-        };
         for (j, &bias) in layer.bias.iter().enumerate() {
             let offset: f64 = (0..inputs).map(|k| q(k, j) * zero_point(k)).sum();
             // The cast saturates.
@@ -67,10 +67,17 @@ fn shift_and_scale(x: f64) -> (i16, i16) {
     (shift as i16, (x * (1u64 << (shift + 15)) as f64).round().min(32767.0) as i16)
 }
 
-/// The scale that maps the largest weight of output `j` to ±127.
-fn weight_scale(layer: &Layer, j: usize) -> f64 {
+/// The scale of output `j`'s weights: it maps the largest to ±127. If all weights are tiny or 0, it is the scale that makes the
+/// bias 2²⁴ units of the sum, which keeps the bias exact and the sum within i32.
+fn weight_scale(layer: &Layer, j: usize, input_scale: f64) -> f64 {
     let largest = layer.weight.iter().skip(j).step_by(layer.bias.len()).fold(0f32, |max, w| max.max(w.abs()));
-    if largest == 0.0 { 1.0 } else { largest as f64 / 127.0 }
+    let for_bias = layer.bias[j].abs() as f64 / (input_scale * (1 << 24) as f64);
+    (largest as f64 / 127.0).max(for_bias).max(1e-30)
+}
+
+/// The largest [`weight_scale`] of a layer.
+fn largest_scale(layer: &Layer, input_scale: f64) -> f64 {
+    (0..layer.bias.len()).map(|j| weight_scale(layer, j, input_scale)).fold(0.0, f64::max)
 }
 
 /// Makes every factor from a sum's unit to its output's unit smaller than 1, as [`shift_and_scale`] wants it: widens the
@@ -78,16 +85,14 @@ fn weight_scale(layer: &Layer, j: usize) -> f64 {
 fn widen(model: &Model, ranges: &mut [Range]) -> i16 {
     let mut step = 1.0 / 128.0;
     for (layer, range) in model.layers.iter().zip(ranges) {
-        let largest = (0..layer.bias.len()).map(|j| weight_scale(layer, j)).fold(0.0, f64::max);
-        let least = largest * step * HIDDEN_STEPS * 1.001;
+        let least = largest_scale(layer, step) * step * HIDDEN_STEPS * 1.001;
         if range.scale < least {
             range.zero_point = (range.zero_point * range.scale / least).round();
             range.scale = least;
         }
         step = range.scale;
     }
-    let last = &model.layers[3];
-    let largest = (0..last.bias.len()).map(|j| weight_scale(last, j)).fold(0.0, f64::max);
+    let largest = largest_scale(&model.layers[3], step);
     (2..15).find(|shift| largest * step * PIXEL_STEPS / ((1 << shift) as f64) < 0.999).unwrap_or(15)
 }
 
@@ -95,7 +100,7 @@ fn widen(model: &Model, ranges: &mut [Range]) -> i16 {
 fn calibrate(model: &Model) -> [Vec<f32>; 3] {
     let mut activations = [vec![], vec![], vec![]];
     for seed in 0..CALIBRATION_SEEDS {
-        let mut x = Latent::of_seed(seed, model.conditional()).numbers().to_vec();
+        let mut x = Latent::of_seed(seed, model.conditional).numbers().to_vec();
         for (layer, seen) in model.layers.iter().zip(&mut activations) {
             let mut sums = layer.bias.clone();
             for (row, x) in layer.weight.chunks_exact(sums.len()).zip(&x) {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use runtime::{GENERATOR, generate};
+use tempfile::TempDir;
 use tests::{peers_python, program, run};
 
 fn root(path: &str) -> PathBuf {
@@ -56,44 +57,191 @@ fn a_model_file_draws_what_the_same_model_built_in_draws() {
     assert_eq!(loaded.stdout, built_in.stdout);
 }
 
-#[test]
-fn both_gemm_layouts_and_a_matmul_draw_the_same_digit() {
-    let Some(python) = peers_python() else { return };
+/// The folder that `respell_generator.py` fills with models/seed.onnx in other words.
+fn respelled(python: &Path) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let (expected, _) = run(program("runtime").args(["gen", "--seed", "3"]));
-    for layout in ["transB", "matmul", "float_data"] {
-        let file = folder.path().join(format!("{layout}.onnx"));
-        let mut respell = Command::new(&python);
-        respell.arg(script("respell_generator.py")).arg(root("models/g.onnx")).arg(&file).arg(layout);
-        let (output, stderr) = run(&mut respell);
-        assert!(output.status.success(), "{stderr}");
-        let (drawn, stderr) = run(program("runtime").args(["gen", "--seed", "3", "--model"]).arg(&file));
-        assert!(drawn.status.success(), "{layout}: {stderr}");
-        assert!(drawn.stdout == expected.stdout, "{layout}: another digit");
+    let mut respell = Command::new(python);
+    let (output, stderr) =
+        run(respell.arg(script("respell_generator.py")).arg(root("models/seed.onnx")).arg(folder.path()));
+    assert!(output.status.success(), "{stderr}");
+    folder
+}
+
+fn files(folder: PathBuf) -> Vec<PathBuf> {
+    let entries = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter(|path| path.extension().is_some_and(|extension| extension == "onnx")).collect()
+}
+
+/// Raw pixels of the seeds 0 to 19.
+fn drawn(model: &Path, more: &[&str]) -> Vec<u8> {
+    let mut command = program("runtime");
+    command.args(["gen", "--count", "20", "--format", "raw", "--model"]).arg(model).args(more);
+    let (output, stderr) = run(&mut command);
+    assert!(output.status.success() && stderr.is_empty(), "{}: {stderr}", model.display());
+    output.stdout
+}
+
+#[test]
+fn what_onnx_runtime_runs_as_the_same_generator_draws_the_same_bytes() {
+    let Some(python) = peers_python() else { return };
+    let folder = respelled(&python);
+    let expected = drawn(&root("models/seed.onnx"), &[]);
+    let spellings = files(folder.path().join("same"));
+    assert!(spellings.len() > 25);
+    for file in spellings.iter().chain([&folder.path().join("same/data/data.onnx")]) {
+        assert!(drawn(file, &[]) == expected, "{}: another digit", file.display());
+    }
+}
+
+#[test]
+fn int8_of_a_generator_with_units_of_tiny_weights_is_as_near_to_f32_as_int8_of_the_shipped_one() {
+    let Some(python) = peers_python() else { return };
+    let folder = respelled(&python);
+    let models = files(folder.path().join("int8"));
+    assert!(models.len() > 10);
+    for file in models {
+        let (f32, int8) = (drawn(&file, &[]), drawn(&file, &["--precision", "int8"]));
+        let off: f64 = f32.iter().zip(&int8).map(|(a, b)| f64::from(a.abs_diff(*b))).sum();
+        let mean = off / f32.len() as f64;
+        assert!(mean < 1.0, "{}: int8 is {mean} grey levels off", file.display());
     }
 }
 
 #[test]
 fn a_model_that_does_not_fit_is_refused_with_what_was_expected_and_found() {
     let Some(python) = peers_python() else { return };
-    let folder = tempfile::tempdir().unwrap();
+    let folder = respelled(&python);
     let cases = [
-        ("shape", "fc2.bias: shape [64] expected, [63] found"),
-        ("short", "fc2.bias: 64 values expected, 63 found"),
-        ("nan", "fc3.weight: finite values expected, NaN found at 5"),
-        ("alpha", "alpha 0.2 expected, 0.3 found"),
-        ("double", "fc1.bias: float32 (data type 1) expected, data type 11 found"),
-        ("relu", "LeakyRelu expected, Relu found"),
-        ("end", "the graph to end after Tanh expected"),
+        ("alpha", "LeakyRelu a0: alpha 0.2 expected, 0.3 found"),
+        ("attribute", "Gemm d0: no attribute broadcast expected, one found"),
+        ("cast_weight", "Cast w0: stored0: float32 expected, float16 found"),
+        ("domain", "LeakyRelu a0: LeakyRelu expected, my.ops.LeakyRelu found"),
+        ("double", "Gemm d0: b0: float32 expected, float64 found"),
+        ("dropout", "Dropout p0: training_mode false expected, true found"),
+        ("escape", r"w\u{1b}[31m\r\nerror: \u{202e}wwww"),
+        ("half_z", "z: float32 expected, float16 found"),
+        ("max", "Mul s0: slope0: slope 0.2 expected, 0.3 found"),
+        ("nan", "w2: finite values expected, NaN found at 5"),
+        ("neg", "Neg image: the graph to end after Tanh expected, Neg found"),
+        ("negative", "w0: a shape expected, [-100, 32] found"),
+        ("other_bias", "Add e0: one bias expected, b0 and more0 found"),
+        ("overflow", "w1: sums below 3.4028235e38 expected"),
+        ("relu", "Relu a0: LeakyRelu expected, Relu found"),
+        ("rounding", "w0: a factor that needs no rounding expected, 0.3 found"),
+        ("shape", "Gemm d1: b1: shape [64] expected, [63] found"),
+        ("short", "b1: 64 values expected, 63 found"),
+        ("sigmoid", "Sigmoid image: Tanh expected, Sigmoid found"),
+        ("surplus", "w0: 3200 values expected, 3200 and 2 more bytes found"),
+        ("twice", "d0: one definition expected, two found"),
     ];
-    for (spelling, expected) in cases {
-        let file = folder.path().join(format!("{spelling}.onnx"));
-        let mut respell = Command::new(&python);
-        respell.arg(script("respell_generator.py")).arg(root("models/g.onnx")).arg(&file).arg(spelling);
-        let (output, stderr) = run(&mut respell);
-        assert!(output.status.success(), "{stderr}");
-        refuses_model(&file, &[&format!("{spelling}.onnx"), expected]);
+    let folder = folder.path().join("refused");
+    assert_eq!(files(folder.clone()).len(), cases.len());
+    for (name, expected) in cases {
+        let file = folder.join(name).with_extension("onnx");
+        refuses_model(&file, &[&format!("{name}.onnx"), expected]);
     }
+}
+
+#[test]
+fn weights_in_a_data_file_are_read_from_beside_the_model_only() {
+    let Some(python) = peers_python() else { return };
+    let folder = respelled(&python);
+    let data = folder.path().join("same/data");
+    let model = fs::read(data.join("data.onnx")).unwrap();
+    let file = data.join("other.onnx");
+    // The name of the data file has 14 letters.
+    for (location, expected) in [
+        ("../secret.dat_", "a data file beside the model expected, ../secret.dat_ found"),
+        ("/etc/passwd.__", "a data file beside the model expected, /etc/passwd.__ found"),
+        ("no.such.file__", "w0: no.such.file__: a data file beside the model expected: No such file"),
+    ] {
+        let name = b"data.onnx.data";
+        let mut spoilt = model.clone();
+        while let Some(at) = spoilt.windows(name.len()).position(|part| part == name) {
+            spoilt[at..at + name.len()].copy_from_slice(location.as_bytes());
+        }
+        fs::write(&file, spoilt).unwrap();
+        refuses_model(&file, &[expected]);
+    }
+    let weights = data.join("data.onnx.data");
+    fs::write(&weights, &fs::read(&weights).unwrap()[..459_196]).unwrap();
+    refuses_model(&data.join("data.onnx"), &["data.onnx.data: the values at byte", "459196 bytes found"]);
+}
+
+/// A protobuf field: its tag, its length, its bytes.
+fn field(tag: u8, bytes: &[u8]) -> Vec<u8> {
+    let (mut header, mut len) = (vec![tag << 3 | 2], bytes.len());
+    while len > 127 {
+        header.push(len as u8 | 128);
+        len >>= 7;
+    }
+    header.push(len as u8);
+    [header, bytes.to_vec()].concat()
+}
+
+#[test]
+fn a_graph_without_end_or_measure_is_refused_in_little_time_and_memory() {
+    let identity = |from: &str, to: &str| {
+        let node = [field(1, from.as_bytes()), field(2, to.as_bytes()), field(4, b"Identity")].concat();
+        field(1, &node)
+    };
+    let ends = |last: &str| {
+        let float32 = field(2, &field(1, &[8, 1, 18, 8, 10, 2, 8, 1, 10, 2, 8, 100]));
+        [field(11, &[field(1, b"z"), float32].concat()), field(12, &field(1, last.as_bytes()))].concat()
+    };
+    let chain = |n: usize| -> Vec<u8> { (0..n).rev().flat_map(|i| identity(&name(i), &name(i + 1))).collect() };
+    fn name(i: usize) -> String {
+        if i == 0 { "z".into() } else { format!("x{i}") }
+    }
+    let graphs = [
+        (field(7, &[identity("z", "z"), ends("z")].concat()), "z: one definition expected, two found"),
+        (
+            field(7, &[identity("b", "a"), identity("a", "b"), ends("a")].concat()),
+            "without circles expected, one found",
+        ),
+        (
+            field(7, &[chain(4000), ends("x4000")].concat()),
+            "x4000: Gemm or MatMul expected, the end of the graph found",
+        ),
+        (field(7, &chain(25_000)), "at most 20000 nodes, tensors and attributes expected, more found"),
+        (field(7, &[10, 0].repeat(2_000_000)), "at most 20000 nodes, tensors and attributes expected, more found"),
+        (vec![0; 4 << 20 | 1], "a generator of at most 4194304 bytes expected, a larger file found"),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("g.onnx");
+    for (bytes, expected) in graphs {
+        fs::write(&file, bytes).unwrap();
+        // At most 5 seconds and 200 MB.
+        let mut limited = Command::new("sh");
+        limited.args(["-c", "ulimit -t 5; ulimit -v 200000; exec \"$@\"", "sh"]);
+        let (output, stderr) = run(limited.arg(program("runtime").get_program()).arg("inspect").arg(&file));
+        assert_eq!(output.status.code(), Some(1), "{expected}: {stderr}");
+        assert!(stderr.contains(expected) && stderr.lines().count() == 1, "{stderr}");
+    }
+}
+
+#[test]
+fn a_class_conditional_model_without_metadata_draws_digits_with_classes_10_and_warns_without() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("g.onnx");
+    let mut model = fs::read(root("models/g.onnx")).unwrap();
+    let at = model.windows(11).position(|part| part == b"conditional").unwrap();
+    model[at..at + 11].copy_from_slice(b"ConditionaL");
+    fs::write(&file, model).unwrap();
+    let gen_with = |more: &[&str]| {
+        run(program("runtime").args(["gen", "--format", "raw", "--seed", "5", "--model"]).arg(&file).args(more))
+    };
+    let (as_digit, stderr) = gen_with(&["--classes", "10"]);
+    assert!(as_digit.stdout == generate(5).0 && stderr.is_empty(), "{stderr}");
+    let (as_noise, stderr) = gen_with(&["--classes", "0"]);
+    assert!(as_noise.status.success() && as_noise.stdout != generate(5).0 && stderr.is_empty(), "{stderr}");
+    let (warned, stderr) = gen_with(&[]);
+    assert!(warned.stdout == as_noise.stdout && stderr.starts_with("warning: --model: "), "{stderr}");
+    assert!(stderr.contains("--classes 10") && stderr.lines().count() == 1, "{stderr}");
+    let (seen, _) = run(program("runtime").arg("inspect").arg(&file));
+    assert!(String::from_utf8_lossy(&seen.stdout).contains("by its weights class-conditional"));
+    let (unconditional, stderr) = run(program("runtime").arg("gen").arg("--model").arg(root("models/seed.onnx")));
+    assert!(unconditional.status.success() && stderr.is_empty(), "{stderr}");
 }
 
 #[test]
@@ -104,9 +252,11 @@ fn a_model_that_is_no_onnx_file_is_refused() {
     refuses_model(&file, &["text.onnx", "an ONNX file expected"]);
     let whole = fs::read(root("models/g.onnx")).unwrap();
     fs::write(&file, &whole[..whole.len() / 2]).unwrap();
-    refuses_model(&file, &["text.onnx", "an ONNX file expected"]);
+    refuses_model(&file, &["text.onnx", "an ONNX file expected, one that lacks "]);
     fs::write(&file, "").unwrap();
-    refuses_model(&file, &["text.onnx", "graph"]);
+    refuses_model(&file, &["text.onnx", "an empty file found"]);
+    fs::write(&file, "version https://git-lfs.github.com/spec/v1").unwrap();
+    refuses_model(&file, &["text.onnx", "a pointer of Git LFS found"]);
     refuses_model(&folder.path().join("none.onnx"), &["none.onnx", "No such file"]);
 }
 

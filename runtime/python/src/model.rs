@@ -1,5 +1,6 @@
 //! A generator of both precisions, and what it draws into numpy arrays.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -43,21 +44,32 @@ enum Digits<'py> {
 
 #[pymethods]
 impl Model {
+    /// The generator in the bytes of an ONNX file and of its data files, or the built-in one. `classes` counts more than the
+    /// file's metadata.
     #[new]
-    #[pyo3(signature = (onnx=None, name="built in".to_owned()), text_signature = "(onnx=None, name='built in')")]
-    fn new(onnx: Option<Vec<u8>>, name: String) -> PyResult<Self> {
+    #[pyo3(
+        signature = (onnx=None, name="built in".to_owned(), data=BTreeMap::new(), classes=None),
+        text_signature = "(onnx=None, name='built in', data={}, classes=None)"
+    )]
+    fn new(
+        onnx: Option<Vec<u8>>,
+        name: String,
+        data: BTreeMap<String, Vec<u8>>,
+        classes: Option<usize>,
+    ) -> PyResult<Self> {
         let Some(onnx) = onnx else { return Ok(Self { name, conditional: CONDITIONAL, loaded: None }) };
-        let file = ModelFile::parse(onnx, &name).map_err(|e| PyValueError::new_err(format!("{e:#}")))?;
-        Ok(Self::loaded(file, name))
+        let file = ModelFile::parse(onnx, &data, &name).map_err(|e| PyValueError::new_err(format!("{e:#}")))?;
+        Ok(Self::loaded(file, name, classes))
     }
 
     #[staticmethod]
-    fn read(path: PathBuf) -> PyResult<Self> {
+    #[pyo3(signature = (path, classes=None))]
+    fn read(path: PathBuf, classes: Option<usize>) -> PyResult<Self> {
         let file = ModelFile::read(&path).map_err(|e| match e.downcast_ref::<io::Error>() {
             Some(io) => io::Error::new(io.kind(), format!("{e:#}")).into(), // FileNotFoundError and the like
             None => PyValueError::new_err(format!("{e:#}")),
         });
-        Ok(Self::loaded(file?, path.display().to_string()))
+        Ok(Self::loaded(file?, path.display().to_string(), classes))
     }
 
     /// For pickle.
@@ -65,7 +77,14 @@ impl Model {
         let py = slf.py();
         let arguments = match &slf.get().loaded {
             None => PyTuple::empty(py),
-            Some(loaded) => (PyBytes::new(py, loaded.file.bytes()), &slf.get().name).into_pyobject(py)?,
+            Some(loaded) => {
+                let data = PyDict::new(py);
+                for (path, bytes) in loaded.file.data() {
+                    data.set_item(path, PyBytes::new(py, bytes))?;
+                }
+                let model = slf.get();
+                (PyBytes::new(py, loaded.file.bytes()), &model.name, data, model.classes()).into_pyobject(py)?
+            }
         };
         Ok((slf.get_type().into_any(), arguments))
     }
@@ -78,6 +97,12 @@ impl Model {
     #[getter]
     fn classes(&self) -> usize {
         if self.conditional { CLASSES } else { 0 }
+    }
+
+    /// Whether the file does not say that it is class-conditional, but its weights look so.
+    #[getter]
+    fn looks_conditional(&self) -> bool {
+        self.loaded.as_ref().is_some_and(|loaded| loaded.file.looks_conditional())
     }
 
     #[getter]
@@ -167,7 +192,10 @@ impl Model {
 }
 
 impl Model {
-    fn loaded(file: ModelFile, name: String) -> Self {
+    fn loaded(mut file: ModelFile, name: String, classes: Option<usize>) -> Self {
+        if let Some(classes) = classes {
+            file.set_conditional(classes == CLASSES);
+        }
         let loaded = Loaded { f32: file.f32(), int8: OnceLock::new(), file };
         Self { name, conditional: loaded.file.conditional(), loaded: Some(loaded) }
     }

@@ -12,7 +12,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::error::Usage;
-use super::model::{Model, Precision};
+use super::model::{Classes, Model, Precision};
 use super::output::{self, Canvas, Format, OutputFile, OutputFolder};
 use super::parallel::{draw_on_threads, threads};
 use crate::image::Image;
@@ -51,6 +51,9 @@ pub struct Gen {
     /// Uses the generator of this ONNX file instead of the built-in one.
     #[arg(long, value_name = "FILE")]
     model: Option<PathBuf>,
+    /// The number of classes of --model's generator, if the file does not tell, because a tool dropped its metadata.
+    #[arg(long, value_enum, value_name = "N", requires = "model")]
+    classes: Option<Classes>,
     /// The number of threads, by default one per core; fewer than 512 images take one. The bytes do not depend on it.
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
@@ -86,7 +89,12 @@ pub fn run(args: &Gen) -> Result<()> {
     };
     let canvas = Canvas::new(args.grid.map_or((1, 1), |grid| (grid.rows, grid.columns)), args.scale.get());
     check(args, count, &canvas)?;
-    let model = Model::load(args.model.as_deref(), args.precision)?;
+    let model = Model::load(args.model.as_deref(), args.precision, args.classes)?;
+    if model.looks_conditional {
+        let warning = "warning: --model: the first ten weights of z look like a digit's one-hot, but the metadata name no \
+            classes; --classes 10 draws digits, --classes 0 silences this warning";
+        let _ = writeln!(io::stderr(), "{warning}");
+    }
     let digit = args.digit.and_then(Digit::new);
     if let (Some(digit), false) = (digit, model.conditional) {
         let digit = digit.value();

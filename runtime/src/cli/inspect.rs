@@ -9,6 +9,7 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use super::model::ModelFile;
+use crate::onnx::shown;
 use crate::{onnx, quantize};
 
 #[derive(Args)]
@@ -22,7 +23,7 @@ pub struct Inspect {
 
 pub fn run(args: &Inspect) -> Result<()> {
     let ModelFile { bytes, model } = ModelFile::read(&args.file)?;
-    let sha256: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let sha256 = |bytes: &[u8]| -> String { Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect() };
     let parameters: usize = model.layers.iter().map(|layer| layer.weight.len() + layer.bias.len()).sum();
     let (f32_bytes, int8_bytes) = (model.f32_bytes().len(), quantize::int8_bytes(&model).len());
     let mut out = io::stdout().lock();
@@ -33,9 +34,14 @@ pub fn run(args: &Inspect) -> Result<()> {
         });
         let metadata: serde_json::Map<_, _> =
             model.metadata.iter().map(|(key, value)| (key.clone(), value.as_str().into())).collect();
+        let data = model
+            .data
+            .iter()
+            .map(|(path, bytes)| json!({ "file": path, "bytes": bytes.len(), "sha256": sha256(bytes) }));
         let all = json!({
-            "file": args.file.display().to_string(), "bytes": bytes.len(), "sha256": sha256, "opset": model.opset,
-            "producer": model.producer, "conditional": model.conditional(), "parameters": parameters,
+            "file": args.file.display().to_string(), "bytes": bytes.len(), "sha256": sha256(&bytes),
+            "data": data.collect::<Vec<_>>(), "opset": model.opset, "producer": model.producer,
+            "conditional": model.conditional, "looks_conditional": model.looks_conditional(), "parameters": parameters,
             "f32_bytes": f32_bytes, "int8_bytes": int8_bytes, "layers": layers.collect::<Vec<_>>(), "metadata": metadata,
         });
         return Ok(writeln!(out, "{all:#}")?);
@@ -44,17 +50,21 @@ pub fn run(args: &Inspect) -> Result<()> {
         out,
         "{}: a generator, {}",
         args.file.display(),
-        match model.conditional() {
+        match model.conditional {
             true => "class-conditional: z[0..10] is the digit as one-hot",
+            false if model.looks_conditional() => "by its weights class-conditional, see gen --classes",
             false => "unconditional",
         }
     )?;
-    writeln!(out, "  file         {} bytes, sha256 {sha256}", bytes.len())?;
-    writeln!(out, "  written by   {}, opset {}", model.producer, model.opset)?;
+    writeln!(out, "  file         {} bytes, sha256 {}", bytes.len(), sha256(&bytes))?;
+    for (path, bytes) in &model.data {
+        writeln!(out, "  weights in   {}, {} bytes, sha256 {}", shown(path), bytes.len(), sha256(bytes))?;
+    }
+    writeln!(out, "  written by   {}, opset {}", shown(&model.producer), model.opset)?;
     writeln!(out, "  input        z (N, {}) in [-1, 1]", onnx::SIZES[0])?;
     for (layer, activation) in model.layers.iter().zip(["LeakyReLU 0.2", "LeakyReLU 0.2", "LeakyReLU 0.2", "tanh"]) {
         let (outputs, inputs) = (layer.bias.len(), layer.weight.len() / layer.bias.len());
-        let [weight, bias] = &layer.names;
+        let [weight, bias] = layer.names.each_ref().map(|name| shown(name));
         writeln!(
             out,
             "  {inputs:>4} → {outputs:<4}  {weight} ({}) {bias} ({outputs}), {activation}",
@@ -63,7 +73,7 @@ pub fn run(args: &Inspect) -> Result<()> {
     }
     writeln!(out, "  parameters   {parameters}: {f32_bytes} bytes as f32, {int8_bytes} as int8")?;
     for (key, value) in &model.metadata {
-        writeln!(out, "  {key:<12} {value}")?;
+        writeln!(out, "  {:<12} {}", shown(key), shown(value))?;
     }
     Ok(())
 }

@@ -23,9 +23,11 @@ class Generator:
     path: a file that `trainer` wrote, or PyTorch's export of the same network; without it, the built-in generator.
     precision: "f32" for single precision, or "int8" for integers, which are faster and differ by a grey level or two. The
     methods use it unless they are called with another one.
+    classes: 10 for a class-conditional file, 0 for an unconditional one; without it, the file's metadata decide. Give it if
+    a tool dropped the metadata. A UserWarning says so if the weights look class-conditional and the metadata name no classes.
 
     Raises FileNotFoundError or another OSError if the file cannot be read, ValueError if it holds no such generator or if
-    the precision is unknown.
+    the precision or the number of classes is unknown.
 
     A generator can be pickled, and it is safe to use from many threads and in forked processes.
 
@@ -34,10 +36,28 @@ class Generator:
     (28, 28)
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None = None, *, precision: Precision = "f32") -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        precision: Precision = "f32",
+        classes: int | None = None,
+    ) -> None:
         _is_int8(precision)
-        self._model = _native.Model() if path is None else _native.Model.read(path)
+        if classes not in (None, 0, 10):
+            raise ValueError(f"classes: 0 or 10 expected, {classes} found")
+        if path is None and classes is not None:
+            raise ValueError("classes: a path expected with it, none found")
+        self._model = _native.Model() if path is None else _native.Model.read(path, classes)
         self._precision: Precision = precision
+        if classes is None and self._model.looks_conditional:
+            import warnings
+
+            warnings.warn(
+                f"{self._model.name}: the weights look class-conditional, but the metadata name no classes; "
+                "pass classes=10 or classes=0",
+                stacklevel=2,
+            )
 
     @property
     def classes(self) -> int:
