@@ -151,6 +151,28 @@ fn a_step_is_one_cuda_graph_and_a_block_is_one_copy_each_way() {
 }
 
 #[test]
+fn models_of_unknown_origin_and_the_demo_run_on_the_cpu() {
+    let Some(machine) = Machine::new(|folder| {
+        digits(folder, 40);
+        let others: Vec<u8> = (100..110).flat_map(|seed| runtime::generate(seed).0).collect();
+        data_set(folder, "t10k", &others, &[0; 10]);
+    }) else {
+        return;
+    };
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/g.onnx");
+    for (file, data) in [(&*model, "data"), (Path::new("data/t10k-images-idx3-ubyte"), "demo")] {
+        let mut score = program("trainer");
+        machine.give(&mut score);
+        score.arg("score").arg(file).args(["--data", data, "--device", "cuda", "--json"]);
+        let (output, stderr) = run(score.env("EMULATED_REPORT", "report.json"));
+        assert!(output.status.success(), "{stderr}");
+        let report = fs::read_to_string(machine.folder.path().join("report.json")).unwrap();
+        // Only the product that shows that CUDA works.
+        assert!(report.contains("\"to_host\": 1,"), "{data}: {report}");
+    }
+}
+
+#[test]
 fn what_goes_wrong_with_a_gpu_is_told_in_a_sentence_and_checkpoints_stay() {
     let Some(machine) = Machine::new(|folder| digits(folder, 40 * 64)) else { return };
     let cases = [
