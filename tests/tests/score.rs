@@ -15,7 +15,7 @@ use trainer::ort::OnnxRuntime;
 use trainer::sample::draw_foreign;
 use trainer::score::frechet::Gaussian;
 use trainer::score::judge::{FEATURES, Judge};
-use trainer::score::{Score, Scorer, images_of};
+use trainer::score::{self, Score, Scorer, images_of};
 
 const SEEDS: u64 = 10_000;
 
@@ -80,7 +80,8 @@ fn both_sides_of_a_score_have_as_many_images() {
     let mut measure = |data: &Dataset, drawn| Score::measure(&mut judge, data, digits(drawn).view(), None);
     let equal = measure(&data(0..500, 1000..1200), 2000..2200).unwrap();
     assert_eq!((equal.images, equal.drawn_images, equal.test_images), (200, 200, 200));
-    assert!(equal.warning().unwrap().starts_with("warning: 200 drawn images are compared with 200 test images"));
+    assert!(score::warning(200).unwrap().starts_with("warning: scores compare 200 drawn images with 200 test images;"));
+    assert_eq!(score::warning(10_000), None);
     let more_test = measure(&data(0..500, 1000..1700), 2000..2200).unwrap();
     assert_eq!(more_test, Score { test_images: 700, ..equal.clone() });
     let more_drawn = measure(&data(0..500, 1000..1200), 2000..2700).unwrap();

@@ -120,7 +120,7 @@ fn run_score(args: &ScoreArgs) -> Result<String> {
     let (drawn, labels) = score::images_of(&runtime, &args.file, args.seed)?;
     let labels = labels.as_ref().map(|labels| labels.view());
     let score = Score::measure(&mut Judge::shipped(&runtime.on_cpu())?, &data, drawn.view(), labels)?;
-    score.warning().iter().for_each(|warning| note(warning));
+    score::warning(score.images).iter().for_each(|warning| note(warning));
     Ok(if args.json { serde_json::to_string(&score)? } else { score.table() })
 }
 

@@ -21,8 +21,8 @@ use crate::ort::errors::user_message;
 use crate::pixel::unit;
 use crate::run::{Run, export};
 use crate::sample::{self, variety};
-use crate::score::Scorer;
 use crate::score::judge::Judge;
+use crate::score::{self, Scorer};
 use crate::state::{Epoch, Step, TrainState, initial_state};
 use crate::steps::Steps;
 
@@ -84,6 +84,9 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
         "--data: {}: at least 2 test images expected for scores, {test_images} found; --score-every 0 goes without",
         data.name
     );
+    if config.score_every > 0 {
+        score::warning(test_images).iter().for_each(|warning| observer.say(warning));
+    }
     if let Some(path) = &config.step_graph {
         let graph = step_graph(&plan.recipe, StepKind::all(plan, data.n())[0], data.n());
         export::write_model(path, &graph).context("--write-step-graph")?;

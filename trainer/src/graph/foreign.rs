@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use prost::{Message, decode_length_delimiter};
 
 use crate::graph::onnx::{GraphProto, Model, Node, StringStringEntry, Tensor};
+use crate::print::printable;
 
 /// Largest total length of a model's file and its external data, in bytes.
 const MAX_BYTES: u64 = 256 << 20;
@@ -63,13 +64,6 @@ impl ForeignModel {
 /// A name from a file, for an error message: at most 60 characters.
 fn shown(name: &str) -> String {
     printable(name, 60)
-}
-
-/// A text from a file, for an error message: control characters escaped, and cut after `most` characters.
-pub fn printable(text: &str, most: usize) -> String {
-    let escaped = |c: char| if c.is_control() { c.escape_debug().to_string() } else { c.into() };
-    let short: String = text.chars().take(most).map(escaped).collect();
-    if text.chars().nth(most).is_some() { short + "…" } else { short }
 }
 
 fn read_at_most(file: File, limit: u64) -> Result<Vec<u8>> {
@@ -226,9 +220,11 @@ fn read_external(
         *left -= bytes.len() as u64;
         external.insert(location.clone(), bytes.into());
     }
-    let number = |key| value(key).map(|text| text.parse::<u64>()).transpose();
-    let numbers = number("offset").and_then(|offset| Ok((offset.unwrap_or(0), number("length")?.unwrap_or(0))));
-    let (offset, length) = numbers.context("offset and length of external data as numbers expected")?;
+    let number = |key| value(key).map_or(Ok(0), |text| text.parse::<u64>());
+    let (offset, length) = (number("offset"), number("length"));
+    let (Ok(offset), Ok(length @ 1..)) = (offset, length) else {
+        bail!("offset and length of its external data expected, no such numbers found");
+    };
     let (end, size) = (offset.saturating_add(length), external[location].len());
     ensure!(end <= size as u64, "{end} bytes of external data in {name} expected, {size} found: it is truncated");
     Ok(())

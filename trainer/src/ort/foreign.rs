@@ -8,8 +8,9 @@ use std::time::Duration;
 use anyhow::{Result, anyhow, bail};
 use ort::session::RunOptions;
 
-use crate::graph::foreign::{ForeignModel, printable};
+use crate::graph::foreign::ForeignModel;
 use crate::ort::{Loaded, OnnxRuntime, commit, plain};
+use crate::print::printable;
 
 impl OnnxRuntime {
     /// The result of `work` with a model of unknown origin, which is loaded and runs on another thread.
@@ -59,6 +60,5 @@ fn message(error: &str) -> String {
         Some((place, rest)) if place.contains(".cc:") => rest.split_once(' ').map_or(rest, |(_function, words)| words),
         _ => error,
     };
-    let line = words.split_whitespace().collect::<Vec<_>>().join(" ");
-    printable(&line, 300)
+    printable(words, 300)
 }

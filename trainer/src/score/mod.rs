@@ -114,17 +114,6 @@ impl Score {
         })
     }
 
-    /// A sentence for scores of fewer than 10,000 images.
-    pub fn warning(&self) -> Option<String> {
-        let n = self.images;
-        (n < SAMPLES).then(|| {
-            format!(
-                "warning: {n} drawn images are compared with {n} test images; distances depend on that number, so compare them \
-                 only with distances of {n} images, better of {SAMPLES}"
-            )
-        })
-    }
-
     /// A table for people, one line for each figure.
     pub fn table(&self) -> String {
         let percent = |fraction: f64| format!("{:.2} %", 100.0 * fraction);
@@ -174,6 +163,16 @@ pub fn images_of(runtime: &OnnxRuntime, path: &Path, seed: u64) -> Result<(Array
 
 /// How long a model of unknown origin may take to load and to draw its images.
 const TIME_LIMIT: Duration = Duration::from_secs(300);
+
+/// A warning for scores of fewer than 10,000 images on each side.
+pub fn warning(images: usize) -> Option<String> {
+    (images < SAMPLES).then(|| {
+        format!(
+            "warning: scores compare {images} drawn images with {images} test images; distances depend on that number, so \
+             compare them only with distances of {images} images, better of {SAMPLES}"
+        )
+    })
+}
 
 /// Computes the Fréchet distance of one set of images after another to the same real images.
 pub struct Scorer {
