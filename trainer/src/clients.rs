@@ -83,34 +83,30 @@ pub fn python(code: &str) -> String {
 /// # Errors
 /// When there is no pip, or only one that is too old: says how to get one.
 pub fn pip(folder: &Path) -> Result<(&'static str, Command)> {
-    // pip 20.3 knows the platforms manylinux_x_y.
-    let mut problem =
-        "neither `python3 -m pip` nor `python -m pip`, `pip3` or `pip` works here; install pip".to_string();
+    let mut too_old = None;
     for name in ["python3 -I -m pip", "python -I -m pip", "pip3", "pip"] {
         let command = || {
             let mut words = name.split(' ');
             let mut command = command(words.next().unwrap_or_default(), folder);
             command.args(words).envs(["TMPDIR", "TEMP", "TMP"].map(|variable| (variable, folder)));
-            let theirs = ["PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"];
-            pass_certificates(&mut command, "PIP_CERT", &theirs);
+            pass_certificates(&mut command, "PIP_CERT", &["PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"]);
             command
         };
         let answer = command().arg("--version").stdout(Stdio::piped()).output();
-        let Ok(answer) = answer.map_err(drop).and_then(|answer| answer.status.success().then_some(answer).ok_or(()))
-        else {
-            continue;
-        };
+        let Some(answer) = answer.ok().filter(|answer| answer.status.success()) else { continue };
         // pip 23.0.1 from /usr/lib/python3/dist-packages/pip (python 3.11)
         let answer = String::from_utf8_lossy(&answer.stdout).into_owned();
         let version = answer.split_whitespace().nth(1).unwrap_or_default();
-        let mut numbers = version.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
-        if (numbers.next(), numbers.next()) >= (Some(20), Some(3)) {
+        let mut numbers = version.split('.').map_while(|number| number.parse::<u32>().ok());
+        let is_old = numbers.next().is_some_and(|major| (major, numbers.next().unwrap_or(0)) < (20, 3));
+        if !is_old {
             return Ok((name, command()));
         }
-        problem =
-            format!("{name}: pip 20.3 or newer expected, pip {version} found; run `{name} install --upgrade pip`");
+        let advice = format!("pip 20.3 or newer expected, pip {version} found; run `{name} install --upgrade pip`");
+        too_old.get_or_insert(advice);
     }
-    bail!(problem)
+    let none = "neither `python3 -m pip` nor `python -m pip`, `pip3` or `pip` works here; install pip";
+    bail!(too_old.unwrap_or(none.into()))
 }
 
 /// Passes the certificates of `SSL_CERT_FILE` on to a client in its own `variable`, unless one of `theirs` is set.

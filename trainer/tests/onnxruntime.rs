@@ -274,10 +274,7 @@ fn a_pip_that_cannot_fetch_it_is_told_by_cause() {
     }
     let machine = Machine::new();
     machine.script("pip3", "echo pip 19.1.1 from /usr");
-    fails(
-        &mut machine.trainer(),
-        &["pip3: pip 20.3 or newer expected, pip 19.1.1 found; run `pip3 install --upgrade pip`"],
-    );
+    fails(&mut machine.trainer(), &["pip 20.3 or newer expected, pip 19.1.1 found; run `pip3 install --upgrade pip`"]);
     machine.bare_python();
     let says = ["activated virtualenv", "activate a virtual environment", WAY_OUT];
     fails(machine.trainer().env("PIP_REQUIRE_VIRTUALENV", "1"), &says);
@@ -326,7 +323,14 @@ fn no_file_of_the_current_folder_is_executed() {
     let mut command = machine.trainer();
     machine.other_wheels(&[], &mut command);
     // An empty entry of PYTHONPATH, and a relative one, are the current folder too.
+    // So they are in PATH.
+    for name in ["python3", "python", "pip3", "npm"] {
+        fs::write(machine.path("traps").join(name), format!("#!/bin/sh\n: > {}\n", machine.path("trapped").display()))
+            .unwrap();
+        fs::set_permissions(machine.path("traps").join(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
     command.current_dir(machine.path("traps")).env("PYTHONPATH", ":.");
+    command.env("PATH", format!(".::{}", machine.path("bin").display()));
     fails(&mut command, &["python3 -I -m pip: ERROR: No matching distribution found for onnxruntime==1.31.1"]);
     assert!(!machine.path("trapped").exists());
 }

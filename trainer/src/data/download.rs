@@ -169,6 +169,7 @@ impl Download<'_> {
                     done += bytes.len() as u64;
                     (self.progress)(Progress::Bytes { file: name, done, total });
                     if done > self.limit {
+                        file.set_len(0).map_err(cannot_write)?; // it is not the beginning of the file
                         return Err(never(anyhow!("at most {} bytes expected, more found", self.limit)));
                     }
                 }
@@ -340,6 +341,12 @@ mod tests {
         std::thread::sleep(Duration::from_secs(5));
     }
 
+    /// Bytes without end.
+    fn endless(stream: &mut TcpStream, _: Option<usize>) {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
+        while stream.write_all(&[0; 1 << 16]).is_ok() {}
+    }
+
     /// Some bytes of the file from its second on, in an answer that breaks off.
     fn another_files_start(stream: &mut TcpStream, _: Option<usize>) {
         reply(stream, "200 OK", CONTENT.len(), &CONTENT[1..20]);
@@ -419,12 +426,13 @@ mod tests {
 
     #[test]
     fn a_mirror_that_fails_is_told_with_its_url_and_leaves_only_a_part_of_the_file() {
-        let cases: [(String, &str, u64); 7] = [
+        let cases: [(String, &str, u64); 8] = [
             (serve(&[wrong]).0, "an IDX file expected, a web page found", 0),
             (serve(&[forbidden]).0, "status 200 expected, 403 found", 0),
             (serve(&[busy]).0, "status 200 expected, 503 found", 0),
             (serve(&[truncated, forbidden]).0, "status 200 expected, 403 found", 10),
             (serve(&[stalling]).0, "the answer stopped after 10 bytes", 10),
+            (serve(&[endless]).0, "at most 65585 bytes expected, more found", 0),
             (serve(&[slow]).0, "no answer within 2 s", 0),
             (gone(), "refused", 0),
         ];

@@ -139,7 +139,8 @@ impl Kind {
     /// The number of items, from the file's header.
     fn count(self, header: &[u8]) -> Result<u64> {
         let other = [
-            (&b"<"[..], "a web page"),
+            (&b"<?xml"[..], "an XML text"),
+            (b"<", "a web page"),
             (b"PK\x03\x04", "a zip archive"),
             (b"version ", "a pointer of Git LFS"),
             (&GZIP, "a gzip file in a gzip file in a gzip file"),

@@ -1,6 +1,7 @@
 //! The data set: four IDX files of a folder or of a published data set, as arrays.
 
 use std::fs;
+use std::iter;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -42,7 +43,10 @@ impl Dataset {
     pub fn open(folder: &Path) -> Result<Self> {
         ensure!(folder.is_dir(), "--data: {}: a folder with the four MNIST IDX files expected", folder.display());
         let below = LAYOUTS.iter().map(|below| folder.join(below));
-        let folder = below.into_iter().find(|folder| find(folder, NAMES[0]).is_ok()).unwrap_or(folder.into());
+        let folder = iter::once(folder.into())
+            .chain(below)
+            .find(|folder| find(folder, NAMES[0]).is_ok())
+            .unwrap_or(folder.into());
         let [a, b, c, d] = NAMES.map(|name| find(&folder, name));
         let paths = [a?, b?, c?, d?];
         let [images, labels, test_images, test_labels] = &paths;
@@ -107,8 +111,8 @@ pub fn read_drawn(path: &Path) -> Result<(Array2<u8>, Option<Array1<u8>>)> {
     Ok((images, labels))
 }
 
-/// Where the files may be below a folder.
-const LAYOUTS: [&str; 7] = ["", "raw", "MNIST/raw", "FashionMNIST/raw", "KMNIST/raw", "EMNIST/raw", "QMNIST/raw"];
+/// Where the files may be below a folder, if they are not in the folder itself.
+const LAYOUTS: [&str; 6] = ["raw", "MNIST/raw", "FashionMNIST/raw", "KMNIST/raw", "EMNIST/raw", "QMNIST/raw"];
 
 /// Path of the file in `folder` that has one of the names in use for `name`, one of [`NAMES`]: with other punctuation, in
 /// capitals, with a prefix such as `emnist-digits-`, with `test` for `t10k`, or in a folder of its own name, as Kaggle has it.
@@ -131,7 +135,8 @@ fn find(folder: &Path, name: &str) -> Result<PathBuf> {
     let is_exact = |path: &Path| names.contains(&stem(path));
     files.sort_by_key(|path| (!is_exact(path), fs::metadata(path).map_or(0, |data| data.len()) == 0, path.clone()));
     let shown = folder.display();
-    let first = files.first().with_context(|| format!("{shown}: {name} or {name}.gz expected, neither found"))?;
+    let first =
+        files.first().with_context(|| format!("{shown}: a file with a name like {name} expected, none found"))?;
     if let Some(other) = files.iter().find(|path| stem(path) != stem(first)).filter(|_| !is_exact(first)) {
         let (first, other) = (first.display(), other.display());
         bail!("{shown}: one file for {name} expected, {first} and {other} found; name a folder with one data set");

