@@ -303,7 +303,7 @@ impl PinnedWheel {
         };
         clients::run(&mut pip, work.path(), go_on).with_context(|| {
             let advice = clients::certificate_advice(&fs::read_to_string(&log).unwrap_or_default());
-            advice.map_or(name.to_string(), |advice| format!("{name}: {advice}"))
+            advice.map_or(name.to_string(), |advice| format!("{name} ({advice})"))
         })?;
         self.unpack(work.path(), folder)
     }
