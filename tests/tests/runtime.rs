@@ -245,6 +245,22 @@ fn a_class_conditional_model_without_metadata_draws_digits_with_classes_10_and_w
 }
 
 #[test]
+fn control_characters_in_metadata_do_not_reach_the_terminal() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("g.onnx");
+    let mut model = fs::read(root("models/g.onnx")).unwrap();
+    let at = model.windows(5).position(|part| part == b"mnist").unwrap();
+    model[at..at + 5].copy_from_slice("\u{1b}\u{9b}2J".as_bytes());
+    fs::write(&file, model).unwrap();
+    for (flags, expected) in [(&[][..], r"\u{1b}\u{9b}2J"), (&["--json"][..], r"\u001b\u009b2J")] {
+        let (seen, stderr) = run(program("runtime").arg("inspect").args(flags).arg(&file));
+        let text = String::from_utf8(seen.stdout).unwrap();
+        assert!(text.contains(expected), "{text}{stderr}");
+        assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
+    }
+}
+
+#[test]
 fn a_model_that_is_no_onnx_file_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("text.onnx");

@@ -1,5 +1,7 @@
 """Images beside onnxruntime's, of a file that PyTorch exported."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -18,3 +20,17 @@ def test_images_are_within_one_grey_level_of_onnxruntimes(path):
     difference = np.abs(generator.generate(range(2000)) - expected)
     print(f"{path.name}: {np.count_nonzero(difference)} of {difference.size} pixels differ, by {difference.max():.0f} at most")
     assert difference.max() <= 1
+
+
+def test_weights_are_read_from_a_data_file_and_classes_stand_in_for_lost_metadata(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    model, path = onnx.load(MODELS / "g.onnx"), tmp_path / "g.onnx"
+    del model.metadata_props[:]
+    onnx.save(model, str(path), save_as_external_data=True, location="g.onnx.data", size_threshold=0)
+    with pytest.warns(UserWarning, match="pass classes=10 or classes=0"):
+        assert mnist_gan.Generator(path).classes == 0
+    generator = mnist_gan.Generator(path, classes=10)
+    for same in generator, pickle.loads(pickle.dumps(generator)):
+        np.testing.assert_array_equal(same.generate(range(100)), mnist_gan.generate(range(100)))
+    with pytest.raises(ValueError, match="classes: 0 or 10 expected, 5 found"):
+        mnist_gan.Generator(path, classes=5)

@@ -44,7 +44,9 @@ pub fn run(args: &Inspect) -> Result<()> {
             "conditional": model.conditional, "looks_conditional": model.looks_conditional(), "parameters": parameters,
             "f32_bytes": f32_bytes, "int8_bytes": int8_bytes, "layers": layers.collect::<Vec<_>>(), "metadata": metadata,
         });
-        return Ok(writeln!(out, "{all:#}")?);
+        // serde_json escapes ASCII control characters only.
+        let escape = |c: char| if c == '\n' || !c.is_control() { c.into() } else { format!("\\u{:04x}", u32::from(c)) };
+        return Ok(writeln!(out, "{}", format!("{all:#}").chars().map(escape).collect::<String>())?);
     }
     writeln!(
         out,

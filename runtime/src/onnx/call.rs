@@ -79,6 +79,14 @@ impl Call<'_> {
         }
     }
 
+    /// A required input that depends on z.
+    pub fn data(&self, i: usize) -> Result<&Data, String> {
+        match self.input(i)? {
+            Value::Data(data) => Ok(data),
+            Value::Constant(_) => Err(self.unexpected()),
+        }
+    }
+
     /// Integers that newer versions of the operator take as input `i` and older ones as an attribute; None without both.
     pub fn integers(&self, i: usize, name: &str) -> Result<Option<Vec<i64>>, String> {
         match self.attribute(name) {

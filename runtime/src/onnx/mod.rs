@@ -9,6 +9,7 @@ mod call;
 mod graph;
 mod operators;
 mod proto;
+mod shapes;
 mod tensor;
 mod value;
 

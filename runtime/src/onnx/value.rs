@@ -15,6 +15,15 @@ pub enum Value {
     Data(Data),
 }
 
+impl Value {
+    pub fn shape(&self) -> &[usize] {
+        match self {
+            Value::Constant(constant) => &constant.shape,
+            Value::Data(data) => &data.shape,
+        }
+    }
+}
+
 /// A tensor that depends on z.
 #[derive(Clone)]
 pub struct Data {
@@ -61,16 +70,16 @@ impl Data {
         match self.stage {
             Stage::DoubleZ => "Cast to float32",
             Stage::Activations => "Gemm or MatMul",
-            Stage::Sums if self.is_hidden() => "LeakyRelu",
+            Stage::Sums if self.is_hidden_sums() => "LeakyRelu",
             Stage::Sums => "Tanh",
             Stage::ScaledSums | Stage::Sign { .. } => "Max or Where",
             Stage::Image => "the graph to end after Tanh",
         }
     }
 
-    /// Whether the last of `layers` is a hidden one.
-    pub fn is_hidden(&self) -> bool {
-        self.layers.len() + 1 < SIZES.len()
+    /// Whether these are the sums of a hidden layer.
+    pub fn is_hidden_sums(&self) -> bool {
+        self.stage == Stage::Sums && self.layers.len() + 1 < SIZES.len()
     }
 
     /// The same tensor after one more step.
