@@ -43,7 +43,7 @@ pub struct Model {
 
 /// A dense layer's weight (I, O), row-major, and its bias (O,).
 pub struct Layer {
-    /// The names of weight and bias in the file. A layer without a bias has zeros for it, and no name.
+    /// The names of weight and bias in the file. A layer without a bias has zeros for it, called "(none)".
     pub names: [String; 2],
     pub weight: Vec<f32>,
     pub bias: Vec<f32>,
@@ -110,7 +110,7 @@ impl Layer {
         }
         let (bias, bias_name) = match &dense.bias {
             Some(bias) => (scaled(bias, dense.beta)?, bias.name.to_string()),
-            None => (vec![0.0], String::new()),
+            None => (vec![0.0], "(none)".into()),
         };
         let bias = if bias.len() == 1 { vec![bias[0]; outputs] } else { bias };
         Ok(Self { names: [dense.weight.name.to_string(), bias_name], weight, bias })
