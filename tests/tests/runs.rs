@@ -449,12 +449,12 @@ fn a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoints() {
     let run_dir = folder.path().join("bursting");
     succeeds(&mut train(&data, &run_dir, "1"));
     let (path, plan) = (newest_checkpoint(&run_dir), RunConfig::read(&run_dir).unwrap().settings.plan);
-    let mut state = checkpoint::read(&path, &plan).unwrap();
+    let mut state = checkpoint::read(&path, &plan, None).unwrap();
     state.tensors.iter_mut().flatten().for_each(|weight| *weight *= 1e12);
-    checkpoint::save(&path, &plan, &state).unwrap();
+    checkpoint::save(&path, &plan, None, &state).unwrap();
     let expected = ["last checkpoint is", "step-000000032.ckpt", "step 33: d_loss is", "a new run with --lr below"];
     fails(&mut resume(&run_dir, &["--epochs", "2"]), &expected);
-    assert_eq!(checkpoint::read(&newest_checkpoint(&run_dir), &plan).unwrap(), state);
+    assert_eq!(checkpoint::read(&newest_checkpoint(&run_dir), &plan, None).unwrap(), state);
 }
 
 #[test]
@@ -649,4 +649,175 @@ fn the_demo_is_said_to_be_no_mnist_in_the_terminal_and_in_the_file() {
     let said = succeeds(command.arg("--run-dir").arg(folder.path().join("run")));
     assert!(said.contains("NOT MNIST"), "{said}");
     assert!(String::from_utf8_lossy(&fs::read(&out).unwrap()).contains("demo (no MNIST)"));
+}
+
+#[test]
+fn a_finished_run_with_nothing_to_do_writes_nothing() {
+    let (folder, data) = workshop();
+    let run_dir = folder.path().join("run");
+    succeeds(train(&data, &run_dir, "2").args(["--score-every", "1", "--keep", "best"]));
+    let time = Command::new("find")
+        .arg(folder.path())
+        .args(["-newermt", "2001-01-01", "-exec", "touch", "-d", "2001-01-01", "{}", "+"])
+        .status();
+    assert!(time.unwrap().success());
+    succeeds(program("trainer").arg("--resume").arg(&run_dir));
+    succeeds(&mut resume(&run_dir, &["--threads", "2"]));
+    let (changed, _) = run(Command::new("find").arg(folder.path()).args(["-newermt", "2001-01-02"]));
+    assert_eq!(String::from_utf8_lossy(&changed.stdout), "");
+    // A file that is missing is written again.
+    let out = run_dir.with_extension("onnx");
+    fs::remove_file(&out).unwrap();
+    succeeds(&mut resume(&run_dir, &[]));
+    assert!(fs::read(&out).unwrap() == generator(&run_dir));
+}
+
+#[test]
+fn decoration_that_cannot_be_written_is_a_warning_and_the_generator_is_the_same() {
+    let (folder, data) = workshop();
+    let (good, spoilt) = (folder.path().join("good"), folder.path().join("spoilt"));
+    succeeds(&mut train(&data, &good, "4"));
+    // Folders are where the files should be.
+    for name in ["losses.svg", "samples/samples.png", "samples/epoch-002.png", "checkpoints/step-000000000.ckpt"] {
+        fs::create_dir_all(spoilt.join(name)).unwrap();
+    }
+    let said = succeeds(train(&data, &spoilt, "4").arg("--quiet"));
+    let warnings: Vec<&str> = said.lines().collect();
+    assert_eq!(warnings.len(), 4, "{said}");
+    for (kind, file) in [
+        ("the picture of an epoch", "epoch-002.png"),
+        ("the plot of the losses", "losses.svg"),
+        ("the animation", "samples.png"),
+        ("deleting old checkpoints", "step-000000000.ckpt"),
+    ] {
+        let expected = format!("warning: the run goes on without {kind}: ");
+        assert!(warnings.iter().any(|line| line.starts_with(&expected) && line.contains(file)), "{kind}: {said}");
+    }
+    assert!(generator(&spoilt) == generator(&good));
+}
+
+#[test]
+fn a_long_run_keeps_few_pictures() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    fs::create_dir(&data).unwrap();
+    digits(&data, 10);
+    let run_dir = folder.path().join("run");
+    succeeds(train(&data, &run_dir, "205").args(["--score-every", "0"]));
+    let samples: Vec<String> =
+        fs::read_dir(run_dir.join("samples")).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    assert_eq!(samples.len(), 102 + 2, "every second epoch, the last and the animation expected");
+    let frames = fs::read(run_dir.join("samples/samples.png")).unwrap();
+    let control = frames.windows(4).position(|name| name == b"acTL").unwrap();
+    assert_eq!(frames[control + 4..control + 8], 103u32.to_be_bytes());
+}
+
+#[test]
+fn a_checkpoint_of_another_run_or_step_is_refused() {
+    let (folder, data) = workshop();
+    let (run_dir, twin) = (folder.path().join("run"), folder.path().join("twin"));
+    succeeds(&mut train(&data, &run_dir, "3"));
+    succeeds(&mut train(&data, &twin, "3"));
+    let before = generator(&run_dir);
+    let last = newest_checkpoint(&run_dir);
+    let own = fs::read(&last).unwrap();
+    let advice = "delete it to resume from the one before";
+    fs::copy(newest_checkpoint(&twin), &last).unwrap();
+    fails(&mut resume(&run_dir, &[]), &["a checkpoint of run ", "expected, one of run ", advice]);
+    fs::copy(last.with_file_name("step-000000064.ckpt"), &last).unwrap();
+    fails(&mut resume(&run_dir, &[]), &["step-000000096.ckpt: step 96 expected, step 64 found", advice]);
+    fs::write(&last, own).unwrap();
+    let metrics = fs::read_to_string(run_dir.join("metrics.jsonl")).unwrap();
+    let two: Vec<&str> = metrics.split_inclusive('\n').take(2).collect();
+    fs::write(run_dir.join("metrics.jsonl"), two.concat()).unwrap();
+    let expected = "after 3 epochs of the run in metrics.jsonl expected, which has 2";
+    fails(&mut resume(&run_dir, &[]), &["step-000000096.ckpt", expected, advice]);
+    fs::remove_file(&last).unwrap();
+    succeeds(&mut resume(&run_dir, &[]));
+    assert!(generator(&run_dir) == before);
+}
+
+#[test]
+fn a_damaged_best_checkpoint_is_found_at_resume_and_the_last_generator_exported() {
+    let (folder, data) = workshop();
+    let run_dir = folder.path().join("run");
+    succeeds(train(&data, &run_dir, "4").args(["--score-every", "2", "--keep", "best", "--lr", "0.0001"]));
+    // After two epochs, at this step size, the fourth is the best; this score of the second is better than it can be.
+    let best = run_dir.join("checkpoints/best.ckpt");
+    fs::write(&best, "damaged").unwrap();
+    fs::remove_file(newest_checkpoint(&run_dir)).unwrap();
+    let said = succeeds(&mut resume(&run_dir, &[]));
+    let lost = "warning: the best generator so far is lost: ";
+    assert!(
+        said.contains(lost) && said.contains("best.ckpt: a whole checkpoint expected, a damaged one found"),
+        "{said}"
+    );
+    // The fourth epoch's score is now the best.
+    let said = succeeds(&mut resume(&run_dir, &[]));
+    assert!(!said.contains("warning"), "{said}");
+    fs::remove_file(&best).unwrap();
+    fs::remove_file(run_dir.join("g.onnx")).unwrap();
+    let said = succeeds(&mut resume(&run_dir, &[]));
+    assert!(said.contains(lost) && said.contains("best.ckpt: cannot be read"), "{said}");
+    assert!(run_dir.join("g.onnx").exists());
+}
+
+#[test]
+fn latest_is_the_run_that_was_worked_on_last() {
+    let (folder, data) = workshop();
+    let runs = folder.path().join("runs");
+    fs::create_dir(&runs).unwrap();
+    for (name, seconds) in [("00009-seed", "30"), ("00010-seed", "20"), ("named", "40")] {
+        succeeds(train(&data, &runs.join(name), "1").args(["--score-every", "0"]));
+        let files = ["config.json", "metrics.jsonl", "checkpoints"].map(|file| runs.join(name).join(file));
+        assert!(
+            Command::new("touch")
+                .args(["-d", &format!("2001-01-01 00:00:{seconds}")])
+                .args(files)
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+    let latest = || {
+        let (output, _) = run(program("trainer").args(["--resume", "latest", "--dry-run"]).current_dir(&folder));
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().find_map(|line| line.strip_prefix("folder")).unwrap().trim().to_string()
+    };
+    assert_eq!(latest(), "runs/named");
+    fs::remove_dir_all(runs.join("named")).unwrap();
+    assert_eq!(latest(), "runs/00009-seed");
+}
+
+#[test]
+fn a_config_that_somebody_sent_chooses_no_file_elsewhere_and_has_no_unknown_settings() {
+    let (folder, data) = workshop();
+    let run_dir = folder.path().join("sent/run");
+    fs::create_dir_all(run_dir.parent().unwrap()).unwrap();
+    succeeds(&mut train(&data, &run_dir, "1"));
+    let path = run_dir.join("config.json");
+    let config = fs::read_to_string(&path).unwrap();
+    let own = run_dir.with_extension("onnx");
+    let elsewhere = folder.path().join("profile");
+    let sent = config.replace(own.to_str().unwrap(), elsewhere.to_str().unwrap());
+    assert_ne!(sent, config);
+    fs::write(&path, &sent).unwrap();
+    let expected =
+        format!("--resume: the run writes {}, which is neither in the current directory", elsewhere.display());
+    is_misuse(&mut resume(&run_dir, &[]), &[&expected, "choose a file with --out"]);
+    std::os::unix::fs::symlink(&elsewhere, run_dir.with_file_name("link")).unwrap();
+    fs::write(&path, config.replace("run.onnx", "link")).unwrap();
+    is_misuse(&mut resume(&run_dir, &[]), &["choose a file with --out"]);
+    assert!(!elsewhere.exists());
+    succeeds(&mut resume(&run_dir, &["--out", elsewhere.to_str().unwrap()]));
+    assert!(elsewhere.exists());
+
+    for (key, changed) in [
+        ("epohcs", config.replace("\"epochs\"", "\"epohcs\": 7, \"epochs\"")),
+        ("keeep", config.replace("\"keep\"", "\"keeep\": 7, \"keep\"")),
+        ("colour", config.replace("\"offline\"", "\"colour\": 7, \"offline\"")),
+    ] {
+        fs::write(&path, changed).unwrap();
+        fails(&mut resume(&run_dir, &[]), &["config.json: a run's configuration expected", key, "is no setting"]);
+    }
 }

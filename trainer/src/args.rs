@@ -1,5 +1,6 @@
 //! The command line: subcommands, options and their help texts.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -53,7 +54,7 @@ pub struct TrainArgs {
     /// generator, not MNIST), or a folder with the four IDX files, gzipped or raw [default: the folder in MNIST_DIR,
     /// else mnist].
     #[arg(long)]
-    data: Option<String>,
+    data: Option<OsString>,
     /// Defaults for the recipe options below: `seed` is the classic recipe, `tuned` has the best scores [default: seed].
     #[arg(long, value_enum)]
     recipe: Option<RecipeName>,
@@ -70,14 +71,17 @@ pub struct TrainArgs {
     /// Adam's step size, for both networks [default: 0.002; tuned: 0.003].
     #[arg(long)]
     lr: Option<f64>,
-    /// Path of the exported generator [default: g.onnx].
+    /// Path of the exported generator; a name that ends in .gz gets a gzipped file [default: g.onnx].
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Overwrites the file of --out or --write-step-graph even if it is none that the trainer wrote.
+    #[arg(long)]
+    force: bool,
     /// Folder for the run's files [default: the next free number in runs, such as runs/00000-seed].
     #[arg(long, value_name = "DIR", conflicts_with = "resume")]
     run_dir: Option<PathBuf>,
-    /// Continues a stopped or killed run. Options that are not given keep the run's values. `latest` is the run with the
-    /// highest number in runs.
+    /// Continues a stopped or killed run. Options that are not given keep the run's values. `latest` is the run in runs that
+    /// was worked on last.
     #[arg(long, value_name = "DIR|latest")]
     resume: Option<PathBuf>,
     /// Number of checkpoints to keep, not counting the best by score [default: 3].
@@ -136,8 +140,12 @@ impl TrainArgs {
         set(&mut config.score_every, self.score_every);
         set(&mut config.keep, self.keep);
         set(&mut config.data, self.data.clone().map(Source::try_from).transpose()?);
-        config.out = self.out.clone().or(config.out);
+        match &self.out {
+            Some(out) => config.out = Some(out.clone()),
+            None => resume::check_recorded_out(&config)?,
+        }
         config.step_graph = self.write_step_graph.clone();
+        config.force = self.force;
         if let Some(folder) = &self.run_dir {
             config.run_dir = RunDir::New(folder.clone());
         }
@@ -244,7 +252,7 @@ pub struct ScoreArgs {
     pub file: PathBuf,
     /// Real images: a name or a folder, as for training.
     #[arg(long)]
-    pub data: Option<String>,
+    pub data: Option<OsString>,
     /// Random seed of the drawn images.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
@@ -259,13 +267,16 @@ pub struct ScoreArgs {
 pub struct JudgeArgs {
     /// Real images: a name or a folder, as for training.
     #[arg(long)]
-    pub data: Option<String>,
+    pub data: Option<OsString>,
     /// Random seed of the initial parameters and of the order of the images.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
     /// Path of the trained judge.
     #[arg(long, value_name = "FILE", default_value = "judge.onnx")]
     pub out: PathBuf,
+    /// Overwrites the file of --out even if it is no judge.
+    #[arg(long)]
+    pub force: bool,
     #[command(flatten)]
     pub engine: EngineArgs,
 }
@@ -285,8 +296,8 @@ pub struct EngineArgs {
     /// Device that runs the training step [default: auto].
     #[arg(long, value_enum)]
     device: Option<DeviceChoice>,
-    /// CPU threads. Changing the count changes the summation order, and so the trained weights [default: 2, or 1 on a
-    /// single-core machine].
+    /// CPU threads. Changing the count changes the summation order, and so the trained weights [default: 2, or 1 if
+    /// this process may use only one core].
     #[arg(long)]
     threads: Option<usize>,
     /// Lets CUDA round the inputs of matrix products to TF32 (10 bits of mantissa), which is faster.
@@ -330,11 +341,11 @@ enum DeviceChoice {
 ///
 /// # Errors
 /// When `data` is empty.
-pub fn source(data: Option<String>) -> Result<Source, UsageError> {
-    match (data, std::env::var("MNIST_DIR").ok().filter(|folder| !folder.is_empty())) {
+pub fn source(data: Option<OsString>) -> Result<Source, UsageError> {
+    match (data, std::env::var_os("MNIST_DIR").filter(|folder| !folder.is_empty())) {
         (Some(data), _) => data.try_into(),
         (None, Some(folder)) => Ok(Source::Folder(folder.into())),
-        (None, None) => "mnist".to_string().try_into(),
+        (None, None) => OsString::from("mnist").try_into(),
     }
 }
 

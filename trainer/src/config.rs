@@ -1,5 +1,6 @@
 //! Settings of a training run: plan, recipe, data source, device and run folder.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -17,10 +18,14 @@ pub struct Config {
     /// Where and how the training step is computed.
     pub engine: Engine,
     /// Path of the exported generator. The run folder gets its own copy.
+    #[serde(with = "json_path")]
     pub out: Option<PathBuf>,
     /// Path for the ONNX file of one training step, to inspect in a viewer such as Netron.
     #[serde(skip)]
     pub step_graph: Option<PathBuf>,
+    /// Overwrite `out` and `step_graph` even if they are other files than such models.
+    #[serde(skip)]
+    pub force: bool,
     /// Which folder holds the run's files.
     #[serde(skip)]
     pub run_dir: RunDir,
@@ -38,7 +43,8 @@ impl Config {
     pub fn new(plan: Plan, data: Source) -> Self {
         let (engine, run_dir) = (Engine::default(), RunDir::Next);
         let keep = if plan.recipe.name == "seed" { KeepPolicy::Last } else { KeepPolicy::Best };
-        Self { plan, data, engine, out: None, step_graph: None, run_dir, checkpoints: 3, score_every: 10, keep }
+        let (out, step_graph, force) = (None, None, false);
+        Self { plan, data, engine, out, step_graph, force, run_dir, checkpoints: 3, score_every: 10, keep }
     }
 }
 
@@ -273,7 +279,7 @@ pub struct BiasCorrected<T> {
 pub struct Engine {
     /// `None` means CUDA if it works, otherwise the CPU.
     pub device: Option<Device>,
-    /// CPU threads. `None` means two, or one on a single-core machine.
+    /// CPU threads, 1 to 1024. `None` means two, or one if this process may use only one core.
     pub threads: Option<usize>,
     /// Allow CUDA to round the inputs of matrix products to TF32 (10 bits of mantissa).
     #[serde(default)]
@@ -336,7 +342,7 @@ pub const PUBLISHED: [&str; 3] = ["mnist", "fashion", "kmnist"];
 
 /// Source of the training images: a parsed `--data`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[serde(try_from = "JsonPath", into = "JsonPath")]
 pub enum Source {
     /// A data set of [`PUBLISHED`], from the cache or downloaded.
     Published(String),
@@ -346,26 +352,71 @@ pub enum Source {
     Demo,
 }
 
-impl TryFrom<String> for Source {
+impl TryFrom<OsString> for Source {
     type Error = UsageError;
 
-    fn try_from(text: String) -> Result<Self, UsageError> {
+    fn try_from(text: OsString) -> Result<Self, UsageError> {
         UsageError::unless(!text.is_empty(), "data", "mnist, fashion, kmnist, demo or a folder", "nothing")?;
-        Ok(match text.as_str() {
-            "demo" => Source::Demo,
-            name if PUBLISHED.contains(&name) => Source::Published(text),
+        Ok(match text.to_str() {
+            Some("demo") => Source::Demo,
+            Some(name) if PUBLISHED.contains(&name) => Source::Published(name.into()),
             _ => Source::Folder(text.into()),
         })
     }
 }
 
-impl From<Source> for String {
+impl TryFrom<JsonPath> for Source {
+    type Error = UsageError;
+
+    fn try_from(path: JsonPath) -> Result<Self, UsageError> {
+        OsString::from(path).try_into()
+    }
+}
+
+impl From<Source> for JsonPath {
     fn from(source: Source) -> Self {
         match source {
-            Source::Published(name) => name,
-            Source::Folder(folder) => folder.display().to_string(),
-            Source::Demo => "demo".into(),
+            Source::Published(name) => Self::Text(name),
+            Source::Folder(folder) => folder.into_os_string().into(),
+            Source::Demo => Self::Text("demo".into()),
         }
+    }
+}
+
+/// A path in JSON: its text, or its bytes if it is no Unicode.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum JsonPath {
+    Text(String),
+    Other(OsString),
+}
+
+impl From<OsString> for JsonPath {
+    fn from(path: OsString) -> Self {
+        path.into_string().map_or_else(Self::Other, Self::Text)
+    }
+}
+
+impl From<JsonPath> for OsString {
+    fn from(path: JsonPath) -> Self {
+        match path {
+            JsonPath::Text(text) => text.into(),
+            JsonPath::Other(path) => path,
+        }
+    }
+}
+
+/// An optional path as a [`JsonPath`].
+mod json_path {
+    use super::*;
+
+    pub fn serialize<S: serde::Serializer>(path: &Option<PathBuf>, to: S) -> Result<S::Ok, S::Error> {
+        path.clone().map(|path| JsonPath::from(path.into_os_string())).serialize(to)
+    }
+
+    pub fn deserialize<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
+        let path = Option::<JsonPath>::deserialize(from)?;
+        Ok(path.map(|path| OsString::from(path).into()))
     }
 }
 
@@ -441,5 +492,15 @@ mod tests {
         assert!(json.contains("\"d_hidden\":[256,128]") && json.contains("\"shared_z\":true"), "{json}");
         let older = json.replace("\"d_hidden\"", "\"d\"").replace("\"shared_z\"", "\"one_z\"");
         assert_eq!(serde_json::from_str::<Plan>(&older).unwrap(), plan);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn paths_that_are_no_unicode_come_back_from_json() {
+        use std::os::unix::ffi::OsStringExt;
+        let path = || PathBuf::from(OsString::from_vec(b"/d\xff/g".into()));
+        let config = Config { out: Some(path()), ..Config::new(Plan::seed_recipe(), Source::Folder(path())) };
+        let back: Config = serde_json::from_str(&serde_json::to_string(&config).unwrap()).unwrap();
+        assert_eq!((back.out, back.data), (config.out, config.data));
     }
 }

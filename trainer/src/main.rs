@@ -12,11 +12,12 @@ use trainer::ort::OnnxRuntime;
 use trainer::ort::library::CUDA;
 use trainer::print::{note, printable, result, written};
 use trainer::report::{Style, Terminal, downloads};
-use trainer::run::{compare, export, resume};
+use trainer::run::export::Kind;
+use trainer::run::{check_outputs, compare, export, resume};
 use trainer::score::judge::{self, Judge};
 use trainer::score::{self, Score};
 use trainer::train::{open, train};
-use trainer::{bench, files, signals};
+use trainer::{bench, signals};
 
 use crate::args::{BenchArgs, Cli, Command, JudgeArgs, ScoreArgs, SetupArgs, TrainArgs, source};
 
@@ -77,9 +78,7 @@ fn run_train(args: &TrainArgs) -> Result<ExitCode> {
 /// All settings, one a line, and an estimate of time and memory.
 fn dry_run(config: &Config) -> Result<String> {
     config.plan.check()?;
-    if let Some(out) = &config.out {
-        files::check_writable(out).context("--out")?;
-    }
+    check_outputs(config)?;
     let (data, runtime) = open(&config.data, &config.engine, &mut downloads())?;
     let before = resume::resume_point(&config.run_dir, &config.plan, &data)?;
     let done = before.and_then(|before| before.state).map_or(0, |state| state.step);
@@ -125,9 +124,10 @@ fn run_score(args: &ScoreArgs) -> Result<String> {
 }
 
 fn run_judge(args: &JudgeArgs) -> Result<String> {
-    files::check_writable(&args.out).context("--out")?;
+    let source = source(args.data.clone())?;
+    export::check_output(&args.out, Kind::Judge, &source, args.force).context("--out")?;
     let engine = Engine { device: Some(Device::Cpu), ..args.engine.engine() };
-    let (data, runtime) = open(&source(args.data.clone())?, &engine, &mut downloads())?;
+    let (data, runtime) = open(&source, &engine, &mut downloads())?;
     let (model, accuracy) = judge::train(&data, &runtime, args.seed, &mut note)?;
     export::write_model(&args.out, &model)?;
     let percent = 100.0 * accuracy;

@@ -10,16 +10,15 @@ use anyhow::{Context, Result, ensure};
 use ndarray::s;
 use prost::Message;
 
-use crate::config::{Config, Engine, Source};
+use crate::config::{Config, Device, Engine, Source};
 use crate::data::Dataset;
 use crate::data::download::Progress;
-use crate::files;
 use crate::gan::inputs::StepKind;
 use crate::gan::step::step_graph;
 use crate::ort::OnnxRuntime;
 use crate::ort::errors::user_message;
 use crate::pixel::unit;
-use crate::run::{Run, export};
+use crate::run::{Run, check_outputs, export};
 use crate::sample::{self, variety};
 use crate::score::judge::Judge;
 use crate::score::{self, Scorer};
@@ -72,9 +71,7 @@ pub struct Outcome {
 /// written before the error stay.
 pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
     config.plan.check()?;
-    if let Some(out) = &config.out {
-        files::check_writable(out).context("--out")?;
-    }
+    check_outputs(config)?;
     let (data, runtime) = open(&config.data, &config.engine, &mut |progress| observer.fetching(progress))?;
     let plan = &config.plan;
     let total = plan.steps(data.n())?;
@@ -91,6 +88,13 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
         let graph = step_graph(&plan.recipe, StepKind::all(plan, data.n())[0], data.n());
         export::write_model(path, &graph).context("--write-step-graph")?;
     }
+    let threads = runtime.settings.threads;
+    if config.engine.threads.is_none() && runtime.settings.device == Device::Cpu && threads < 2 {
+        observer.say(
+            "warning: 1 thread, because this process may use only one core; the weights differ in their last bits from those \
+             of the default 2, and --threads 2 gives the same",
+        );
+    }
     let (mut run, state) = Run::open(config, &data, runtime.settings, &mut |line| observer.say(line))?;
     let state = state.unwrap_or_else(|| initial_state(plan, data.images.view()));
     observer.say(&format!(
@@ -103,6 +107,11 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
         runtime.library,
         run.folder().display()
     ));
+    if state.step == total && run.is_exported() {
+        observer.say("the run is finished; there is nothing to train");
+        export(&mut run, config, &state, true, observer)?;
+        return Ok(Outcome { folder: run.folder().into(), finished: true, state });
+    }
     observer.start(total, state.step);
 
     let mut steps = Steps::new(plan, &data, &runtime, state).map_err(user_message)?;
@@ -111,12 +120,19 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
         .with_context(|| run.failure_context())?;
     let state = steps.state().map_err(user_message)?;
     if finished {
-        let kept = run.export_generator(&state, config.out.as_deref())?;
-        if kept != plan.epochs {
-            observer.say(&format!("exported the generator of epoch {kept}, the best by score"));
-        }
+        export(&mut run, config, &state, false, observer)?;
     }
     Ok(Outcome { folder: run.folder().into(), finished, state })
+}
+
+/// Exports the generator of a run after its last step. `before` says whether the run had been finished and exported before.
+fn export(run: &mut Run, config: &Config, state: &TrainState, before: bool, observer: &mut dyn Observer) -> Result<()> {
+    let kept = run.export_generator(state, config.out.as_deref(), before)?;
+    run.take_warnings().iter().for_each(|warning| observer.say(warning));
+    if kept != config.plan.epochs {
+        observer.say(&format!("exported the generator of epoch {kept}, the best by score"));
+    }
+    Ok(())
 }
 
 /// Opens the data set and ONNX Runtime. Reports downloads to `progress`.
@@ -158,6 +174,14 @@ fn train_epochs(
     let total = plan.steps(data.n())?;
     let real = data.images.slice(s![..data.n().min(16), ..]).mapv(unit);
     let real_variety = variety(real.view()).max(1e-3);
+    if let Some(last) = run.epochs().last().filter(|last| last.step == steps.taken()).cloned() {
+        let is_last = steps.taken() == total;
+        run.show_epoch(&last, steps.sample()?, is_last);
+    }
+    let report = |observer: &mut dyn Observer, (epoch, warnings): (Epoch, Vec<String>)| {
+        warnings.iter().for_each(|warning| observer.say(warning));
+        observer.epoch(&epoch);
+    };
     thread::scope(|scope| {
         let (send, recorded) = mpsc::channel();
         // The recording thread has the run and the scorer, and returns them when it is done.
@@ -167,7 +191,7 @@ fn train_epochs(
             // Take the steps.
             let (start, before) = (Instant::now(), steps.taken());
             let stepped = steps.epoch(&mut |step| {
-                recorded.try_iter().for_each(|epoch| observer.epoch(&epoch));
+                recorded.try_iter().for_each(|epoch| report(observer, epoch));
                 observer.step(step)
             });
             let seconds = start.elapsed().max(Duration::from_nanos(1)).as_secs_f64();
@@ -175,10 +199,11 @@ fn train_epochs(
 
             // Wait for the record of the epoch before. It is reported even if this epoch's steps failed.
             let (run, mut scorer) = join(recording)?;
-            recorded.try_iter().for_each(|epoch| observer.epoch(&epoch));
+            recorded.try_iter().for_each(|epoch| report(observer, epoch));
             flow = stepped?;
             if !steps.is_at_epoch_end() {
                 run.save_checkpoint(&steps.state()?)?;
+                run.take_warnings().iter().for_each(|warning| observer.say(warning));
                 return Ok(false);
             }
 
@@ -215,12 +240,12 @@ fn train_epochs(
                     epoch.frechet_distance = Some(scorer.frechet_distance(drawn.view())?);
                 }
                 run.record_epoch(&epoch, samples.view(), &state, is_last)?;
-                let _ = send.send(epoch); // fails only if the loop panicked
+                let _ = send.send((epoch, run.take_warnings())); // fails only if the loop panicked
                 Ok((run, scorer))
             })?;
         }
         join(recording)?;
-        recorded.try_iter().for_each(|epoch| observer.epoch(&epoch));
+        recorded.try_iter().for_each(|epoch| report(observer, epoch));
         Ok(steps.taken() == total)
     })
 }

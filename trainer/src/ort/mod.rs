@@ -55,7 +55,7 @@ pub struct OnnxRuntime {
 
 impl OnnxRuntime {
     /// Loads ONNX Runtime (see [`library::locate`]) with the settings of a run. The default device is CUDA if it works
-    /// here, else the CPU; the default number of threads is two, or one on a machine of one core.
+    /// here, else the CPU; the default number of threads is two, or one if this process may use only one core.
     ///
     /// # Errors
     /// When no library is found, the number of threads is not 1 to 1024, or the device is CUDA and does not work. The sentence says

@@ -18,13 +18,13 @@ use crate::state::Epoch;
 pub struct EventFile(File);
 
 impl EventFile {
-    /// A new file in `folder` for the steps after `step`. It makes TensorBoard drop such steps of older event files.
+    /// A new file in `folder` for `step` and later ones. It makes TensorBoard drop those steps of older event files.
     ///
     /// # Errors
     /// When the file cannot be created.
     pub fn create(folder: &Path, step: u64) -> Result<Self> {
         let seconds = now();
-        let path = (0..).map(|n| folder.join(format!("events.out.tfevents.{:010}.{n}.trainer", seconds as u64)));
+        let path = (0..).map(|n| folder.join(format!("{PREFIX}{:010}.{n}.trainer", seconds as u64)));
         let path = path.into_iter().find(|path| !path.exists()).expect("a free number");
         let file = OpenOptions::new().create_new(true).append(true).open(&path);
         let mut events = Self(file.with_context(|| format!("{}: cannot be written", path.display()))?);
@@ -32,15 +32,15 @@ impl EventFile {
         let wall_time = seconds;
         events.write(&Event { wall_time, file_version: Some("brain.Event:2".into()), ..Event::default() })?;
         // On SessionLog START, TensorBoard drops all earlier events of this step and later ones.
-        events.write(&Event { wall_time, step: step as i64 + 1, session_log: Some(start), ..Event::default() })?;
+        events.write(&Event { wall_time, step: step as i64, session_log: Some(start), ..Event::default() })?;
         Ok(events)
     }
 
-    /// Appends the scalars of an epoch and its grid of samples (height, width), which is encoded in `png`.
+    /// Appends the scalars of an epoch and, if given, its grid of samples (height, width) with its PNG file.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn push(&mut self, epoch: &Epoch, samples: &Array2<u8>, png: &[u8]) -> io::Result<()> {
+    pub fn push(&mut self, epoch: &Epoch, samples: Option<(&Array2<u8>, &[u8])>) -> io::Result<()> {
         let scalars = [
             ("loss/d", epoch.d_loss),
             ("loss/g", epoch.g_loss),
@@ -53,13 +53,13 @@ impl EventFile {
         let mut value: Vec<Value> = (scalars.into_iter().chain(score))
             .map(|(tag, x)| Value { tag: tag.into(), simple_value: Some(x), image: None })
             .collect();
-        let image = Image {
-            height: samples.nrows() as i32,
-            width: samples.ncols() as i32,
+        let image = samples.map(|(grid, png)| Image {
+            height: grid.nrows() as i32,
+            width: grid.ncols() as i32,
             colorspace: 1,
             encoded_image_string: png.into(),
-        };
-        value.push(Value { tag: "samples".into(), simple_value: None, image: Some(image) });
+        });
+        value.extend(image.map(|image| Value { tag: "samples".into(), simple_value: None, image: Some(image) }));
         let summary = Some(Summary { value });
         self.write(&Event { wall_time: now(), step: epoch.step as i64, summary, ..Event::default() })
     }
@@ -71,6 +71,9 @@ impl EventFile {
         self.0.write_all(&record)
     }
 }
+
+/// Start of an event file's name, by which TensorBoard knows it.
+pub const PREFIX: &str = "events.out.tfevents.";
 
 fn masked_crc(data: &[u8]) -> [u8; 4] {
     crc32c::crc32c(data).rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()

@@ -1,11 +1,17 @@
 //! Export of the generator to an ONNX file.
 
-use std::path::Path;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
 use prost::Message;
 
-use crate::config::{CLASSES, Recipe};
+use crate::cache;
+use crate::config::{CLASSES, Recipe, Source, UsageError};
 use crate::files;
 use crate::gan::networks::generator;
 use crate::graph::onnx;
@@ -60,10 +66,103 @@ pub fn metadata(run: &RunConfig, epoch: Option<&Epoch>) -> Vec<(&'static str, St
     metadata
 }
 
-/// Writes a model to an ONNX file, whole or not at all.
+/// Writes a model to an ONNX file, which is gzipped if its name ends in `.gz`.
 ///
 /// # Errors
-/// When the file cannot be written.
+/// As [`files::write`].
 pub fn write_model(path: &Path, model: &onnx::Model) -> Result<()> {
-    files::write(path, &model.encode_to_vec())
+    files::write(path, &file_content(path, model)?)
+}
+
+/// [`write_model`], but a file that holds the model already is not touched.
+///
+/// # Errors
+/// As [`files::write`].
+pub fn update_model(path: &Path, model: &onnx::Model) -> Result<()> {
+    files::update(path, &file_content(path, model)?)
+}
+
+/// Checks, before hours of work, that a model of this `kind` can be written to `path`. An existing file must be empty or
+/// such a model of ours, unless `force`; it must not be a file of the data set in any case.
+///
+/// # Errors
+/// When the file cannot be written or would be lost.
+pub fn check_output(path: &Path, kind: Kind, data: &Source, force: bool) -> Result<()> {
+    files::check_writable(path)?;
+    if !path.is_file() || fs::metadata(path)?.len() == 0 || kind.is_in(path) {
+        return Ok(());
+    }
+    let data = match data {
+        Source::Folder(folder) => Some(folder.clone()),
+        Source::Published(name) => cache::folder(name).ok(),
+        Source::Demo => None,
+    };
+    let is_data = data.is_some_and(|data| files::resolve(path).is_ok_and(|path| holds(&data, &path, 3)));
+    let name = path.display();
+    ensure!(!is_data, UsageError(format!("{name} is a file of the data set; choose another name")));
+    ensure!(force, UsageError(format!("{name} exists and is no {} of trainer; --force overwrites it", kind.name())));
+    Ok(())
+}
+
+/// The models that `trainer` writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A generator.
+    Generator,
+    /// A judge.
+    Judge,
+    /// The graph of a training step.
+    Step,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Generator => "generator",
+            Self::Judge => "judge",
+            Self::Step => "training step",
+        }
+    }
+
+    /// Whether a file, raw or gzipped, is such a model.
+    fn is_in(self, path: &Path) -> bool {
+        const MOST: u64 = 1 << 26; // bytes; the largest step graph has fewer
+        let read = || -> std::io::Result<Vec<u8>> {
+            let (mut raw, mut unpacked) = (vec![], vec![]);
+            File::open(path)?.take(MOST).read_to_end(&mut raw)?;
+            if !raw.starts_with(&[0x1f, 0x8b]) {
+                return Ok(raw);
+            }
+            GzDecoder::new(&raw[..]).take(MOST).read_to_end(&mut unpacked)?;
+            Ok(unpacked)
+        };
+        let model = read().ok().and_then(|bytes| onnx::Model::decode(&bytes[..]).ok()).unwrap_or_default();
+        let graph = model.graph.map(|graph| graph.name).unwrap_or_default();
+        model.producer_name == "trainer"
+            && match self {
+                Self::Generator => graph == "generator",
+                Self::Judge => graph == "judge",
+                Self::Step => graph.ends_with("_step"),
+            }
+    }
+}
+
+fn file_content(path: &Path, model: &onnx::Model) -> Result<Vec<u8>> {
+    let bytes = model.encode_to_vec();
+    if !path.extension().is_some_and(|extension| extension == "gz") {
+        return Ok(bytes);
+    }
+    let mut packer = GzEncoder::new(vec![], Compression::best());
+    packer.write_all(&bytes)?;
+    Ok(packer.finish()?)
+}
+
+/// Whether `file`, an absolute path without links, is in `folder` or at most `depth` folders below it, or is named by a link
+/// there.
+fn holds(folder: &Path, file: &Path, depth: u32) -> bool {
+    let mut paths = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    paths.any(|path: PathBuf| match path.is_dir() {
+        true => depth > 0 && holds(&path, file, depth - 1),
+        false => fs::canonicalize(path).is_ok_and(|path| path == file),
+    })
 }

@@ -17,28 +17,28 @@ pub struct MetricsLog {
 }
 
 impl MetricsLog {
-    /// Opens the metrics file in `folder`, and removes the epochs after step `done`.
+    /// Opens the metrics file in `folder`, and removes all epochs but these.
     ///
     /// # Errors
-    /// When the file cannot be read or written, or a line of it is not an epoch.
-    pub fn open(folder: &Path, done: u64) -> Result<Self> {
+    /// When the file cannot be written.
+    pub fn open(folder: &Path, epochs: Vec<Epoch>) -> Result<Self> {
         let path = folder.join(FILE);
-        let epochs: Vec<Epoch> = read(folder)?.into_iter().filter(|epoch| epoch.step <= done).collect();
         let mut text = vec![];
         epochs.iter().try_for_each(|epoch| write_line(&mut text, epoch))?;
-        files::write(&path, &text)?;
+        files::update(&path, &text)?;
         let file = OpenOptions::new().append(true).open(&path).with_context(|| cannot_write(&path))?;
         Ok(Self { path, file, epochs })
     }
 
-    /// Appends an epoch.
+    /// Appends an epoch. It outlasts a power failure.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub fn push(&mut self, epoch: &Epoch) -> Result<()> {
         let mut line = vec![];
         write_line(&mut line, epoch)?;
-        self.file.write_all(&line).with_context(|| cannot_write(&self.path))?;
+        let written = self.file.write_all(&line).and_then(|()| self.file.sync_data());
+        written.with_context(|| cannot_write(&self.path))?;
         self.epochs.push(epoch.clone());
         Ok(())
     }
@@ -46,12 +46,6 @@ impl MetricsLog {
     /// All epochs of the run so far, oldest first.
     pub fn epochs(&self) -> &[Epoch] {
         &self.epochs
-    }
-
-    /// The epoch with the lowest Fréchet distance; `None` before the first score.
-    pub fn best(&self) -> Option<&Epoch> {
-        let scored = self.epochs.iter().filter_map(|epoch| Some((epoch, epoch.frechet_distance?)));
-        scored.min_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(epoch, _)| epoch)
     }
 }
 
@@ -74,7 +68,8 @@ pub fn read(folder: &Path) -> Result<Vec<Epoch>> {
     complete.lines().enumerate().map(parse).collect()
 }
 
-const FILE: &str = "metrics.jsonl";
+/// Name of the metrics file.
+pub const FILE: &str = "metrics.jsonl";
 
 fn write_line(text: &mut Vec<u8>, epoch: &Epoch) -> Result<()> {
     serde_json::to_writer(&mut *text, epoch)?;

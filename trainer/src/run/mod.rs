@@ -7,19 +7,21 @@
 //!   metrics.jsonl               one JSON object per epoch
 //!   events.out.tfevents.…       metrics and samples for TensorBoard
 //!   losses.svg                  plot of both losses
-//!   samples/epoch-001.png …     16 digits drawn from the same z after every epoch; samples.png animates them, every
-//!                               25 epochs
+//!   samples/epoch-001.png …     16 digits drawn from the same z after every epoch, at most 200 files; samples.png animates
+//!                               them, every 25 epochs
 //!   checkpoints/step-….ckpt     the newest checkpoints; best.ckpt has the best score
 //!   g.onnx                      the exported generator, written when the run ends
 //! ```
 //!
-//! An epoch is recorded while the next one trains. A killed run resumes from the newest checkpoint, see [`resume`].
+//! An epoch is recorded while the next one trains. A killed run resumes from the newest checkpoint, see [`resume`]. Metrics and
+//! checkpoints come first; if the plot, a picture or the event file cannot be written, that is a warning.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
-use ndarray::ArrayView2;
+use anyhow::{Context, Result, ensure};
+use ndarray::{Array2, ArrayView2};
 
 pub mod checkpoint;
 pub mod compare;
@@ -31,25 +33,58 @@ pub mod numbered;
 pub mod pictures;
 pub mod resume;
 
-use crate::config::{Config, DeviceSettings, KeepPolicy, RunDir};
+use crate::config::{Config, DeviceSettings, KeepPolicy, RunDir, UsageError};
 use crate::data::Dataset;
 use crate::files;
 use crate::run::events::EventFile;
+use crate::run::export::{Kind, check_output};
 use crate::run::metrics::MetricsLog;
-use crate::run::resume::{ResumePoint, RunConfig, resume_point};
+use crate::run::resume::{CONFIG, RunConfig, resume_point};
 use crate::state::{Epoch, METRICS, TrainState};
+
+/// Checks that the files of `--out` and `--write-step-graph` can be written, and that nothing else is lost there. See
+/// [`check_output`].
+///
+/// # Errors
+/// When a file cannot be written, would be lost, or is one of the run folder's.
+pub fn check_outputs(config: &Config) -> Result<()> {
+    for (option, path, kind) in
+        [("--out", &config.out, Kind::Generator), ("--write-step-graph", &config.step_graph, Kind::Step)]
+    {
+        let Some(path) = path else { continue };
+        check_output(path, kind, &config.data, config.force).context(option)?;
+        let run_dir = match &config.run_dir {
+            RunDir::Next => continue,
+            RunDir::New(run_dir) | RunDir::Resume(run_dir) => run_dir,
+        };
+        let (Ok(target), Ok(run_dir)) = (files::resolve(path), fs::canonicalize(run_dir)) else { continue };
+        let Ok(below) = target.strip_prefix(run_dir) else { continue };
+        let first = below.components().next().map(|first| first.as_os_str().to_string_lossy());
+        let is_of_run = first.is_some_and(|first| FILES.contains(&&*first) || first.starts_with(events::PREFIX));
+        let problem = || format!("{option}: {} is a file of the run; choose another name", path.display());
+        ensure!(!is_of_run, UsageError(problem()));
+    }
+    Ok(())
+}
 
 /// The recorder of one run. It holds the lock of the run folder.
 pub struct Run {
     folder: PathBuf,
     config: RunConfig,
     metrics: MetricsLog,
-    events: EventFile,
+    /// The epoch of `best.ckpt`.
+    best: Option<Epoch>,
+    /// Created for the first epoch.
+    events: Option<EventFile>,
+    warnings: Vec<String>,
+    /// The kinds of files that a warning has named.
+    warned: BTreeSet<&'static str>,
     _lock: File,
 }
 
 impl Run {
-    /// Creates a run folder, or opens an old one together with the training state to resume from.
+    /// Creates a run folder, or opens an old one together with the training state to resume from. A finished run stays as it
+    /// is.
     ///
     /// # Errors
     /// When the folder is in use, cannot be written, or holds a run with another plan or data set; or the newest
@@ -69,32 +104,36 @@ impl Run {
             }
             RunDir::Resume(path) => path.clone(),
         };
-        let lock = lock::lock(&folder)?;
+        let lock = lock::lock(&folder, say)?;
         let before = resume_point(&config.run_dir, &config.plan, data)?;
-        let config = RunConfig::new(config, data, device)?;
-        if let Some(ResumePoint { config: before, checkpoint, .. }) = &before {
-            for below in ["", SAMPLES, checkpoint::FOLDER] {
-                files::remove_temporary(&folder.join(below));
-            }
-            checkpoint.iter().for_each(|file| say(&format!("resuming from {}", file.display())));
-            let (before, now) = (before.device_settings().describe(), device.describe());
-            if before != now {
-                say(&format!(
-                    "warning: this run was on {before} and continues on {now}; its generator will differ in its last \
-                     bits from that of a run on one of them"
-                ));
-            }
-        }
-        let state = before.and_then(|before| before.state);
-        for below in [SAMPLES, checkpoint::FOLDER] {
+        let mut config = RunConfig::new(config, data, device, before.as_ref().map(|before| &before.config))?;
+        for below in ["", SAMPLES, checkpoint::FOLDER] {
             let path = folder.join(below);
             fs::create_dir_all(&path).with_context(|| cannot_create(&path))?;
+            files::remove_temporary(&path);
         }
-        files::write(&folder.join("config.json"), &serde_json::to_vec_pretty(&config)?)?;
-        let done = state.as_ref().map_or(0, |state| state.step);
-        let metrics = MetricsLog::open(&folder, done)?;
-        let events = EventFile::create(&folder, done)?;
-        Ok((Self { folder, config, metrics, events, _lock: lock }, state))
+        let (mut epochs, mut state, mut best) = (vec![], None, None);
+        if let Some(before) = before {
+            before.checkpoint.iter().for_each(|file| say(&format!("resuming from {}", file.display())));
+            let total = config.settings.plan.steps(data.n())?;
+            let (was, now) = (before.config.device_settings().describe(), device.describe());
+            if before.state.as_ref().is_some_and(|state| state.step == total) {
+                // Nothing is left to train: the weights are those of the earlier program and device.
+                config.settings.engine = before.config.settings.engine;
+                config = RunConfig { settings: config.settings, ..before.config };
+            } else if was != now {
+                say(&format!(
+                    "warning: this run was on {was} and continues on {now}; its generator will differ in its last bits \
+                     from that of a run on one of them"
+                ));
+            }
+            (epochs, state) = (before.epochs, before.state);
+            best = find_best(&folder, &config, &epochs, say);
+        }
+        files::update(&folder.join(CONFIG), &serde_json::to_vec_pretty(&config)?)?;
+        let metrics = MetricsLog::open(&folder, epochs)?;
+        let (events, warnings, warned) = (None, vec![], BTreeSet::new());
+        Ok((Self { folder, config, metrics, best, events, warnings, warned, _lock: lock }, state))
     }
 
     /// The path of the run folder.
@@ -107,11 +146,16 @@ impl Run {
         self.metrics.epochs()
     }
 
+    /// The warnings since the last call.
+    pub fn take_warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
+    }
+
     /// Records an epoch, its samples (16, 784) in [-1, 1] and the training state after it. The plot and the animation
     /// are redrawn after some epochs and after the `last`.
     ///
     /// # Errors
-    /// When a file cannot be written.
+    /// When the metrics or a checkpoint cannot be written.
     pub fn record_epoch(
         &mut self,
         epoch: &Epoch,
@@ -119,57 +163,124 @@ impl Run {
         state: &TrainState,
         last: bool,
     ) -> Result<()> {
-        let best = self.metrics.best().and_then(|best| best.frechet_distance).unwrap_or(f64::INFINITY);
-        if epoch.frechet_distance.is_some_and(|distance| distance < best) {
-            checkpoint::save(&checkpoint::best(&self.folder), &self.config.settings.plan, state)?;
-        }
         self.metrics.push(epoch)?;
+        let best = self.best.as_ref().and_then(|best| best.frechet_distance).unwrap_or(f64::INFINITY);
+        if epoch.frechet_distance.is_some_and(|distance| distance < best) {
+            self.save(&checkpoint::best(&self.folder), state)?;
+            self.best = Some(epoch.clone());
+        }
+        self.save_checkpoint(state)?;
+        self.show_epoch(epoch, samples, last);
+        Ok(())
+    }
+
+    /// Writes the pictures and events of an epoch. A run that is resumed after an epoch does it again, because it may have
+    /// been killed before.
+    pub fn show_epoch(&mut self, epoch: &Epoch, samples: ArrayView2<f32>, last: bool) {
         let grid = pictures::grid(samples);
-        let png = pictures::png(&grid)?;
-        files::write(&self.sample_path(epoch.epoch), &png)?;
-        let cannot_write = || format!("{}: the TensorBoard event file cannot be written", self.folder.display());
-        self.events.push(epoch, &grid, &png).with_context(cannot_write)?;
+        let png = pictures::png(&grid).and_then(|png| {
+            files::write(&self.sample_path(epoch.epoch), &png)?;
+            Ok(png)
+        });
+        let png = self.decoration("the picture of an epoch", png);
+        let shown = self.push_event(epoch, png.as_deref().map(|png| (&grid, png)));
+        self.decoration("the TensorBoard event file", shown);
         if last || epoch.epoch.is_multiple_of(10) || epoch.epoch < 10 {
-            files::write(&self.folder.join("losses.svg"), pictures::losses(self.metrics.epochs())?.as_bytes())?;
+            let plot = pictures::losses(self.metrics.epochs())
+                .and_then(|plot| files::write(&self.folder.join(PLOT), plot.as_bytes()));
+            self.decoration("the plot of the losses", plot);
         }
+        let thinned = self.delete_samples(epoch.epoch);
+        self.decoration("the pictures of all epochs", thinned);
         if last || epoch.epoch.is_multiple_of(25) {
-            let frames = (1..=epoch.epoch).map(|e| self.sample_path(e)).filter(|path| path.exists());
-            files::write(&self.folder.join(SAMPLES).join("samples.png"), &pictures::animation(frames)?)?;
+            let frames = (1..=epoch.epoch).filter(|e| pictures::is_frame(*e, epoch.epoch)).map(|e| self.sample_path(e));
+            let animation = pictures::animation(frames.filter(|path| path.is_file()))
+                .and_then(|animation| files::write(&self.folder.join(SAMPLES).join("samples.png"), &animation));
+            self.decoration("the animation", animation);
         }
-        // The checkpoint comes last: a run that is killed before this line resumes before this epoch and records it again.
-        self.save_checkpoint(state)
+    }
+
+    /// Appends an epoch to the event file, which is a new one after an error. The images are thinned as the pictures are.
+    fn push_event(&mut self, epoch: &Epoch, samples: Option<(&Array2<u8>, &[u8])>) -> Result<()> {
+        let mut events = match self.events.take() {
+            Some(events) => events,
+            None => EventFile::create(&self.folder, epoch.step)?,
+        };
+        let is_frame = pictures::is_frame(epoch.epoch, epoch.epoch + 1);
+        let cannot_write = || format!("{}: the event file cannot be written", self.folder.display());
+        events.push(epoch, samples.filter(|_| is_frame)).with_context(cannot_write)?;
+        self.events = Some(events);
+        Ok(())
+    }
+
+    /// Deletes the pictures that are no frames of the animation any more.
+    fn delete_samples(&self, newest: u64) -> Result<()> {
+        for entry in fs::read_dir(self.folder.join(SAMPLES))? {
+            let path = entry?.path();
+            let epoch = path.file_stem().and_then(|name| name.to_str()?.strip_prefix("epoch-")?.parse().ok());
+            if epoch.is_some_and(|epoch| epoch < newest && !pictures::is_frame(epoch, newest)) {
+                fs::remove_file(&path).with_context(|| format!("{}: cannot be deleted", path.display()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The result of a step that the run can do without. The first error of each kind becomes a warning.
+    fn decoration<T>(&mut self, kind: &'static str, result: Result<T>) -> Option<T> {
+        let why = match result {
+            Ok(value) => return Some(value),
+            Err(why) => why,
+        };
+        if self.warned.insert(kind) {
+            self.warnings.push(format!("warning: the run goes on without {kind}: {why:#}"));
+        }
+        None
     }
 
     /// Saves the training state, and deletes all but the newest checkpoints.
     ///
     /// # Errors
-    /// When a file cannot be written or deleted.
-    pub fn save_checkpoint(&self, state: &TrainState) -> Result<()> {
-        checkpoint::save_newest(
-            &self.folder,
-            &self.config.settings.plan,
-            state,
-            self.config.settings.checkpoints.max(1),
-        )
+    /// When the checkpoint cannot be written.
+    pub fn save_checkpoint(&mut self, state: &TrainState) -> Result<()> {
+        self.save(&checkpoint::after_step(&self.folder, state.step), state)?;
+        let deleted = checkpoint::delete_old(&self.folder, self.config.settings.checkpoints.max(1));
+        self.decoration("deleting old checkpoints", deleted);
+        Ok(())
     }
 
-    /// Exports the generator that the keep policy selects to the run folder and to `out`, and returns its epoch.
+    fn save(&self, path: &Path, state: &TrainState) -> Result<()> {
+        checkpoint::save(path, &self.config.settings.plan, self.config.run.as_deref(), state)
+    }
+
+    /// Exports the generator that the keep policy selects to the run folder and to `out`, and returns its epoch. If the run
+    /// was `finished` before, files that hold it already are not touched.
     ///
     /// # Errors
-    /// When a file cannot be written, or the best checkpoint is damaged.
-    pub fn export_generator(&self, last: &TrainState, out: Option<&Path>) -> Result<u64> {
-        let plan = &self.config.settings.plan;
-        let (kept, best_state) = match (self.config.settings.keep, self.metrics.best(), self.metrics.epochs().last()) {
-            (KeepPolicy::Best, Some(best), Some(end)) if best.step < end.step => {
-                (Some(best), Some(checkpoint::read(&checkpoint::best(&self.folder), plan)?))
+    /// When a file cannot be written.
+    pub fn export_generator(&mut self, last: &TrainState, out: Option<&Path>, finished: bool) -> Result<u64> {
+        let end = self.metrics.epochs().last().cloned();
+        let mut kept = (end.clone(), None);
+        let best = self.best.clone().filter(|_| self.config.settings.keep == KeepPolicy::Best);
+        if let Some(best) = best.filter(|best| best.step < last.step) {
+            let path = checkpoint::best(&self.folder);
+            let state = checkpoint::read(&path, &self.config.settings.plan, self.config.run.as_deref());
+            if let Some(state) = self.decoration("its best generator and exports the last", state) {
+                kept = (Some(best), Some(state));
             }
-            (_, _, end) => (end, None),
-        };
-        let state = best_state.as_ref().unwrap_or(last);
-        let model = export::generator_model(&plan.recipe, state, &export::metadata(&self.config, kept));
-        export::write_model(&self.folder.join("g.onnx"), &model)?;
-        out.map_or(Ok(()), |out| export::write_model(out, &model))?;
-        Ok(kept.map_or(0, |epoch| epoch.epoch))
+        }
+        let (epoch, state) = kept;
+        let plan = &self.config.settings.plan;
+        let metadata = export::metadata(&self.config, epoch.as_ref());
+        let model = export::generator_model(&plan.recipe, state.as_ref().unwrap_or(last), &metadata);
+        let write = if finished { export::update_model } else { export::write_model };
+        write(&self.folder.join(GENERATOR), &model)?;
+        out.map_or(Ok(()), |out| write(out, &model))?;
+        Ok(epoch.map_or(0, |epoch| epoch.epoch))
+    }
+
+    /// Whether the run folder has an exported generator.
+    pub fn is_exported(&self) -> bool {
+        self.folder.join(GENERATOR).exists()
     }
 
     /// A sentence for the error of a failed run: the checkpoint to resume from.
@@ -185,6 +296,37 @@ impl Run {
     }
 }
 
+/// The epoch whose state is in `best.ckpt`. Says so if there was a best epoch and its state is lost.
+fn find_best(folder: &Path, config: &RunConfig, epochs: &[Epoch], say: &mut dyn FnMut(&str)) -> Option<Epoch> {
+    let scored = || epochs.iter().filter(|epoch| epoch.frechet_distance.is_some());
+    let read = checkpoint::read(&checkpoint::best(folder), &config.settings.plan, config.run.as_deref());
+    let (found, why) = match read {
+        Ok(state) => {
+            let found = scored().find(|epoch| epoch.step == state.step);
+            // A run that was killed before its next checkpoint trains and scores that epoch again.
+            let is_newer = epochs.last().is_some_and(|last| last.step < state.step);
+            (
+                found,
+                (!is_newer)
+                    .then(|| format!("best.ckpt: the state after a scored epoch expected, step {} found", state.step)),
+            )
+        }
+        Err(why) => (None, Some(format!("{why:#}"))),
+    };
+    if let (None, Some(why), Some(_)) = (found, why, scored().next()) {
+        say(&format!(
+            "warning: the best generator so far is lost: {why}; the best of the next scores takes its place, or the last \
+             generator"
+        ));
+    }
+    found.cloned()
+}
+
 const SAMPLES: &str = "samples";
+const PLOT: &str = "losses.svg";
+const GENERATOR: &str = "g.onnx";
+
+/// The files and folders of a run folder that hold no generator.
+const FILES: [&str; 6] = [CONFIG, metrics::FILE, PLOT, SAMPLES, checkpoint::FOLDER, lock::FILE];
 
 const _: () = assert!(METRICS.len() == 4); // `Epoch` and `events` name the metrics one by one

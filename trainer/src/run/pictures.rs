@@ -58,14 +58,27 @@ pub fn animation(frames: impl Iterator<Item = PathBuf>) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Both losses by epoch, as an SVG file.
+/// Whether the picture of `epoch` is a frame of the animation after the epoch `newest`: every n-th epoch is, and the newest,
+/// where n is the smallest power of two that gives at most [`MOST_FRAMES`].
+pub fn is_frame(epoch: u64, newest: u64) -> bool {
+    let every = newest.div_ceil(MOST_FRAMES).next_power_of_two();
+    epoch == newest || epoch.is_multiple_of(every)
+}
+
+/// Most frames of an animation.
+pub const MOST_FRAMES: u64 = 200;
+
+/// Both losses by epoch, as an SVG file. Of a long history, about a thousand epochs are drawn.
 ///
 /// # Errors
 /// When the plot cannot be drawn.
 pub fn losses(history: &[Epoch]) -> Result<String> {
     let mut svg = String::new();
+    let every = history.len().div_ceil(1000).max(1);
+    let is_drawn = |i: usize| i.is_multiple_of(every) || i + 1 == history.len();
+    let drawn: Vec<&Epoch> = (0..history.len()).filter(|i| is_drawn(*i)).map(|i| &history[i]).collect();
     let epochs = history.last().map_or(1, |e| e.epoch).max(2);
-    let top = history.iter().flat_map(|e| [e.d_loss, e.g_loss]).fold(1f32, f32::max) * 1.05;
+    let top = drawn.iter().flat_map(|e| [e.d_loss, e.g_loss]).fold(1f32, f32::max) * 1.05;
     let mut draw = || -> Result<(), DrawingAreaErrorKind<std::io::Error>> {
         let area = SVGBackend::with_string(&mut svg, (800, 480)).into_drawing_area();
         area.fill(&WHITE)?;
@@ -76,7 +89,7 @@ pub fn losses(history: &[Epoch]) -> Result<String> {
             .y_label_area_size(56)
             .build_cartesian_2d(1..epochs, 0f32..top)?;
         chart.configure_mesh().x_desc("epoch").y_desc("mean binary cross-entropy").draw()?;
-        let curve = |loss: fn(&Epoch) -> f32| history.iter().map(move |e| (e.epoch, loss(e)));
+        let curve = |loss: fn(&Epoch) -> f32| drawn.iter().map(move |e| (e.epoch, loss(e)));
         let curves = [
             ("discriminator", RGBColor(31, 119, 180), curve(|e| e.d_loss)),
             ("generator", RGBColor(214, 90, 30), curve(|e| e.g_loss)),
@@ -127,5 +140,34 @@ mod tests {
         assert_eq!(picture.dim(), (56, 112));
         let white: Vec<_> = picture.indexed_iter().filter(|(_, level)| **level == 255).map(|(at, _)| at).collect();
         assert_eq!(white, [(0, 29), (29, 0)]);
+    }
+
+    #[test]
+    fn a_long_run_has_at_most_200_frames_and_keeps_some_of_those_that_it_had() {
+        let frames = |newest: u64| (1..=newest).filter(|epoch| is_frame(*epoch, newest)).collect::<Vec<_>>();
+        assert_eq!(frames(200), (1..=200).collect::<Vec<_>>());
+        for newest in [201, 400, 401, 20_001] {
+            let (now, before) = (frames(newest), frames(newest - 1));
+            assert!((100..=200).contains(&now.len()) && now.last() == Some(&newest), "{newest}: {}", now.len());
+            assert!(now.iter().all(|epoch| *epoch == newest || before.contains(epoch)), "{newest}: {now:?}");
+        }
+    }
+
+    #[test]
+    fn the_plot_of_a_long_history_is_no_larger_than_that_of_1000_epochs() {
+        let epoch = |epoch: u64| Epoch {
+            epoch,
+            step: epoch,
+            d_loss: 1.0,
+            g_loss: 1.0 + (epoch % 7) as f32,
+            d_real: 0.5,
+            d_fake: 0.5,
+            steps_per_second: 1.0,
+            variety: 1.0,
+            frechet_distance: None,
+            collapse: false,
+        };
+        let size = |n: u64| losses(&(1..=n).map(epoch).collect::<Vec<_>>()).unwrap().len();
+        assert!(size(20_001) < size(1000) + 2000, "{} {}", size(20_001), size(1000));
     }
 }

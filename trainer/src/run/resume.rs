@@ -1,15 +1,18 @@
 //! Resuming a run: `config.json`, and the state in which the run stopped.
 
 use std::fs;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::{Path, PathBuf, absolute};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::config::{Config, Device, DeviceSettings, Engine, Plan, RunDir, Source, UsageError, steps_per_epoch};
 use crate::data::Dataset;
-use crate::run::checkpoint;
-use crate::state::TrainState;
+use crate::files;
+use crate::run::{checkpoint, metrics};
+use crate::state::{Epoch, TrainState};
 
 /// The settings of `run_dir`'s run, as a configuration that resumes it.
 ///
@@ -18,6 +21,26 @@ use crate::state::TrainState;
 pub fn config_of(run_dir: PathBuf) -> Result<Config> {
     let settings = RunConfig::read(&run_dir)?.settings;
     Ok(Config { run_dir: RunDir::Resume(run_dir), ..settings })
+}
+
+/// Checks that the `out` of a run that is resumed, as its `config.json` has it, is in the current directory or beside the run
+/// folder, or in a folder below one of them. So a run folder from somebody else cannot choose any other file of yours.
+///
+/// # Errors
+/// When it is elsewhere.
+pub fn check_recorded_out(config: &Config) -> Result<(), UsageError> {
+    let (RunDir::Resume(run_dir), Some(out)) = (&config.run_dir, &config.out) else { return Ok(()) };
+    let run_dir = files::resolve(run_dir).ok();
+    let here = [fs::canonicalize(".").ok(), run_dir.and_then(|run_dir| Some(run_dir.parent()?.into()))];
+    let is_here = |out: PathBuf| here.iter().flatten().any(|folder: &PathBuf| out.starts_with(folder));
+    if files::resolve(out).is_ok_and(is_here) {
+        return Ok(());
+    }
+    let out = out.display();
+    Err(UsageError(format!(
+        "--resume: the run writes {out}, which is neither in the current directory nor beside the run folder; choose a file \
+         with --out"
+    )))
 }
 
 /// The contents of `config.json`: the settings to resume with, then a record of the data, device and program.
@@ -30,6 +53,8 @@ pub struct RunConfig {
     pub data_name: String,
     /// SHA-256 of the training images.
     pub data_sha256: String,
+    /// Identifier of the run, which its checkpoints bear; `None` for runs of older versions.
+    pub run: Option<String>,
     /// The device that the run actually uses.
     pub device: Device,
     /// Version of `trainer`.
@@ -37,21 +62,23 @@ pub struct RunConfig {
 }
 
 impl RunConfig {
-    /// The record of a run that is about to start or resume.
+    /// The record of a run that is about to start, or that resumes with the record of `before`.
     ///
     /// # Errors
     /// When the current directory is unknown.
-    pub fn new(config: &Config, data: &Dataset, device: DeviceSettings) -> Result<Self> {
+    pub fn new(config: &Config, data: &Dataset, device: DeviceSettings, before: Option<&Self>) -> Result<Self> {
         let mut settings = config.clone();
         if let Source::Folder(folder) = &mut settings.data {
             *folder = absolute(&folder)?;
         }
         settings.engine.threads = Some(device.threads);
         settings.out = settings.out.map(absolute).transpose()?;
+        let random = || RandomState::new().build_hasher().finish();
         Ok(Self {
             settings,
             data_name: data.name.clone(),
             data_sha256: data.sha256.clone(),
+            run: before.map_or_else(|| Some(format!("{:016x}", random())), |before| before.run.clone()),
             device: device.device,
             trainer_version: env!("CARGO_PKG_VERSION").into(),
         })
@@ -60,12 +87,18 @@ impl RunConfig {
     /// The `config.json` of a run folder.
     ///
     /// # Errors
-    /// When the folder holds no run, or the file cannot be read.
+    /// When the folder holds no run, the file cannot be read, or it has a setting that is none.
     pub fn read(run_dir: &Path) -> Result<Self> {
-        let path = run_dir.join("config.json");
+        let path = run_dir.join(CONFIG);
         let text = fs::read_to_string(&path)
             .with_context(|| format!("{}: a run folder with a config.json expected", run_dir.display()))?;
-        serde_json::from_str(&text).with_context(|| format!("{}: a run's configuration expected", path.display()))
+        let expected = || format!("{}: a run's configuration expected", path.display());
+        let json: Value = serde_json::from_str(&text).with_context(expected)?;
+        let config = Self::deserialize(&json).with_context(expected)?;
+        let unknown = unknown_key(&json, &serde_json::to_value(&config)?);
+        let unknown = unknown.map_or(Ok(()), |key| Err(anyhow!("{key:?} is no setting; correct or delete it")));
+        unknown.with_context(expected)?;
+        Ok(config)
     }
 
     /// The device that the run uses, with the settings that decide its summation order.
@@ -73,6 +106,19 @@ impl RunConfig {
         let Engine { threads, tf32, .. } = self.settings.engine;
         DeviceSettings { device: self.device, threads: threads.unwrap_or(1), tf32 }
     }
+}
+
+/// Name of the file with a run's [`RunConfig`].
+pub const CONFIG: &str = "config.json";
+
+/// The first key of an object in `json` that `known` lacks. (With `flatten`, serde cannot deny unknown fields.)
+fn unknown_key<'a>(json: &'a Value, known: &Value) -> Option<&'a str> {
+    const OLDER_NAMES: [&str; 2] = ["d", "one_z"];
+    let (json, known) = (json.as_object()?, known.as_object()?);
+    json.iter().find_map(|(key, value)| match known.get(key) {
+        Some(known) => unknown_key(value, known),
+        None => Some(key.as_str()).filter(|key| !OLDER_NAMES.contains(key)),
+    })
 }
 
 /// The state in which a run stopped.
@@ -83,17 +129,19 @@ pub struct ResumePoint {
     pub checkpoint: Option<PathBuf>,
     /// Training state in that checkpoint.
     pub state: Option<TrainState>,
+    /// The epochs until that checkpoint.
+    pub epochs: Vec<Epoch>,
 }
 
 /// The state to resume from, or `None` for a new run. Changes nothing on disk.
 ///
 /// # Errors
-/// When the plan or the data set is not the run's, a new run names the folder of an old one, or the newest checkpoint is
-/// damaged.
+/// When the plan or the data set is not the run's, a new run names the folder of an old one, the newest checkpoint is damaged,
+/// or it is not from the run that `metrics.jsonl` records.
 pub fn resume_point(run_dir: &RunDir, plan: &Plan, data: &Dataset) -> Result<Option<ResumePoint>> {
     let run_dir = match run_dir {
         RunDir::Resume(run_dir) => run_dir,
-        RunDir::New(run_dir) if run_dir.join("config.json").exists() => {
+        RunDir::New(run_dir) if run_dir.join(CONFIG).exists() => {
             let name = run_dir.display();
             bail!(UsageError(format!(
                 "--run-dir: {name} already holds a run; continue it with --resume, or use another"
@@ -111,10 +159,26 @@ pub fn resume_point(run_dir: &RunDir, plan: &Plan, data: &Dataset) -> Result<Opt
             config.data_name, config.data_sha256, data.name, data.sha256
         ))
     );
-    let checkpoint = checkpoint::newest(run_dir)?;
-    let state = checkpoint.as_ref().map(|file| checkpoint::read(file, plan)).transpose()?;
-    let begun = state.as_ref().map_or(0, |state| state.step.div_ceil(steps_per_epoch(data.n(), plan.batch)));
+    let (checkpoint, per_epoch) = (checkpoint::newest(run_dir)?, steps_per_epoch(data.n(), plan.batch));
+    let (mut state, mut epochs) = (None, vec![]);
+    if let Some(file) = &checkpoint {
+        const ADVICE: &str = "delete it to resume from the one before";
+        let read = checkpoint::read(file, plan, config.run.as_deref()).map_err(|why| anyhow!("{why:#}; {ADVICE}"))?;
+        epochs = metrics::read(run_dir)?;
+        epochs.retain(|epoch| epoch.step <= read.step);
+        let is_recorded = (1..).map(|epoch| (epoch, epoch * per_epoch)).take(epochs.len());
+        let expected = (read.step / per_epoch) as usize;
+        ensure!(
+            epochs.len() == expected && is_recorded.eq(epochs.iter().map(|epoch| (epoch.epoch, epoch.step))),
+            "{}: a checkpoint after {expected} epochs of the run in {} expected, which has {}; {ADVICE}",
+            file.display(),
+            metrics::FILE,
+            epochs.len()
+        );
+        state = Some(read);
+    }
+    let begun = state.as_ref().map_or(0, |state| state.step.div_ceil(per_epoch));
     let expected = format!("at least the {begun} that {name} has begun");
     UsageError::unless(plan.epochs >= begun, "epochs", &expected, plan.epochs)?;
-    Ok(Some(ResumePoint { config, checkpoint, state }))
+    Ok(Some(ResumePoint { config, checkpoint, state, epochs }))
 }
