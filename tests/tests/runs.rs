@@ -821,3 +821,24 @@ fn a_config_that_somebody_sent_chooses_no_file_elsewhere_and_has_no_unknown_sett
         fails(&mut resume(&run_dir, &[]), &["config.json: a run's configuration expected", key, "is no setting"]);
     }
 }
+
+#[test]
+fn a_file_system_without_locks_gets_a_warning() {
+    let (folder, data) = workshop();
+    let (source, library) = (folder.path().join("flock.c"), folder.path().join("flock.so"));
+    let code = "#include <errno.h>\nint flock(int fd, int how) { (void)fd, (void)how; errno = ENOSYS; return -1; }\n";
+    fs::write(&source, code).unwrap();
+    let compiled = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).status();
+    if !compiled.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: a C compiler expected");
+        return;
+    }
+    let run_dir = folder.path().join("run");
+    let mut command = train(&data, &run_dir, "1");
+    let said = succeeds(command.args(["--score-every", "0", "--quiet"]).env("LD_PRELOAD", &library));
+    assert!(
+        said.starts_with("warning: ") && said.contains(".lock: cannot be locked (Function not implemented"),
+        "{said}"
+    );
+    assert_eq!(said.lines().count(), 1, "{said}");
+}

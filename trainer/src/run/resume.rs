@@ -30,9 +30,9 @@ pub fn config_of(run_dir: PathBuf) -> Result<Config> {
 /// When it is elsewhere.
 pub fn check_recorded_out(config: &Config) -> Result<(), UsageError> {
     let (RunDir::Resume(run_dir), Some(out)) = (&config.run_dir, &config.out) else { return Ok(()) };
-    let run_dir = files::resolve(run_dir).ok();
-    let here = [fs::canonicalize(".").ok(), run_dir.and_then(|run_dir| Some(run_dir.parent()?.into()))];
-    let is_here = |out: PathBuf| here.iter().flatten().any(|folder: &PathBuf| out.starts_with(folder));
+    let beside = fs::canonicalize(run_dir).ok().and_then(|run_dir| Some(run_dir.parent()?.to_path_buf()));
+    let here = [fs::canonicalize(".").ok(), beside];
+    let is_here = |out: PathBuf| here.iter().flatten().any(|folder| out.starts_with(folder));
     if files::resolve(out).is_ok_and(is_here) {
         return Ok(());
     }
