@@ -149,7 +149,7 @@ impl Kind {
 
 fn file_content(path: &Path, model: &onnx::Model) -> Result<Vec<u8>> {
     let bytes = model.encode_to_vec();
-    if !path.extension().is_some_and(|extension| extension == "gz") {
+    if path.extension().is_none_or(|extension| extension != "gz") {
         return Ok(bytes);
     }
     let mut packer = GzEncoder::new(vec![], Compression::best());
