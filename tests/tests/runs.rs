@@ -676,12 +676,12 @@ fn a_finished_run_with_nothing_to_do_writes_nothing() {
 fn decoration_that_cannot_be_written_is_a_warning_and_the_generator_is_the_same() {
     let (folder, data) = workshop();
     let (good, spoilt) = (folder.path().join("good"), folder.path().join("spoilt"));
-    succeeds(&mut train(&data, &good, "4"));
+    succeeds(train(&data, &good, "4").args(["--score-every", "0"]));
     // Folders are where the files should be.
     for name in ["losses.svg", "samples/samples.png", "samples/epoch-002.png", "checkpoints/step-000000000.ckpt"] {
         fs::create_dir_all(spoilt.join(name)).unwrap();
     }
-    let said = succeeds(train(&data, &spoilt, "4").arg("--quiet"));
+    let said = succeeds(train(&data, &spoilt, "4").args(["--score-every", "0", "--quiet"]));
     let warnings: Vec<&str> = said.lines().collect();
     assert_eq!(warnings.len(), 4, "{said}");
     for (kind, file) in [
@@ -742,7 +742,6 @@ fn a_damaged_best_checkpoint_is_found_at_resume_and_the_last_generator_exported(
     let (folder, data) = workshop();
     let run_dir = folder.path().join("run");
     succeeds(train(&data, &run_dir, "4").args(["--score-every", "2", "--keep", "best", "--lr", "0.0001"]));
-    // After two epochs, at this step size, the fourth is the best; this score of the second is better than it can be.
     let best = run_dir.join("checkpoints/best.ckpt");
     fs::write(&best, "damaged").unwrap();
     fs::remove_file(newest_checkpoint(&run_dir)).unwrap();
@@ -754,7 +753,7 @@ fn a_damaged_best_checkpoint_is_found_at_resume_and_the_last_generator_exported(
     );
     // The fourth epoch's score is now the best.
     let said = succeeds(&mut resume(&run_dir, &[]));
-    assert!(!said.contains("warning"), "{said}");
+    assert!(!said.contains(lost), "{said}");
     fs::remove_file(&best).unwrap();
     fs::remove_file(run_dir.join("g.onnx")).unwrap();
     let said = succeeds(&mut resume(&run_dir, &[]));
