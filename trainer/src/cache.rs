@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 /// When the platform's place for caches is not known, or [`check_owner`] refuses the cache or the folder.
 pub fn folder(name: &str) -> Result<PathBuf> {
     let place = dirs::cache_dir().context("no folder for caches is known; set XDG_CACHE_HOME or HOME")?;
-    let cache = place.join("mnist-gan");
+    let cache = place.join(CACHE);
     let folder = cache.join(name);
     check_owner(&cache)?;
     check_owner(&folder)?;
@@ -92,13 +92,19 @@ pub fn lock(folder: &Path, wait: impl FnOnce()) -> Result<File> {
     Ok(file)
 }
 
-/// Removes the lock's file, and the folder and its parent if they are empty.
+/// Removes the lock's file, and the folder and the program's cache above it if they are empty.
 pub fn remove_if_empty(folder: &Path) {
-    // These fail where there is anything else.
     let _ = fs::remove_file(folder.join(LOCK));
-    let _ = fs::remove_dir(folder);
-    let _ = folder.parent().map(fs::remove_dir);
+    for folder in folder.ancestors() {
+        // A folder that holds anything is not removed.
+        if fs::remove_dir(folder).is_err() || folder.ends_with(CACHE) {
+            break;
+        }
+    }
 }
+
+/// Name of the program's folder for downloads.
+const CACHE: &str = "mnist-gan";
 
 /// File name of the lock.
 const LOCK: &str = "lock";
