@@ -5,7 +5,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use ort::session::RunOptions;
 
 use crate::graph::foreign::ForeignModel;
@@ -35,10 +35,11 @@ impl OnnxRuntime {
             Ok(Loaded { session: commit(builder, &model.bytes)?, options })
         };
         let (send, result) = mpsc::channel();
-        thread::spawn(move || {
+        let run = move || {
             let result = load().and_then(|mut loaded| work(&mut loaded));
             let _ = send.send(result); // fails only after the limit
-        });
+        };
+        thread::Builder::new().spawn(run).context("a thread cannot be started")?;
         match result.recv_timeout(limit) {
             Ok(result) => result.map_err(|error| anyhow!(message(&format!("{error:#}")))),
             Err(RecvTimeoutError::Disconnected) => bail!("the thread that ran the model panicked"),
