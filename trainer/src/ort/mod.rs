@@ -58,13 +58,14 @@ impl OnnxRuntime {
     /// here, else the CPU; the default number of threads is two, or one if this process may use only one core.
     ///
     /// # Errors
-    /// When no library is found, the number of threads is not 1 to 1024, or the device is CUDA and does not work. The sentence says
-    /// what is missing.
+    /// When no library is found, the number of threads is not 1 to 1024 or too large for this system, or the device is CUDA and
+    /// does not work. The sentence says what is missing.
     pub fn open(engine: &Engine, say: &mut dyn FnMut(&str)) -> Result<Self> {
         let Engine { device, tf32, offline, .. } = *engine;
         let threads = engine.threads.unwrap_or_else(|| cores().min(2));
         let expected = format!("1 to {MOST_THREADS}");
         UsageError::unless((1..=MOST_THREADS).contains(&threads), "threads", &expected, threads)?;
+        check_threads(threads)?;
         let (environment, found) = load(device != Some(Device::Cpu), offline, say)?;
         let library = format!("{} ({})", found.path.display(), found.source);
         let settings = DeviceSettings { device: Device::Cuda, threads, tf32 };
@@ -225,6 +226,19 @@ fn commit(mut builder: SessionBuilder, model: &[u8]) -> Result<Session> {
 /// A builder's error as text: the error itself contains the builder, which is not `Send`.
 fn plain(error: ort::Error<SessionBuilder>) -> anyhow::Error {
     anyhow!("{error}")
+}
+
+/// Checks that the threads of a run whose sessions have `n` each can be started. ONNX Runtime waits for ever if only some of
+/// the threads of a session can.
+fn check_threads(n: usize) -> Result<()> {
+    const SESSIONS: usize = 8; // at most seven are open at once, and the trainer has threads of its own
+    let gate = Mutex::new(());
+    let started = thread::scope(|scope| {
+        let _closed = gate.lock(); // all threads are there before the first ends
+        let start = |_| thread::Builder::new().spawn_scoped(scope, || drop(gate.lock())).map(drop);
+        (0..n * SESSIONS).try_for_each(start)
+    });
+    started.with_context(|| format!("--threads: {n} expected for each of {SESSIONS} models, too few can be started"))
 }
 
 /// Number of cores that this process may use.
