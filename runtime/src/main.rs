@@ -2,6 +2,9 @@
 
 use std::process::ExitCode;
 
+use runtime::cli;
+
 fn main() -> ExitCode {
-    runtime::cli::main(std::env::args_os()).into()
+    cli::remove_on_signals();
+    cli::main(std::env::args_os()).into()
 }

@@ -1,9 +1,15 @@
 //! `runtime gen`: many digits, in every format, whole or not at all.
 
-use std::fs;
+use std::ffi::OsStr;
+use std::fs::{self, File};
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use tests::{peers_python, program, run};
 
@@ -130,8 +136,12 @@ fn what_cannot_be_drawn_is_refused_with_what_was_expected_and_found() {
     for (arguments, code, expected) in [
         ("--count 0", 2, "'0' for '--count <N>'"),
         ("--scale 0", 2, "'0' for '--scale <K>'"),
+        ("--scale 4294967296", 2, "1 to 1170 expected"),
+        ("--threads 4294967297", 2, "1 to 1024 expected"),
+        ("--seed 18446744073709551616", 2, "0 to 18446744073709551615 expected"),
         ("--grid 0x4", 2, "rows and columns expected, such as 4x8"),
         ("--grid four", 2, "rows and columns expected, such as 4x8"),
+        ("--grid 4294967296x1", 2, "at most 1369568 images"),
         ("--grid 60000x60000", 2, "--grid and --scale: at most"),
         ("--grid 2x2 --count 4", 2, "cannot be used with"),
         ("--grid 2x2 --format idx --out x", 2, "--grid: a sheet as png, pgm or raw expected"),
@@ -143,6 +153,7 @@ fn what_cannot_be_drawn_is_refused_with_what_was_expected_and_found() {
         ("--count 2 --out /proc/x", 1, "--out: /proc/x: "),
         ("--out /proc/x", 1, "--out: /proc/x: "),
         ("--out no/such/x", 1, "--out: no/such/x: cannot be written"),
+        ("--out /dev/full", 1, "--out: /dev/full: cannot be written: No space left"),
         ("--digit 10", 2, "10"),
         ("--digit 3 --model no.onnx", 1, "--model: no.onnx"),
     ] {
@@ -163,6 +174,294 @@ fn who_closes_the_pipe_has_seen_enough() {
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
     assert_eq!(first, runtime::generate(0).0);
+}
+
+#[test]
+fn a_result_that_cannot_be_written_is_an_error_and_a_warning_is_dropped() {
+    let full = || File::options().write(true).open("/dev/full").unwrap();
+    for arguments in [
+        "--help",
+        "gen --help",
+        "--version",
+        "gen",
+        "gen --grid 2x2 --format raw",
+        "inspect models/g.onnx",
+        "completions bash",
+        "man",
+    ] {
+        let mut command = program("runtime");
+        let (output, stderr) = run(command.args(arguments.split(' ')).current_dir(root(".")).stdout(full()));
+        assert_eq!(output.status.code(), Some(1), "{arguments}: {stderr}");
+        assert!(stderr.starts_with("error: stdout: cannot be written: No space left"), "{arguments}: {stderr}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let status = |command: &mut Command| command.stderr(full()).status().unwrap().code();
+    assert_eq!(status(&mut generate(folder.path(), "--count 100000 --format raw --out x")), Some(0));
+    assert_eq!(status(&mut generate(folder.path(), "--count 3")), Some(2));
+    assert_eq!(fs::metadata(folder.path().join("x")).unwrap().len(), 78_400_000);
+}
+
+#[test]
+fn a_device_a_pipe_and_stdout_are_written_into() {
+    let folder = tempfile::tempdir().unwrap();
+    let (at, digit) = (folder.path(), draws(folder.path(), ""));
+    assert!(Command::new("mkfifo").arg(at.join("fifo")).status().unwrap().success());
+    let reader = thread::spawn({
+        let fifo = at.join("fifo");
+        move || fs::read(fifo).unwrap()
+    });
+    draws(at, "--out fifo");
+    assert_eq!(reader.join().unwrap(), digit);
+    assert!(fs::metadata(at.join("fifo")).unwrap().file_type().is_fifo());
+
+    symlink("/dev/stdout", at.join("stdout")).unwrap();
+    for out in ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "stdout"] {
+        assert_eq!(draws(at, &format!("--out {out}")), digit, "{out}");
+        fs::write(at.join("log"), "before ").unwrap();
+        let log = File::options().append(true).open(at.join("log")).unwrap();
+        assert!(generate(at, &format!("--out {out}")).stdout(log).status().unwrap().success());
+        assert_eq!(fs::read(at.join("log")).unwrap(), [b"before ", &digit[..]].concat(), "{out}");
+    }
+    assert!(fs::symlink_metadata(at.join("stdout")).unwrap().is_symlink());
+    let conditional = draws(at, "--count 3 --format idx --out /dev/stdout");
+    assert_eq!(conditional.len(), 16 + 3 * 784);
+    assert!(!Path::new("/dev/stdout-labels").exists());
+
+    let made = Command::new("mknod").args(["null", "c", "1", "3"]).current_dir(at).output().unwrap();
+    match made.status.success() {
+        true => draws(at, "--out null"),
+        false => return eprintln!("half skipped: root may make device nodes"),
+    };
+    assert!(fs::metadata(at.join("null")).unwrap().file_type().is_char_device());
+}
+
+#[test]
+fn a_link_stays_a_link_and_a_replaced_file_keeps_its_mode_and_owner() {
+    let folder = tempfile::tempdir().unwrap();
+    let (at, digit) = (folder.path(), draws(folder.path(), ""));
+    fs::create_dir(at.join("far")).unwrap();
+    fs::write(at.join("far/digit.png"), "old").unwrap();
+    fs::set_permissions(at.join("far/digit.png"), fs::Permissions::from_mode(0o604)).unwrap();
+    let owned = chown(at.join("far/digit.png"), Some(12), Some(34)).is_ok(); // by root only
+    symlink("far/digit.png", at.join("link")).unwrap();
+    symlink("link", at.join("link to link")).unwrap();
+    symlink("far/new.png", at.join("link to nothing")).unwrap();
+    let write = |name: &str, force: &[&str]| run(generate(at, "--out").arg(name).args(force));
+    let (output, stderr) = write("link to link", &[]);
+    assert!(!output.status.success() && stderr.contains("exists already"), "{stderr}");
+    let (output, stderr) = write("link to link", &["--force"]);
+    assert!(output.status.success(), "{stderr}");
+    let found = fs::metadata(at.join("far/digit.png")).unwrap();
+    assert_eq!(found.mode() & 0o777, 0o604);
+    assert!(!owned || (found.uid(), found.gid()) == (12, 34));
+    assert_eq!(fs::read(at.join("far/digit.png")).unwrap(), digit);
+    let (output, stderr) = write("link to nothing", &[]);
+    assert!(output.status.success(), "{stderr}");
+    assert_eq!(fs::read(at.join("far/new.png")).unwrap(), digit);
+    assert!(["link", "link to link", "link to nothing"].iter().all(|name| at.join(name).is_symlink()));
+
+    // In a folder of files too.
+    symlink("../far/digit.png", at.join("far/1.png")).unwrap();
+    fs::write(at.join("far/2.png"), "old").unwrap();
+    fs::set_permissions(at.join("far/2.png"), fs::Permissions::from_mode(0o640)).unwrap();
+    draws(at, "--count 3 --out far --force");
+    assert!(at.join("far/1.png").is_symlink());
+    assert_eq!(fs::read(at.join("far/digit.png")).unwrap(), draws(at, "--seed 1"));
+    assert_eq!(fs::read(at.join("far/2.png")).unwrap(), draws(at, "--seed 2"));
+    assert_eq!(fs::metadata(at.join("far/2.png")).unwrap().mode() & 0o777, 0o640);
+    assert_eq!(fs::read_dir(at.join("far")).unwrap().count(), 5);
+}
+
+#[test]
+fn a_mount_point_is_written_in_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let (at, digit) = (folder.path(), draws(folder.path(), ""));
+    fs::create_dir_all(at.join("ro")).unwrap();
+    ["digit.png", "file", "ro/file"].iter().for_each(|name| fs::write(at.join(name), [7; 1000]).unwrap());
+    fs::create_dir(at.join("volume")).unwrap();
+    // As containers do: files mounted one by one, one of them into a read-only system, and an empty folder.
+    let script = "mount --bind digit.png file && mount --bind ro ro && mount -o remount,bind,ro ro || exit 77; \
+        mount --bind digit.png ro/file && mount -t tmpfs none volume && chmod 750 volume || exit 77; \
+        \"$0\" gen --out file --force && \"$0\" gen --seed 1 --out ro/file --force && \"$0\" gen --count 3 --out volume \
+        && stat -c %a volume && ls -A volume | wc -l && cat volume/0.png";
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script]).arg(program("runtime").get_program());
+    let (output, stderr) = run(command.current_dir(at));
+    if output.status.code() == Some(77) || stderr.contains("unshare") {
+        return eprintln!("skipped: this system does not let its users mount: {stderr}");
+    }
+    assert!(output.status.success(), "{stderr}");
+    assert_eq!(output.stdout, [b"750\n3\n", &digit[..]].concat());
+    assert_eq!(fs::read(at.join("digit.png")).unwrap(), draws(at, "--seed 1"), "the rest of the longer file is gone");
+}
+
+#[test]
+fn an_existing_folder_keeps_its_mode_and_identity() {
+    let folder = tempfile::tempdir().unwrap();
+    let digits = folder.path().join("digits");
+    fs::create_dir(&digits).unwrap();
+    fs::set_permissions(&digits, fs::Permissions::from_mode(0o751)).unwrap();
+    let before = fs::metadata(&digits).unwrap();
+    draws(folder.path(), "--count 2 --out digits");
+    let after = fs::metadata(&digits).unwrap();
+    assert_eq!((after.ino(), after.mode()), (before.ino(), before.mode()));
+    assert_eq!(fs::read_dir(&digits).unwrap().count(), 2);
+}
+
+#[test]
+fn the_model_is_not_overwritten() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    fs::copy(root("models/g.onnx"), at.join("g.onnx")).unwrap();
+    fs::hard_link(at.join("g.onnx"), at.join("same")).unwrap();
+    symlink("g.onnx", at.join("link")).unwrap();
+    fs::hard_link(at.join("g.onnx"), at.join("x-labels")).unwrap();
+    for out in ["g.onnx", "./g.onnx", "same", "link"] {
+        let expected = format!("--out: {out}: another file than --model expected, the same one found");
+        refuses(at, &format!("--model g.onnx --force --out {out}"), 1, &expected);
+    }
+    refuses(
+        at,
+        "--model g.onnx --force --count 2 --format idx --out x",
+        1,
+        "--out: x-labels: another file than --model",
+    );
+}
+
+#[test]
+fn a_name_that_ends_with_gz_is_a_gzip_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    draws(at, "--count 1000 --format idx --out train-images-idx3-ubyte");
+    draws(at, "--count 1000 --format idx --out train-images-idx3-ubyte.gz");
+    for name in ["train-images-idx3-ubyte", "train-labels-idx1-ubyte"] {
+        let (unpacked, stderr) = run(Command::new("gzip").args(["-dc", &format!("{name}.gz")]).current_dir(at));
+        assert!(unpacked.status.success() && unpacked.stdout == fs::read(at.join(name)).unwrap(), "{name}: {stderr}");
+    }
+    assert_eq!(fs::read_dir(at).unwrap().count(), 4);
+}
+
+#[test]
+fn names_of_255_bytes_and_names_that_are_not_utf8_can_be_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path().join(OsStr::from_bytes(b"folder \xff"));
+    fs::create_dir(&at).unwrap();
+    fs::copy(root("models/g.onnx"), at.join(OsStr::from_bytes(b"\xfe.onnx"))).unwrap();
+    for name in [&[b'x'; 255][..], b"\xff\xfe.png"] {
+        for _ in 0..2 {
+            let mut command = generate(&at, "--force --out");
+            command.arg(OsStr::from_bytes(name)).arg("--model").arg(OsStr::from_bytes(b"\xfe.onnx"));
+            let (output, stderr) = run(&mut command);
+            assert!(output.status.success(), "{stderr}");
+        }
+        assert_eq!(fs::read(at.join(OsStr::from_bytes(name))).unwrap(), draws(&at, ""));
+    }
+    let (output, stderr) = run(generate(&at, "--count 2 --out").arg(OsStr::from_bytes(&[0xff; 255])));
+    assert!(output.status.success(), "{stderr}");
+    let (output, stderr) = run(generate(&at, "--count 2 --format idx --out").arg(OsStr::from_bytes(b"\xff")));
+    assert!(output.status.success() && at.join(OsStr::from_bytes(b"\xff-labels")).exists(), "{stderr}");
+}
+
+#[test]
+fn a_thread_that_cannot_be_started_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    for format in ["raw", "png"] {
+        let mut command = generate(folder.path(), "--threads 1024 --count 20000 --out x --format");
+        // No address space holds a stack of this size.
+        let (output, stderr) = run(command.arg(format).env("RUST_MIN_STACK", "1000000000000000"));
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        let expected = "error: --threads: 1024 threads expected, the system does not start as many; choose fewer: ";
+        assert!(stderr.starts_with(expected) && stderr.lines().count() == 1, "{stderr}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}
+
+/// Starts a program without an end, with the signals' default effect or ignoring some, and waits until its file has begun.
+fn begins(folder: &Path, env: &str, arguments: &str) -> Child {
+    let mut command = Command::new("env");
+    command.arg(env).arg(program("runtime").get_program()).args(["gen", "--count", "2000000"]);
+    let mut child = command.args(arguments.split(' ')).current_dir(folder).stderr(Stdio::piped()).spawn().unwrap();
+    let start = Instant::now();
+    while fs::read_dir(folder).unwrap().count() == 0 {
+        assert!(
+            child.try_wait().unwrap().is_none() && start.elapsed() < Duration::from_secs(60),
+            "{arguments}: no file"
+        );
+        thread::sleep(Duration::from_millis(5));
+    }
+    child
+}
+
+fn kill(child: &Child, signal: &str) {
+    assert!(Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap().success());
+}
+
+fn ends(child: Child) -> (i32, String) {
+    let output = child.wait_with_output().unwrap();
+    let code = output.status.code().or(output.status.signal().map(|signal| 128 + signal));
+    (code.unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn a_signal_removes_what_gen_had_begun() {
+    for (signal, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
+        for arguments in ["--format raw --out x", "--format idx --out x.gz", "--format png --out x"] {
+            let folder = tempfile::tempdir().unwrap();
+            let child = begins(folder.path(), "--default-signal", arguments);
+            thread::sleep(Duration::from_millis(50));
+            kill(&child, signal);
+            assert_eq!(ends(child), (code, String::new()), "SIG{signal}: {arguments}");
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "SIG{signal}: {arguments}");
+        }
+    }
+}
+
+#[test]
+fn an_ignored_signal_stays_ignored() {
+    let folder = tempfile::tempdir().unwrap();
+    let child = begins(folder.path(), "--ignore-signal=HUP,INT", "--format raw --out x");
+    ["HUP", "INT"].iter().for_each(|signal| kill(&child, signal));
+    thread::sleep(Duration::from_millis(100));
+    kill(&child, "TERM");
+    assert_eq!(ends(child).0, 143);
+}
+
+#[test]
+fn process_1_of_a_container_ends_on_sigterm() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new("unshare");
+    command
+        .args(["--user", "--map-root-user", "--pid", "--fork", "--kill-child"])
+        .arg(program("runtime").get_program());
+    command.args(["gen", "--count", "2000000", "--format", "raw", "--out", "x"]).current_dir(folder.path());
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let start = Instant::now();
+    while fs::read_dir(folder.path()).unwrap().count() == 0 {
+        if child.try_wait().unwrap().is_some() {
+            return eprintln!("skipped: this system has no containers for its users: {}", ends(child).1);
+        }
+        assert!(start.elapsed() < Duration::from_secs(60));
+        thread::sleep(Duration::from_millis(5));
+    }
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap();
+    assert!(Command::new("kill").arg(children.trim()).status().unwrap().success());
+    assert_eq!(ends(child), (143, String::new()));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn the_next_start_removes_what_a_killed_program_left_but_not_what_another_one_writes() {
+    for (arguments, next) in [("--format raw --out x", "--out y"), ("--format png --out x", "--count 2 --out y")] {
+        let folder = tempfile::tempdir().unwrap();
+        let child = begins(folder.path(), "--default-signal", arguments);
+        draws(folder.path(), next);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "{next} beside a running program");
+        kill(&child, "KILL");
+        assert_eq!(ends(child).0, 137);
+        draws(folder.path(), &format!("{next} --force"));
+        let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["y"]);
+    }
 }
 
 #[test]

@@ -32,10 +32,12 @@ fn png<'py>(py: Python<'py>, pixels: PyReadonlyArray2<u8>) -> PyResult<Bound<'py
     Ok(PyBytes::new(py, &file.map_err(|e| PyValueError::new_err(format!("pixels: {e:#}")))?))
 }
 
-/// Runs the `runtime` program and returns its exit code. args: the program's name and its arguments.
+/// Runs the `runtime` program and returns its exit code. args: the program's name and its arguments. SIGINT, SIGTERM and SIGHUP end
+/// the process from now on.
 #[pyfunction]
 fn main(py: Python, args: Vec<OsString>) -> u8 {
     py.detach(|| {
+        cli::remove_on_signals();
         let code = cli::main(args);
         let _ = io::stdout().flush(); // Rust flushes it at the end of Rust programs only
         code

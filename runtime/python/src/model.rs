@@ -219,7 +219,7 @@ impl Model {
     /// Draws image i of `latent(i)`, without the GIL.
     ///
     /// # Errors
-    /// KeyboardInterrupt, with whole images up to some point of `out`.
+    /// KeyboardInterrupt, with whole images up to some point of `out`. OSError if the system does not start as many threads.
     fn draw_all(
         &self,
         py: Python,
@@ -232,7 +232,7 @@ impl Model {
         let threads = cli::threads(threads, images.len() as u64);
         let generator = py.detach(|| self.generator(int8));
         for (block, images) in images.chunks_mut(threads * BLOCK).enumerate() {
-            py.detach(|| cli::draw_on_threads(generator, threads, &|i| latent(block * threads * BLOCK + i), images));
+            py.detach(|| cli::draw_on_threads(generator, threads, &|i| latent(block * threads * BLOCK + i), images))?;
             py.check_signals()?;
         }
         Ok(())

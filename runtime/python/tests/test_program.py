@@ -76,3 +76,14 @@ def test_ctrl_c_ends_it_as_it_ends_the_program():
         codes.append(program.wait(10))
         assert time.monotonic() - sent < 5
     assert codes[0] == codes[1] == -signal.SIGINT
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes and signals of POSIX")
+def test_ctrl_c_removes_what_it_had_begun(tmp_path):
+    program = start([*PYTHON, "gen", "--count", "2000000", "--format", "raw", "--out", tmp_path / "digits"])
+    while not list(tmp_path.iterdir()):
+        assert program.poll() is None
+        time.sleep(0.01)
+    program.send_signal(signal.SIGINT)
+    assert program.wait(10) == -signal.SIGINT
+    assert list(tmp_path.iterdir()) == []

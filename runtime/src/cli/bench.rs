@@ -1,13 +1,14 @@
 //! `runtime bench`: microseconds per image on this machine.
 
+use std::fmt::Write;
 use std::hint::black_box;
-use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
+use super::output::print;
 use crate::arch::Kernel;
 use crate::generate::Generate;
 use crate::image::Image;
@@ -39,7 +40,6 @@ pub fn run(args: &Bench) -> Result<()> {
         black_box(Latent::of_seed(black_box(42), CONDITIONAL));
     });
     let best = Kernel::best().name();
-    let mut out = io::stdout().lock();
     if args.json {
         let rows = rows.iter().map(|row| {
             json!({ "kernel": row.kernel, "precision": row.precision, "single_us": row.single, "batch_us": row.batch })
@@ -47,8 +47,9 @@ pub fn run(args: &Bench) -> Result<()> {
         let all = json!({
             "kernel": best, "batch": BATCH, "seed_to_z_us": seed, "read_weights_us": read, "images": rows.collect::<Vec<_>>(),
         });
-        return Ok(writeln!(out, "{all:#}")?);
+        return print(format!("{all:#}\n"));
     }
+    let mut out = String::new();
     writeln!(
         out,
         "microseconds per image, z → u8, one thread (medians; batches of {BATCH}); the fastest kernel of this CPU is {best}"
@@ -58,7 +59,7 @@ pub fn run(args: &Bench) -> Result<()> {
         writeln!(out, "{:<11} {:<9} {:>8.2} {:>8.2}", row.kernel, row.precision, row.single, row.batch)?;
     }
     writeln!(out, "seed → z {seed:.2}; reading the f32 weights once {read:.2}")?;
-    Ok(())
+    print(out)
 }
 
 struct Row {

@@ -1,45 +1,49 @@
 //! `runtime gen`: which images to draw, in which layout, and where to write them.
 
+use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
-use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
-use std::path::PathBuf;
+use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::error::Usage;
+use super::files::{OutputFile, OutputFolder};
 use super::model::{Classes, Model, Precision};
-use super::output::{self, Canvas, Format, OutputFile, OutputFolder};
-use super::parallel::{draw_on_threads, threads};
+use super::output::{self, Canvas, Format};
+use super::parallel::{MAX_THREADS, draw_on_threads, threads};
 use crate::image::Image;
 use crate::latent::{Digit, Latent};
 
 #[derive(Args)]
 pub struct Gen {
     /// The number that names the image, 0 to 2⁶⁴ − 1.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = number(0..=u64::MAX))]
     seed: u64,
     /// Draws N images, of the seeds SEED, SEED + 1, …
-    #[arg(long, value_name = "N", conflicts_with = "grid")]
-    count: Option<NonZeroU64>,
+    #[arg(long, value_name = "N", conflicts_with = "grid", value_parser = number(1..=u64::MAX))]
+    count: Option<u64>,
     /// The digit to draw, 0 to 9, by a class-conditional generator; without this flag the seed decides.
-    #[arg(long, value_parser = clap::value_parser!(u8).range(0..10))]
+    #[arg(long, value_parser = number(0..=9u8))]
     digit: Option<u8>,
     /// Draws one sheet of R rows and C columns; seeds ascend along the rows.
     #[arg(long, value_name = "RxC")]
     grid: Option<Grid>,
     /// Enlarges each pixel to K × K.
-    #[arg(long, value_name = "K", default_value_t = NonZeroU32::MIN)]
-    scale: NonZeroU32,
+    #[arg(long, value_name = "K", default_value_t = 1, value_parser = number(1..=MAX_SCALE))]
+    scale: u32,
     /// The file format. Several PNG or PGM images are written into a folder, one file each; idx and raw are one file. With idx,
     /// a class-conditional generator also writes the labels, into a second file beside the first.
     #[arg(long, value_enum, default_value = "png")]
     format: Format,
-    /// Writes to this file, or to this folder for several PNG or PGM images, instead of stdout.
+    /// Writes to this file, or to this folder for several PNG or PGM images, instead of stdout. A file whose name ends with .gz is
+    /// compressed with gzip.
     #[arg(long, value_name = "PATH")]
     out: Option<PathBuf>,
     /// Overwrites existing files.
@@ -55,7 +59,7 @@ pub struct Gen {
     #[arg(long, value_enum, value_name = "N", requires = "model")]
     classes: Option<Classes>,
     /// The number of threads, by default one per core; fewer than 512 images take one. The bytes do not depend on it.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number(NonZeroUsize::MIN..=MAX_THREADS))]
     threads: Option<NonZeroUsize>,
 }
 
@@ -72,22 +76,42 @@ impl FromStr for Grid {
         let parsed = text.split_once(['x', '×']).and_then(|(r, c)| Some((r.parse().ok()?, c.parse().ok()?)));
         match parsed {
             Some((rows, columns)) if rows > 0 && columns > 0 => Ok(Self { rows, columns }),
-            _ => Err("rows and columns expected, such as 4x8".into()),
+            _ => Err(format!("rows and columns expected, such as 4x8, and at most {} images", MAX_PIXELS / PIXELS)),
         }
+    }
+}
+
+/// A parser of numbers that names the allowed ones.
+fn number<T>(allowed: RangeInclusive<T>) -> impl Fn(&str) -> Result<T, String> + Clone
+where
+    T: FromStr + PartialOrd + Display + Clone,
+{
+    move |text| {
+        let number = text.parse().ok().filter(|number| allowed.contains(number));
+        number.ok_or_else(|| format!("{} to {} expected", allowed.start(), allowed.end()))
     }
 }
 
 /// Images that are drawn and then written at a time: 13 MB.
 const BLOCK: u64 = 16 * 1024;
+const PIXELS: u64 = Image::PIXELS as u64;
 /// The largest sheet or enlarged image, in pixels. More is surely a typing error.
 const MAX_PIXELS: u64 = 1 << 30;
+/// One image of this scale has [`MAX_PIXELS`].
+const MAX_SCALE: u32 = (MAX_PIXELS / PIXELS).isqrt() as u32;
+
+impl Gen {
+    fn open(&self, path: Option<&Path>, bytes: u64) -> Result<OutputFile> {
+        OutputFile::create(path, self.model.as_deref(), self.force, bytes)
+    }
+}
 
 pub fn run(args: &Gen) -> Result<()> {
     let count = match args.grid {
         Some(grid) => u64::from(grid.rows) * u64::from(grid.columns),
-        None => args.count.map_or(1, NonZeroU64::get),
+        None => args.count.unwrap_or(1),
     };
-    let canvas = Canvas::new(args.grid.map_or((1, 1), |grid| (grid.rows, grid.columns)), args.scale.get());
+    let canvas = Canvas::new(args.grid.map_or((1, 1), |grid| (grid.rows, grid.columns)), args.scale);
     check(args, count, &canvas)?;
     let model = Model::load(args.model.as_deref(), args.precision, args.classes)?;
     if model.looks_conditional {
@@ -106,15 +130,14 @@ pub fn run(args: &Gen) -> Result<()> {
 
     let terminal = args.out.is_none() && io::stdout().is_terminal();
     if args.grid.is_some() || (count == 1 && args.format != Format::Idx) {
+        let target = args.open(args.out.as_deref(), canvas.pixels())?; // errors come before the work
         let mut images = vec![Image::BLANK; count as usize];
-        job.draw(0, &mut images);
-        let pixels = canvas.paint(&images);
+        job.draw(0, &mut images)?;
         if terminal {
             let small = Canvas::new((canvas.rows, canvas.columns), 1);
-            return Ok(io::stdout().write_all(small.half_blocks(&small.paint(&images)).as_bytes())?);
+            return output::print(small.half_blocks(&small.paint(&images)));
         }
-        let bytes = output::encode(args.format, &canvas, &pixels)?;
-        return OutputFile::create(args.out.as_deref(), args.force, bytes.len() as u64)?.write_all(&bytes);
+        return target.write_all(&output::encode(args.format, &canvas, &canvas.paint(&images))?);
     }
     if terminal {
         return usage("stdout is a terminal: --out, or a pipe, expected for binary data".into());
@@ -162,7 +185,7 @@ struct Job {
 
 impl Job {
     /// Fills `images` with the job's images from number `first` on, on all threads.
-    fn draw(&self, first: u64, images: &mut [Image]) {
+    fn draw(&self, first: u64, images: &mut [Image]) -> Result<()> {
         let latent = |i: usize| {
             let seed = self.seed + first + i as u64;
             match self.digit {
@@ -170,7 +193,11 @@ impl Job {
                 None => Latent::of_seed(seed, self.model.conditional),
             }
         };
-        draw_on_threads(self.model.generator, self.threads, &latent, images);
+        draw_on_threads(self.model.generator, self.threads, &latent, images).with_context(|| self.cannot_start())
+    }
+
+    fn cannot_start(&self) -> String {
+        format!("--threads: {} threads expected, the system does not start as many; choose fewer", self.threads)
     }
 
     /// The digit of image number `index`.
@@ -184,7 +211,7 @@ impl Job {
         let progress = Progress::new(count);
         for first in (0..count).step_by(BLOCK as usize) {
             let images = &mut images[..(count - first).min(BLOCK) as usize];
-            self.draw(first, images);
+            self.draw(first, images)?;
             take(first, images)?;
             progress.at(first + images.len() as u64);
         }
@@ -196,12 +223,10 @@ impl Job {
 fn write_stream(args: &Gen, job: &Job, count: u64, canvas: &Canvas) -> Result<()> {
     let header = if args.format == Format::Idx { output::idx_header(count, canvas)? } else { vec![] };
     let bytes = header.len() as u64 + count.saturating_mul(canvas.pixels());
-    let labels = match &args.out {
-        Some(images) if job.model.conditional && args.format == Format::Idx => Some(output::labels_beside(images)?),
-        _ => None,
-    };
-    let mut target = OutputFile::create(args.out.as_deref(), args.force, bytes)?;
-    let mut labels = labels.map(|path| OutputFile::create(Some(&path), args.force, 8 + count)).transpose()?;
+    let mut target = args.open(args.out.as_deref(), bytes)?;
+    let labels =
+        args.out.as_deref().filter(|_| job.model.conditional && args.format == Format::Idx && target.is_on_disk());
+    let mut labels = labels.map(|images| args.open(Some(&output::labels_beside(images)), 8 + count)).transpose()?;
     target.write(&header)?;
     if let Some(labels) = &mut labels {
         labels.write(&output::idx_labels_header(count)?)?;
@@ -216,8 +241,7 @@ fn write_stream(args: &Gen, job: &Job, count: u64, canvas: &Canvas) -> Result<()
         }
         images.iter().try_for_each(|image| target.write(&canvas.paint(std::slice::from_ref(image))))
     })?;
-    target.finish()?;
-    labels.map_or(Ok(()), OutputFile::finish)
+    OutputFile::finish_together([target].into_iter().chain(labels).collect())
 }
 
 /// Writes each image into a file of its own, named by its seed.
@@ -234,12 +258,14 @@ fn write_folder(args: &Gen, job: &Job, count: u64, canvas: &Canvas) -> Result<()
                 folder.write(&name, &output::encode(args.format, canvas, &pixels)?)
             })
         };
-        let share = images.len().div_ceil(job.threads);
+        // Of large pictures only as many at a time as fit into memory.
+        let share = images.len().div_ceil(job.threads.min((MAX_PIXELS / canvas.pixels()) as usize));
         thread::scope(|scope| {
             let write = &write;
-            let parts = images.chunks(share).enumerate();
-            let threads: Vec<_> = parts.map(|(i, part)| scope.spawn(move || write(i * share, part))).collect();
-            threads.into_iter().try_for_each(|thread| thread.join().expect("a writer does not panic"))
+            let start = |(i, part)| thread::Builder::new().spawn_scoped(scope, move || write(i * share, part));
+            let threads: io::Result<Vec<_>> = images.chunks(share).enumerate().map(start).collect();
+            let mut threads = threads.with_context(|| job.cannot_start())?.into_iter();
+            threads.try_for_each(|thread| thread.join().expect("a writer does not panic"))
         })
     })?;
     folder.finish()

@@ -1,6 +1,6 @@
 //! `runtime inspect`: what a generator's ONNX file contains.
 
-use std::io::{self, Write};
+use std::fmt::Write;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -9,6 +9,7 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use super::model::ModelFile;
+use super::output::print;
 use crate::onnx::shown;
 use crate::{onnx, quantize};
 
@@ -26,7 +27,6 @@ pub fn run(args: &Inspect) -> Result<()> {
     let sha256 = |bytes: &[u8]| -> String { Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect() };
     let parameters: usize = model.layers.iter().map(|layer| layer.weight.len() + layer.bias.len()).sum();
     let (f32_bytes, int8_bytes) = (model.f32_bytes().len(), quantize::int8_bytes(&model).len());
-    let mut out = io::stdout().lock();
     if args.json {
         let layers = model.layers.iter().map(|layer| {
             let (outputs, inputs) = (layer.bias.len(), layer.weight.len() / layer.bias.len());
@@ -46,8 +46,9 @@ pub fn run(args: &Inspect) -> Result<()> {
         });
         // serde_json escapes ASCII control characters only.
         let escape = |c: char| if c == '\n' || !c.is_control() { c.into() } else { format!("\\u{:04x}", u32::from(c)) };
-        return Ok(writeln!(out, "{}", format!("{all:#}").chars().map(escape).collect::<String>())?);
+        return print(format!("{all:#}\n").chars().map(escape).collect::<String>());
     }
+    let mut out = String::new();
     writeln!(
         out,
         "{}: a generator, {}",
@@ -77,5 +78,5 @@ pub fn run(args: &Inspect) -> Result<()> {
     for (key, value) in &model.metadata {
         writeln!(out, "  {:<12} {}", shown(key), shown(value))?;
     }
-    Ok(())
+    print(out)
 }

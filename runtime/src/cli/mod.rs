@@ -2,22 +2,27 @@
 
 mod bench;
 mod error;
+mod files;
 mod r#gen;
 mod inspect;
 mod model;
 mod output;
 mod parallel;
+mod temporary;
 
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, Write};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
 
-use error::Usage;
+use error::{Usage, printable};
 pub use model::ModelFile;
 pub use output::png;
+use output::print;
 pub use parallel::{draw_on_threads, threads};
+use temporary::before_signals;
+pub use temporary::remove_on_signals;
 
 /// Draws handwritten digits. A seed names one image, and its bytes are the same on every machine.
 #[derive(Parser)]
@@ -45,35 +50,42 @@ enum Command {
 
 /// Runs the command and returns its exit code: 0 for success, 1 for failure, 2 for wrong usage. The first of `args` is the
 /// program's name. Errors are printed to standard error, each as one sentence. A reader who closes the pipe early is success.
+///
+/// A program that has no handlers of its own for signals calls [`remove_on_signals`] first.
 pub fn main(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> u8 {
-    let command = match Cli::try_parse_from(args) {
-        Ok(cli) => cli.command,
-        Err(error) => {
+    let done = match Cli::try_parse_from(args) {
+        Ok(cli) => run(cli.command),
+        Err(error) if error.use_stderr() => {
             let _ = error.print(); // nobody can be told that stderr is closed
             return u8::try_from(error.exit_code()).unwrap_or(2);
         }
-    };
-    let done = match command {
-        Command::Gen(args) => r#gen::run(&args),
-        Command::Bench(args) => bench::run(&args),
-        Command::Inspect(args) => inspect::run(&args),
-        Command::Completions { shell } => completions(shell),
-        Command::Man { command } => man(command.as_deref()),
+        Err(help) => help.print().and_then(|()| io::stdout().flush()).context("stdout: cannot be written"),
     };
     match done {
         Ok(()) => 0,
         Err(error) if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe) => 0,
         Err(error) => {
-            let _ = writeln!(io::stderr(), "error: {error:#}");
+            // After a signal this waits for the end: the error may be that a temporary file is gone.
+            let _ = before_signals(|| writeln!(io::stderr(), "error: {}", printable(&format!("{error:#}"))));
             if error.is::<Usage>() { 2 } else { 1 }
         }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Gen(args) => r#gen::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Completions { shell } => completions(shell),
+        Command::Man { command } => man(command.as_deref()),
     }
 }
 
 fn completions(shell: clap_complete::Shell) -> Result<()> {
     let mut script = vec![]; // because `generate` panics if it cannot write
     clap_complete::generate(shell, &mut Cli::command(), "runtime", &mut script);
-    Ok(io::stdout().write_all(&script)?)
+    print(script)
 }
 
 fn man(subcommand: Option<&str>) -> Result<()> {
@@ -83,7 +95,9 @@ fn man(subcommand: Option<&str>) -> Result<()> {
         let found = page.find_subcommand(name).cloned();
         page = found.ok_or_else(|| Usage(format!("man {name}: gen, bench or inspect expected")))?;
     }
-    Ok(clap_mangen::Man::new(page).render(&mut io::stdout())?)
+    let mut text = vec![];
+    clap_mangen::Man::new(page).render(&mut text)?;
+    print(text)
 }
 
 #[cfg(test)]

@@ -1,12 +1,10 @@
-//! Output: images become bytes of a format, and a file or a folder appears complete or not at all.
+//! Output formats: images become the bytes of files, characters on a terminal, or a data set's names.
 
-use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
 use super::error::Usage;
@@ -130,188 +128,55 @@ fn idx(dimensions: u8, sizes: &[u64]) -> Result<Vec<u8>> {
     Ok(header)
 }
 
-/// The path of the labels file: `train-labels-idx1-ubyte` for `train-images-idx3-ubyte`, and `NAME-labels` for any other name.
-pub fn labels_beside(images: &Path) -> Result<PathBuf> {
-    let name = file_name(images)?.to_string_lossy();
-    let mnist = name.replace("images", "labels").replace("idx3", "idx1");
-    Ok(images.with_file_name(if mnist == name { format!("{name}-labels") } else { mnist }))
+/// The path of the labels file: `train-labels-idx1-ubyte` for `train-images-idx3-ubyte`, and `NAME-labels` for any other name. An
+/// ending `.gz` stays at the end.
+pub fn labels_beside(images: &Path) -> PathBuf {
+    let name = images.file_name().unwrap_or_default();
+    let mnist = name.to_str().map(|name| name.replace("images", "labels").replace("idx3", "idx1"));
+    if let Some(mnist) = mnist.filter(|mnist| name != mnist.as_str()) {
+        return images.with_file_name(mnist);
+    }
+    let gzip = is_gzip(images);
+    let mut labels = images.file_stem().filter(|_| gzip).unwrap_or(name).to_owned();
+    labels.push(if gzip { "-labels.gz" } else { "-labels" });
+    images.with_file_name(labels)
 }
 
-fn file_name(path: &Path) -> Result<&std::ffi::OsStr> {
-    path.file_name().with_context(|| format!("{}: a file name expected", flag(path)))
+/// Whether the name of a file says that it is compressed with gzip.
+pub fn is_gzip(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gz"))
 }
 
-/// Writes to stdout, or to a file that appears when it is complete.
-pub struct OutputFile {
-    writer: BufWriter<Box<dyn Write>>,
-    file: Option<Pending>,
+/// Writes a result to stdout.
+///
+/// # Errors
+/// stdout cannot be written, for example because its disk is full.
+pub fn print(result: impl AsRef<[u8]>) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(result.as_ref()).and_then(|()| stdout.flush()).context("stdout: cannot be written")
 }
 
-struct Pending {
-    file: File,
-    temporary: PathBuf,
-    path: PathBuf,
-    done: bool,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl OutputFile {
-    /// Opens `path`, or stdout without one.
-    ///
-    /// # Errors
-    /// `path` exists and `force` is not set, or its folder is missing, read-only or has less than `bytes` free.
-    pub fn create(path: Option<&Path>, force: bool, bytes: u64) -> Result<Self> {
-        let Some(path) = path else {
-            return Ok(Self { writer: BufWriter::with_capacity(1 << 16, Box::new(io::stdout().lock())), file: None });
-        };
-        ensure!(!path.is_dir(), "{}: a file expected, a folder found", flag(path));
-        ensure!(force || !exists(path), "{}: exists already; --force overwrites it", flag(path));
-        check_room(path, bytes)?;
-        let temporary = temporary(path)?;
-        let file = File::create_new(&temporary).with_context(|| cannot_write(path))?;
-        let writer = BufWriter::with_capacity(1 << 16, Box::new(file.try_clone()?) as Box<dyn Write>);
-        Ok(Self { writer, file: Some(Pending { file, temporary, path: path.into(), done: false }) })
-    }
-
-    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        let written = self.writer.write_all(bytes);
-        self.with_path(written)
-    }
-
-    /// [`Self::write`] and then [`Self::finish`].
-    pub fn write_all(mut self, bytes: &[u8]) -> Result<()> {
-        self.write(bytes)?;
-        self.finish()
-    }
-
-    /// Flushes the bytes to disk and gives the file its name.
-    pub fn finish(mut self) -> Result<()> {
-        let flushed = self.writer.flush();
-        self.with_path(flushed)?;
-        if let Some(pending) = &mut self.file {
-            let renamed = pending.file.sync_all().and_then(|()| fs::rename(&pending.temporary, &pending.path));
-            renamed.with_context(|| cannot_write(&pending.path))?;
-            pending.done = true;
-        }
-        Ok(())
-    }
-
-    fn with_path(&self, result: io::Result<()>) -> Result<()> {
-        match &self.file {
-            Some(pending) => result.with_context(|| cannot_write(&pending.path)),
-            None => Ok(result?),
+    #[test]
+    fn labels_stand_beside_their_images() {
+        for (images, labels) in [
+            ("a/train-images-idx3-ubyte", "a/train-labels-idx1-ubyte"),
+            ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
+            ("images/digits", "images/digits-labels"),
+            ("digits.gz", "digits-labels.gz"),
+        ] {
+            assert_eq!(labels_beside(Path::new(images)), Path::new(labels));
         }
     }
-}
 
-impl Drop for Pending {
-    fn drop(&mut self) {
-        if !self.done {
-            let _ = fs::remove_file(&self.temporary); // an earlier error is already on its way to the user
-        }
+    #[cfg(unix)]
+    #[test]
+    fn a_name_that_is_not_utf8_is_kept() {
+        use std::os::unix::ffi::OsStrExt;
+        let path = |bytes| Path::new(std::ffi::OsStr::from_bytes(bytes)).to_owned();
+        assert_eq!(labels_beside(&path(b"\xff/\xfe.gz")), path(b"\xff/\xfe-labels.gz"));
     }
-}
-
-/// Writes many files into a folder that appears when it is complete. With `force` and an existing folder, each file appears
-/// when it is complete, and other files in the folder stay.
-pub struct OutputFolder {
-    temporary: PathBuf,
-    path: PathBuf,
-    merge: bool,
-    done: bool,
-}
-
-impl OutputFolder {
-    /// # Errors
-    /// As [`OutputFile::create`], for `count` files of about `pixels` bytes at most.
-    pub fn create(path: &Path, force: bool, count: u64, pixels: u64) -> Result<Self> {
-        ensure!(!exists(path) || path.is_dir(), "{}: a folder expected, a file found", flag(path));
-        let empty = !exists(path) || fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
-        ensure!(empty || force, "{}: contains files already; --force adds to them and overwrites", flag(path));
-        check_room(path, count.saturating_mul((pixels + 64).next_multiple_of(4096)))?;
-        let temporary = temporary(path)?;
-        fs::create_dir(&temporary).with_context(|| cannot_write(path))?;
-        Ok(Self { temporary, path: path.into(), merge: !empty, done: false })
-    }
-
-    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        let temporary = self.temporary.join(name);
-        fs::write(&temporary, bytes).with_context(|| cannot_write(&self.path))
-    }
-
-    pub fn finish(mut self) -> Result<()> {
-        sync(&self.temporary).with_context(|| cannot_write(&self.path))?;
-        if self.merge {
-            for entry in fs::read_dir(&self.temporary)? {
-                let entry = entry?;
-                fs::rename(entry.path(), self.path.join(entry.file_name()))
-                    .with_context(|| cannot_write(&self.path))?;
-            }
-        } else {
-            fs::rename(&self.temporary, &self.path).with_context(|| cannot_write(&self.path))?;
-            self.done = true;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for OutputFolder {
-    fn drop(&mut self) {
-        if !self.done {
-            let _ = fs::remove_dir_all(&self.temporary); // an earlier error is already on its way to the user
-        }
-    }
-}
-
-/// A temporary name in the folder of `path`, because a rename within one folder is atomic.
-fn temporary(path: &Path) -> Result<PathBuf> {
-    let mut name = OsString::from(".");
-    name.push(file_name(path)?);
-    name.push(format!(".{}.tmp", std::process::id()));
-    Ok(path.with_file_name(name))
-}
-
-/// Whether anything has this name, even a link to nothing.
-fn exists(path: &Path) -> bool {
-    path.symlink_metadata().is_ok()
-}
-
-/// The flag and its path, for messages.
-fn flag(path: &Path) -> String {
-    format!("--out: {}", path.display())
-}
-
-fn cannot_write(path: &Path) -> String {
-    format!("{}: cannot be written", flag(path))
-}
-
-/// Flushes a folder's files to disk, on Linux all at once: flushing thousands of small files one by one is slow.
-#[cfg(target_os = "linux")]
-fn sync(folder: &Path) -> io::Result<()> {
-    Ok(rustix::fs::syncfs(File::open(folder)?)?)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn sync(folder: &Path) -> io::Result<()> {
-    fs::read_dir(folder)?.try_for_each(|entry| File::open(entry?.path())?.sync_all())
-}
-
-/// Fails if the disk of `path` has less than `bytes` free.
-#[cfg(unix)]
-fn check_room(path: &Path, bytes: u64) -> Result<()> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let disk = rustix::fs::statvfs(parent).map_err(io::Error::from).with_context(|| cannot_write(path))?;
-    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-    ensure!(
-        bytes <= free,
-        "{}: {} MB free expected, {} MB found; draw fewer images",
-        flag(path),
-        bytes.div_ceil(1_000_000),
-        free / 1_000_000
-    );
-    Ok(())
-}
-
-#[cfg(not(unix))]
-fn check_room(_: &Path, _: u64) -> Result<()> {
-    Ok(())
 }

@@ -1,0 +1,166 @@
+//! Temporary files and folders. They are removed when they are dropped, and when a signal ends the program. The next program that
+//! writes into the same folder removes those of a killed program.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, TryLockError};
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
+
+/// A file or folder with a random name. Dropping it removes it, unless it was renamed.
+pub struct Temporary {
+    path: PathBuf,
+    /// Locked, so that [`sweep`] sees that its program runs. Windows opens no folders.
+    _lock: Option<File>,
+}
+
+impl Temporary {
+    /// A new file in `folder`, and the file opened for writing.
+    ///
+    /// # Errors
+    /// The file cannot be created.
+    pub fn file(folder: &Path) -> io::Result<(Self, File)> {
+        Self::create(folder, |path| {
+            let file = File::create_new(path)?;
+            Ok((Some(file.try_clone()?), file))
+        })
+    }
+
+    /// A new folder in `folder`.
+    ///
+    /// # Errors
+    /// The folder cannot be created.
+    pub fn folder(folder: &Path) -> io::Result<Self> {
+        let (temporary, ()) = Self::create(folder, |path| {
+            fs::create_dir(path)?;
+            Ok((File::open(path).ok(), ()))
+        })?;
+        Ok(temporary)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn create<T>(folder: &Path, create: impl Fn(&Path) -> io::Result<(Option<File>, T)>) -> io::Result<(Self, T)> {
+        loop {
+            let path = folder.join(format!("{PREFIX}{:016x}{SUFFIX}", RandomState::new().hash_one(())));
+            let mut begun = begun();
+            let (lock, created) = create(&path)?;
+            begun.push(path.clone());
+            drop(begun);
+            let temporary = Self { path, _lock: lock };
+            let locked = temporary._lock.as_ref().map(File::try_lock);
+            // Another program's `sweep` may come between the creation and the lock, and remove it.
+            if !matches!(locked, Some(Err(TryLockError::WouldBlock))) && temporary.path.exists() {
+                return Ok((temporary, created));
+            }
+        }
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let mut begun = begun();
+        remove(&self.path);
+        begun.retain(|path| *path != self.path);
+    }
+}
+
+/// Calls `work`. A signal that comes meanwhile ends the program afterwards.
+pub fn before_signals<T>(work: impl FnOnce() -> T) -> T {
+    let _begun = BEGUN.read().unwrap_or_else(PoisonError::into_inner);
+    work()
+}
+
+/// Removes from `folder` what killed programs left. Without file locks on its file system nothing is removed.
+pub fn sweep(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let ours = |name: &OsStr| name.to_str().is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX));
+        let is_link_or_device = |kind: fs::FileType| !kind.is_file() && !kind.is_dir();
+        if !ours(&entry.file_name()) || entry.file_type().map_or(true, is_link_or_device) {
+            continue;
+        }
+        if File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok()) {
+            remove(&entry.path());
+        }
+    }
+}
+
+/// From now on SIGINT, SIGTERM and SIGHUP remove all temporary files before they end the program. Signals that were ignored at
+/// the start stay ignored. If the system starts no thread for this, signals end the program at once. On Windows they always do.
+pub fn remove_on_signals() {
+    #[cfg(unix)]
+    let _ = watch_signals(); // the next start sweeps what a signal leaves
+}
+
+#[cfg(unix)]
+fn watch_signals() -> io::Result<()> {
+    use std::sync::mpsc;
+
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    use signal_hook::iterator::Signals;
+    use signal_hook::low_level::{emulate_default_handler, exit};
+
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default(); // Linux only
+    let ignored = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    let ignored = ignored.unwrap_or(1 << (SIGHUP - 1)); // in case that nohup started the program, which ignores SIGHUP
+    let watched = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
+    let (sender, receiver) = mpsc::channel::<Signals>();
+    // Starts before any signal is watched, because a signal that is watched by nobody has no effect.
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        let Some(signal) = receiver.recv().ok().and_then(|mut signals| signals.forever().next()) else { return };
+        let begun = begun(); // to the end, so that other threads wait and report no error about a removed file
+        begun.iter().for_each(|path| remove(path));
+        // The shell sees 128 + signal either way, but ends its own loop only after a death by signal, which process 1 of a
+        // container cannot die.
+        if std::process::id() != 1 {
+            let _ = emulate_default_handler(signal);
+        }
+        exit(128 + signal);
+    })?;
+    let _ = sender.send(Signals::new(watched)?); // the thread waits for it
+    Ok(())
+}
+
+const PREFIX: &str = ".runtime-";
+const SUFFIX: &str = ".tmp";
+
+/// The paths of all [`Temporary`]. Whoever creates or removes one holds the lock for writing.
+static BEGUN: RwLock<Vec<PathBuf>> = RwLock::new(vec![]);
+
+fn begun() -> RwLockWriteGuard<'static, Vec<PathBuf>> {
+    BEGUN.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Removes a file or a folder. Errors are ignored: it may have been renamed, and a leftover is swept later.
+fn remove(path: &Path) {
+    let _ = fs::remove_file(path).or_else(|_| fs::remove_dir_all(path));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_program_left_is_swept_and_what_another_one_writes_stays() {
+        let folder = std::env::temp_dir().join(format!("{:x}", RandomState::new().hash_one(())));
+        fs::create_dir(&folder).unwrap();
+        let (file, directory) = (Temporary::file(&folder).unwrap().0, Temporary::folder(&folder).unwrap());
+        fs::write(folder.join(".runtime-0.tmp"), "").unwrap();
+        fs::create_dir(folder.join(".runtime-1.tmp")).unwrap();
+        fs::write(folder.join(".runtime-1.tmp/0.png"), "").unwrap();
+        fs::write(folder.join("mine.tmp"), "").unwrap();
+        sweep(&folder);
+        let left = || fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+        let mut expected = vec![file.path().to_owned(), directory.path().to_owned(), folder.join("mine.tmp")];
+        expected.sort();
+        let mut found = left();
+        found.sort();
+        assert_eq!(found, expected);
+        drop((file, directory));
+        assert_eq!(left(), [folder.join("mine.tmp")]);
+        fs::remove_dir_all(folder).unwrap();
+    }
+}
