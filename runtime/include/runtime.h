@@ -4,6 +4,9 @@
  * - The caller provides all memory. The library allocates nothing and keeps no state. The weights are constants.
  * - Every function may be called from any thread or interrupt at any time, unless two calls write to the same memory.
  * - If a pointer is null, a function returns MNIST_GAN_NULL and writes nothing.
+ * - A pointer needs no alignment. The input and the output of a function may share memory, unless it says otherwise.
+ * - A size that is larger than any memory, such as (size_t)-1, makes a function return MNIST_GAN_TOO_LARGE and write nothing.
+ * - No function calls exit or abort, and none throws an exception.
  * - Names that end with _int8 use the same network in integers: a quarter of the flash, no FPU needed, and images that differ
  *   from f32's by 1.5 grey levels in the mean. A program links the weights of only those precisions that it calls.
  */
@@ -30,7 +33,9 @@ enum {
     MNIST_GAN_NULL = -1,          /* a pointer is null */
     MNIST_GAN_UNCONDITIONAL = -2, /* the generator is not class-conditional, so it cannot draw a chosen digit */
     MNIST_GAN_NO_DIGIT = -3,      /* the digit is above 9 */
-    MNIST_GAN_TOO_SMALL = -4      /* the buffer is too small; *size is the size that it needs */
+    MNIST_GAN_TOO_SMALL = -4,     /* the buffer is too small; *size is the size that it needs */
+    MNIST_GAN_TOO_LARGE = -5,     /* n images or capacity bytes are more than PTRDIFF_MAX bytes */
+    MNIST_GAN_OVERLAP = -6        /* seeds and pixels share memory */
 };
 
 /* Writes the image of a seed, MNIST_GAN_PIXELS bytes. */
@@ -41,14 +46,17 @@ int32_t mnist_gan_generate_int8(uint64_t seed, uint8_t *pixels);
 int32_t mnist_gan_generate_digit(uint64_t seed, uint8_t digit, uint8_t *pixels);
 int32_t mnist_gan_generate_digit_int8(uint64_t seed, uint8_t digit, uint8_t *pixels);
 
-/* Writes the images of n seeds, n * MNIST_GAN_PIXELS bytes: the same bytes as one by one, in less time. The memory of seeds and
- * pixels must not overlap. */
+/* Writes the images of n seeds, n * MNIST_GAN_PIXELS bytes: the same bytes as one by one, in less time. If the memory
+ * of seeds and pixels overlaps, returns MNIST_GAN_OVERLAP and writes nothing. */
 int32_t mnist_gan_generate_batch(const uint64_t *seeds, size_t n, uint8_t *pixels);
 int32_t mnist_gan_generate_batch_int8(const uint64_t *seeds, size_t n, uint8_t *pixels);
 
 /* Calls row(context, pixels) for each of the 28 rows of the image of a seed, from top to bottom. The MNIST_GAN_SIDE bytes at
  * `pixels` are valid until row returns. This function needs the least memory: about 1 KB of stack, less in int8 (see
- * runtime/CERTIFICATE.md). The context may be null. */
+ * runtime/CERTIFICATE.md). The context may be null.
+ *
+ * `row` may call any function of this library. It may end the drawing with longjmp, which leaks nothing (not on Windows, where
+ * longjmp unwinds). A C++ exception must not leave `row`: catch it there, because beyond it the behaviour is undefined. */
 int32_t mnist_gan_generate_rows(uint64_t seed, void (*row)(void *context, const uint8_t *pixels), void *context);
 int32_t mnist_gan_generate_rows_int8(uint64_t seed, void (*row)(void *context, const uint8_t *pixels), void *context);
 

@@ -19,6 +19,13 @@ const UNCONDITIONAL: i32 = -2;
 const NO_DIGIT: i32 = -3;
 /// The buffer is too small.
 const TOO_SMALL: i32 = -4;
+/// A size is larger than any memory.
+const TOO_LARGE: i32 = -5;
+/// Input and output share memory.
+const OVERLAP: i32 = -6;
+
+/// C's PTRDIFF_MAX: no object is larger.
+const MAX_BYTES: usize = isize::MAX as usize;
 
 type Pixels = [u8; Image::PIXELS];
 type Row = Option<unsafe extern "C" fn(*mut c_void, *const u8)>;
@@ -48,15 +55,25 @@ unsafe fn write_digit(generator: &impl Generate, seed: u64, digit: u8, pixels: *
 }
 
 /// # Safety
-/// `seeds` is null or valid for reads of `n` numbers, `pixels` is null or valid for writes of 784 · `n` bytes, and the two do
-/// not overlap.
+/// `seeds` is null or valid for reads of `n` numbers, and `pixels` is null or valid for writes of 784 · `n` bytes.
 unsafe fn write_batch(generator: &impl Generate, seeds: *const u64, n: usize, pixels: *mut u8) -> i32 {
     if seeds.is_null() || pixels.is_null() {
         return NULL;
     }
+    if n > MAX_BYTES / Image::PIXELS {
+        return TOO_LARGE;
+    }
+    let (first_seed, first_pixel) = (seeds.addr(), pixels.addr());
+    if first_seed < first_pixel.saturating_add(n * Image::PIXELS)
+        && first_pixel < first_seed.saturating_add(n * size_of::<u64>())
+    {
+        return OVERLAP;
+    }
     // SAFETY: the caller promises it; an `Image` is 784 bytes of any value.
-    let (seeds, images) = unsafe { (slice::from_raw_parts(seeds, n), slice::from_raw_parts_mut(pixels.cast(), n)) };
-    generator.draw_batch(&mut seeds.iter().map(|&seed| latent_of(seed)), images);
+    let images = unsafe { slice::from_raw_parts_mut(pixels.cast(), n) };
+    // SAFETY: the caller promises it for i < n, and nothing writes to `seeds`.
+    let mut latents = (0..n).map(|i| latent_of(unsafe { seeds.add(i).read_unaligned() }));
+    generator.draw_batch(&mut latents, images);
     OK
 }
 
@@ -107,12 +124,13 @@ macro_rules! functions {
         /// See include/runtime.h.
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $draw(z: *const f32, pixels: *mut u8) -> i32 {
-            // SAFETY: the caller passes pointers as the header demands.
-            match unsafe { z.cast::<[f32; LATENT]>().as_ref() } {
-                // SAFETY: the caller passes pointers as the header demands.
-                Some(z) => unsafe { write_image(&$generator, &Latent::from_numbers(z), pixels) },
-                None => NULL,
+            if z.is_null() {
+                return NULL;
             }
+            // SAFETY: the caller passes pointers as the header demands.
+            let z = unsafe { z.cast::<[f32; LATENT]>().read_unaligned() };
+            // SAFETY: the caller passes pointers as the header demands.
+            unsafe { write_image(&$generator, &Latent::from_numbers(&z), pixels) }
         }
     };
 }
@@ -129,37 +147,34 @@ functions!(
 /// See include/runtime.h.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mnist_gan_latent(seed: u64, z: *mut f32) -> i32 {
-    // SAFETY: the caller passes pointers as the header demands.
-    match unsafe { z.cast::<[f32; LATENT]>().as_mut() } {
-        Some(z) => {
-            *z = latent_of(seed).numbers();
-            OK
-        }
-        None => NULL,
+    if z.is_null() {
+        return NULL;
     }
+    // SAFETY: the caller passes pointers as the header demands.
+    unsafe { z.cast::<[f32; LATENT]>().write_unaligned(latent_of(seed).numbers()) };
+    OK
 }
 
 /// # Safety
 /// See include/runtime.h.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mnist_gan_png(pixels: *const u8, file: *mut u8, capacity: usize, size: *mut usize) -> i32 {
-    // SAFETY: the caller passes pointers as the header demands.
-    let (Some(pixels), Some(size)) = (unsafe { pixels.cast::<Pixels>().as_ref() }, unsafe { size.as_mut() }) else {
-        return NULL;
-    };
-    if file.is_null() {
+    if pixels.is_null() || file.is_null() || size.is_null() {
         return NULL;
     }
-    let png = png::encode(&Image(*pixels));
-    *size = png.len();
-    // SAFETY: the caller passes pointers as the header demands.
-    match unsafe { slice::from_raw_parts_mut(file, capacity) }.get_mut(..png.len()) {
-        Some(file) => {
-            file.copy_from_slice(&png);
-            OK
-        }
-        None => TOO_SMALL,
+    if capacity > MAX_BYTES {
+        return TOO_LARGE;
     }
+    // SAFETY: the caller passes pointers as the header demands.
+    let png = png::encode(&Image(unsafe { *pixels.cast::<Pixels>() }));
+    // SAFETY: the caller passes pointers as the header demands.
+    unsafe { size.write_unaligned(png.len()) };
+    if capacity < png.len() {
+        return TOO_SMALL;
+    }
+    // SAFETY: the caller passes pointers as the header demands, and `png` is a copy.
+    unsafe { file.copy_from_nonoverlapping(png.as_ptr(), png.len()) };
+    OK
 }
 
 /// 1 if the built-in generator is class-conditional, else 0.
