@@ -72,6 +72,54 @@ fn the_pages_code_draws_the_librarys_digits_in_node() {
 }
 
 #[test]
+fn the_pages_code_takes_a_module_in_every_form_and_refuses_odd_arguments() {
+    const CHECK: &str = r#"
+        import assert from 'node:assert';
+        import { createServer } from 'node:http';
+        import { readFileSync } from 'node:fs';
+        import { pathToFileURL } from 'node:url';
+        const folder = process.argv[1];
+        const { load, walk } = await import(pathToFileURL(folder + '/digit.js'));
+        const bytes = readFileSync(folder + '/runtime.wasm'), view = new Uint8Array(bytes), buffer = view.buffer;
+        const server = createServer((request, response) => {
+          if (request.url === '/no') response.statusCode = 404;
+          response.end(request.url === '/no' ? '<html>' : bytes);
+        }).listen(0, '127.0.0.1');
+        await new Promise((ready) => server.on('listening', ready));
+        const at = (path) => `http://127.0.0.1:${server.address().port}${path}`;
+        const expected = (await load(view)).generate(42n);
+        const forms = [bytes, buffer, Promise.resolve(view), Promise.resolve(buffer), new Blob([bytes]), fetch(at('/')), await fetch(at('/'))];
+        for (const form of forms) assert.deepEqual((await load(form)).generate(42n), expected);
+        await assert.rejects(load(fetch(at('/no'))), { message: /\/no: 404 Not Found; runtime.wasm expected/ });
+        for (const odd of ['runtime.wasm', undefined, null, 7]) await assert.rejects(load(odd), /a Response expected/);
+        server.close();
+
+        const g = await load(bytes), z = g.latent(42n);
+        const refused = (call, message) => assert.throws(call, { message });
+        for (const seed of [-1n, 2n ** 64n, 42, '42', undefined]) {
+          refused(() => g.generate(seed), /^seed: a BigInt from 0n to 2n \*\* 64n - 1n expected, .* found$/);
+          refused(() => g.latent(seed), /^seed: /);
+        }
+        for (const digit of [10, -1, 263, -249, 7.9, NaN, '7', 7n, '', false]) {
+          refused(() => g.generate(42n, digit), /^digit: 0 to 9 or null expected, .* found$/);
+        }
+        refused(() => g.draw(z.slice(0, 10)), 'z: 100 numbers expected, 10 found');
+        refused(() => g.draw(new Float32Array(101)), 'z: 100 numbers expected, 101 found');
+        refused(() => g.draw(), 'z: 100 numbers expected, undefined found');
+        for (const odd of [NaN, '0', 0n, null]) refused(() => g.draw([...z].with(99, odd)), /^z: 100 numbers expected, .* at 99$/);
+        refused(() => walk(z, z.slice(0, 50), 0.5), 'z: 100 numbers expected, 50 found');
+        refused(() => walk(z, z, '0.5'), /^t: a number expected/);
+        for (const same of [z, [...z], Float64Array.from(z), walk([...z], z, 0.25)]) assert.deepEqual(g.draw(same), expected);
+        assert.deepEqual(g.generate(42n, undefined), expected);
+        assert.deepEqual(g.draw(new Float32Array(100).fill(1e9)), g.draw(new Float32Array(100).fill(1)));
+    "#;
+    let Some(folder) = page() else { return };
+    let (output, stderr) =
+        run(Command::new("node").args(["--no-warnings", "--input-type=module", "-e", CHECK]).arg(folder));
+    assert!(output.status.success(), "{stderr}");
+}
+
+#[test]
 fn the_page_shows_the_librarys_digits_in_chromium() {
     let Some(folder) = page() else { return };
     let tool = PathBuf::from(env::var_os("DEVICE_TOOLS").unwrap()).join("chromium");
