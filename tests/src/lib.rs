@@ -41,9 +41,10 @@ pub fn run(command: &mut Command) -> (Output, String) {
 
 /// Writes a data set of `n` digits of the shipped generator, labelled 0, for tests of all but learning.
 pub fn digits(folder: &Path, n: usize) {
-    for (prefix, n) in [("train", n), ("t10k", 10)] {
-        let images: Vec<u8> = (0..n as u64).flat_map(|seed| runtime::generate(seed).0).collect();
-        data_set(folder, prefix, &images, &vec![0; n]);
+    for (prefix, seeds) in [("train", 0..n), ("t10k", n..n + 10)] {
+        let labels = vec![0; seeds.len()];
+        let images: Vec<u8> = seeds.flat_map(|seed| runtime::generate(seed as u64).0).collect();
+        data_set(folder, prefix, &images, &labels);
     }
 }
 
