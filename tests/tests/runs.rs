@@ -253,11 +253,15 @@ fn a_signal_ends_a_download_and_leaves_no_process_and_no_temporary_file() {
     let mut setup = with_signals("--default-signal", program("trainer").args(["setup", "--cuda"]));
     let setup = setup.env("PATH", folder.path()).env("XDG_CACHE_HOME", folder.path()).spawn().unwrap();
     wait_for(&pid);
-    assert_eq!(fs::read_dir(&cache).unwrap().count(), 1, "the private folder");
+    let private = || {
+        let names = fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name.to_string_lossy().starts_with(".private-")).count()
+    };
+    assert_eq!(private(), 1);
     send("TERM", setup.id());
     let (code, stderr) = end_of(setup);
     assert!(code == Some(143) && !stderr.contains("error: "), "{stderr}");
-    assert_eq!(fs::read_dir(&cache).unwrap().count(), 0);
+    assert_eq!(private(), 0);
     let pip =
         Command::new("kill").args(["-0", fs::read_to_string(&pid).unwrap().trim()]).stderr(Stdio::null()).status();
     assert!(!pip.unwrap().success(), "pip runs on");
@@ -338,6 +342,40 @@ fn a_result_that_cannot_be_written_is_an_error_and_a_closed_pipe_is_none() {
         let (output, stderr) = run(program("trainer").args(command).stdout(closed_pipe()));
         assert!(output.status.success(), "{command:?}: {stderr}");
     }
+}
+
+#[test]
+fn a_number_out_of_bounds_is_named_with_its_bounds() {
+    for (option, expected) in [
+        ("--steps=0", "--steps: 1 to 1000000 expected, 0 found"),
+        ("--steps=1000001", "--steps: 1 to 1000000 expected, 1000001 found"),
+        ("--batch=6001", "--batch: 1 to 6000 expected, 6001 found"),
+        ("--threads=0", "--threads: 1 to 1024 expected, 0 found"),
+        ("--threads=4294967297", "--threads: 1 to 1024 expected, 4294967297 found"),
+    ] {
+        is_misuse(program("trainer").args(["bench", option]), &[expected]);
+    }
+}
+
+#[test]
+fn threads_that_cannot_be_started_are_an_error() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let folder = tempfile::tempdir().unwrap();
+    let trainer = folder.path().join("trainer");
+    fs::copy(program("trainer").get_program(), &trainer).unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    // The number of root's threads is not limited, so the program runs as another user.
+    let limited = |program: &Path| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=12345", "--clear-groups", "prlimit", "--nproc=5"]).arg(program);
+        command
+    };
+    if !limited(Path::new("true")).output().is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: setpriv or prlimit does not work here");
+        return;
+    }
+    fails(limited(&trainer).args(["bench", "--threads=3"]), &["--threads: 3 expected for each of 8 models", "too few"]);
 }
 
 #[test]
