@@ -43,14 +43,17 @@ impl Injector {
 }
 
 /// Asserts that a program met a failed call as it should: it ended with exit code 1 and one sentence that gives the reason, or
-/// it warned and went on to the end. Returns whether it went on.
+/// it warned and went on to the end. No warning is needed where a folder is not synced or a file not linked: not all file
+/// systems can do that. Returns whether the program went on.
 fn goes_on(output: &Output, stderr: &str, call: &str) -> bool {
     let errors: Vec<&str> = stderr.lines().filter(|line| line.starts_with("error: ")).collect();
     let warned = stderr.lines().any(|line| line.starts_with("warning: ") && line.contains("Input/output error"));
+    let is_folder_sync = call.rsplit_once("fsync ").is_some_and(|(_, path)| Path::new(path).is_dir());
+    let is_optional = is_folder_sync || call.contains("link /");
     let context = format!("{call}: {}\n{stderr}", output.status);
     assert!(!stderr.contains("panicked"), "{context}");
     match output.status.code() {
-        Some(0) => assert!(warned && errors.is_empty(), "a warning expected: {context}"),
+        Some(0) => assert!((warned || is_optional) && errors.is_empty(), "a warning expected: {context}"),
         Some(1) => {
             assert!(errors.len() == 1 && errors[0].contains("Input/output error"), "an error expected: {context}")
         }
