@@ -1,13 +1,15 @@
-//! Programs whose system calls fail, one after another.
+//! Programs whose system calls fail, one after another, and `runtime gen` killed at random moments.
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Instant;
 
-use tests::{digits, program, run};
+use tests::{digits, kill_after, program, random_shares, run};
 
 /// The program of `faults/inject.c`, which lets one call of another program fail.
 struct Injector(PathBuf);
@@ -208,4 +210,55 @@ fn gen_of_which_any_call_fails_leaves_old_files_or_new_ones() {
         all += calls.len();
     }
     println!("{all} calls failed, one a run");
+}
+
+#[test]
+fn gen_killed_at_30_random_moments_leaves_an_old_set_or_a_new_one_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    for (kind, arguments) in [("file", "--count 1000 --format idx"), ("folder", "--count 100 --format png")] {
+        let generate = |place: &Path, seed: &str| {
+            let mut command = program("runtime");
+            command.args(["gen", "--force", "--seed", seed]).args(arguments.split(' '));
+            command.arg("--out").arg(place.join("out"));
+            command
+        };
+        let whole = folder.path().join(format!("{kind}-whole"));
+        fs::create_dir(&whole).unwrap();
+        let (seeds, start) = (["1000001", "2000001"], Instant::now());
+        let sets = seeds.map(|seed| {
+            _ = fs::remove_dir_all(whole.join("out")); // fails on a file
+            let (output, stderr) = run(&mut generate(&whole, seed));
+            assert!(output.status.success(), "{stderr}");
+            files(&whole)
+        });
+        let (time, mut shares) = (start.elapsed() / 2, random_shares());
+        for (signal, number) in [("KILL", 9), ("TERM", 15), ("INT", 2), ("HUP", 1)] {
+            let place = folder.path().join(format!("{kind}-{signal}"));
+            fs::create_dir(&place).unwrap();
+            let mut killed = 0;
+            for (i, share) in shares.by_ref().take(30).enumerate() {
+                if kind == "folder" {
+                    _ = fs::remove_dir_all(place.join("out"));
+                }
+                let (output, stderr) = kill_after(&generate(&place, seeds[i % 2]), time.mul_f64(0.7 * share), signal);
+                let context = format!("SIG{signal} to gen into a {kind}: {}: {stderr}", output.status);
+                let ended = output.status.signal().or(output.status.code().map(|code| code - 128));
+                assert!(output.status.success() || ended == Some(number), "{context}");
+                killed += usize::from(!output.status.success());
+                let mut found = files(&place);
+                match signal {
+                    "KILL" => found.retain(|path, _| !is_temporary(path)), // until the next start
+                    _ => assert!(!found.keys().any(|path| is_temporary(path)), "{context}: {:?}", found.keys()),
+                }
+                let is_part = |set: &Files| found.iter().all(|(path, bytes)| set.get(path) == Some(bytes));
+                let is_whole = found.len() <= 1 || sets.contains(&found); // nothing, or an empty folder
+                let agrees = sets.iter().any(is_part) && (kind == "file" || is_whole);
+                assert!(agrees, "{context}: {:?}", found.keys());
+            }
+            assert!(killed > 0, "{kind}: no run was killed by SIG{signal}");
+            _ = fs::remove_dir_all(place.join("out"));
+            let (output, stderr) = run(&mut generate(&place, seeds[0]));
+            assert!(output.status.success() && files(&place) == sets[0], "{stderr}");
+        }
+    }
 }

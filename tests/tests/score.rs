@@ -145,7 +145,7 @@ fn a_foreign_model_is_scored_or_refused_in_a_sentence() {
     let endless = ForeignModel::read(&folder.join("endless.onnx")).unwrap();
     let error = draw_foreign(&runtime, endless, 0, Duration::from_secs(1)).unwrap_err();
     assert_eq!(error.to_string(), "a result within 1 seconds expected, the model still runs");
-    assert!(start.elapsed() < Duration::from_secs(10));
+    assert!(start.elapsed() < Duration::from_secs(100));
 }
 
 #[test]

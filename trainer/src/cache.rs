@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 /// Path of the folder `name` in the program's cache. It may not exist yet.
 ///
 /// # Errors
-/// When the platform's place for caches is not known, or [`check_owner`] refuses the cache or the folder.
+/// When the platform's place for caches is not known, or other users may write into the cache or the folder.
 pub fn folder(name: &str) -> Result<PathBuf> {
     let place = dirs::cache_dir().context("no folder for caches is known; set XDG_CACHE_HOME or HOME")?;
     let cache = place.join(CACHE);

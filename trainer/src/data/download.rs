@@ -453,7 +453,8 @@ mod tests {
         assert!(patience.left() <= Duration::from_millis(100));
         thread::sleep(Duration::from_millis(101));
         assert!(patience.left().is_zero());
-        patience.refill(400); // half as much again
-        assert!(patience.left() > Duration::from_millis(20) && patience.left() <= Duration::from_millis(50));
+        let mut patience = Patience { full: Duration::from_secs(100), ..patience };
+        patience.refill(400_000); // half as much again
+        assert!(patience.left() > Duration::from_secs(20) && patience.left() <= Duration::from_secs(50));
     }
 }
