@@ -217,14 +217,14 @@ fn a_second_signal_ends_the_trainer_at_once() {
 }
 
 #[test]
-fn a_run_under_nohup_goes_on_after_a_hangup() {
+fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
     let (folder, data) = workshop();
     let run_dir = folder.path().join("run");
-    let trainer = with_signals("--ignore-signal=HUP", &train(&data, &run_dir, "100000")).spawn().unwrap();
+    let trainer = with_signals("--ignore-signal=HUP,INT", &train(&data, &run_dir, "100000")).spawn().unwrap();
     wait_for(&run_dir.join("samples/epoch-001.png"));
-    ["HUP", "TERM"].iter().for_each(|signal| send(signal, trainer.id()));
+    ["HUP", "INT", "TERM"].iter().for_each(|signal| send(signal, trainer.id()));
     let (code, stderr) = end_of(trainer);
-    assert!(code == Some(143) && !stderr.contains("SIGHUP"), "{stderr}");
+    assert!(code == Some(143) && !stderr.contains("SIGHUP") && !stderr.contains("SIGINT"), "{stderr}");
 }
 
 #[test]
@@ -872,6 +872,56 @@ fn a_config_that_somebody_sent_chooses_no_file_elsewhere_and_has_no_unknown_sett
         fs::write(&path, changed).unwrap();
         fails(&mut resume(&run_dir, &[]), &["config.json: a run's configuration expected", key, "is no setting"]);
     }
+}
+
+#[test]
+fn a_run_folder_that_somebody_sent_writes_through_no_link() {
+    use std::os::unix::fs::symlink;
+
+    let (folder, data) = workshop();
+    let (run_dir, own) = (folder.path().join("run"), folder.path().join("own"));
+    succeeds(train(&data, &run_dir, "1").args(["--score-every", "0"]));
+    fs::create_dir(&own).unwrap();
+    fs::write(own.join("file"), "own").unwrap();
+    for (name, target) in [
+        ("metrics.jsonl", "file"),
+        ("g.onnx", "file"),
+        (".lock", "new"),
+        ("samples/epoch-002.png", "file"),
+        ("checkpoints/step-000000064.ckpt", "new"),
+        ("checkpoints", ""),
+    ] {
+        let (path, aside) = (run_dir.join(name), folder.path().join("aside"));
+        let was_there = fs::rename(&path, &aside).is_ok();
+        symlink(own.join(target), &path).unwrap();
+        let expected = format!("{}: a file expected, a symbolic link found; delete it", path.display());
+        fails(&mut resume(&run_dir, &["--epochs", "2"]), &[&expected]);
+        fs::remove_file(&path).unwrap();
+        was_there.then(|| fs::rename(&aside, &path).unwrap());
+    }
+    // A link that the run does not write to may stay.
+    symlink(own.join("file"), run_dir.join("notes")).unwrap();
+    succeeds(&mut resume(&run_dir, &["--epochs", "2"]));
+    assert_eq!(fs::read_to_string(own.join("file")).unwrap(), "own");
+    assert_eq!(fs::read_dir(&own).unwrap().count(), 1);
+}
+
+#[test]
+fn checkpoints_are_not_lost_to_a_new_run_and_a_run_that_lost_its_own_says_that_it_begins_anew() {
+    let (folder, data) = workshop();
+    let run_dir = folder.path().join("run");
+    succeeds(train(&data, &run_dir, "1").args(["--score-every", "0"]));
+    let whole = generator(&run_dir);
+    let (config, checkpoint) = (run_dir.join("config.json"), newest_checkpoint(&run_dir));
+    let settings = fs::read(&config).unwrap();
+    fs::remove_file(&config).unwrap();
+    is_misuse(&mut train(&data, &run_dir, "1"), &["run already holds checkpoints; use another"]);
+    assert!(checkpoint.exists());
+    fs::write(&config, settings).unwrap();
+    fs::remove_file(checkpoint).unwrap();
+    let said = succeeds(&mut resume(&run_dir, &[]));
+    assert!(said.contains("warning: the run has no checkpoint; it begins anew, "), "{said}");
+    assert!(generator(&run_dir) == whole);
 }
 
 #[test]

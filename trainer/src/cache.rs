@@ -1,7 +1,8 @@
 //! The program's folder for downloads, in the platform's place for caches: `mnist-gan`. No file in it is used that another user
 //! may have put there.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -80,19 +81,43 @@ pub fn create(folder: &Path) -> Result<()> {
 /// # Errors
 /// When the folder or the file `lock` in it cannot be written.
 pub fn lock(folder: &Path, wait: impl FnOnce()) -> Result<File> {
-    create(folder)?;
-    let path = folder.join(LOCK);
-    check_no_link(&path)?;
-    let file = OpenOptions::new().create(true).append(true).open(&path);
-    let file = file.with_context(|| format!("{}: cannot be written", path.display()))?;
-    if file.try_lock().is_err() {
-        wait();
-        let _ = file.lock(); // some network file systems know no locks: then both download
+    let (path, mut wait) = (folder.join(LOCK), Some(wait));
+    loop {
+        create(folder)?;
+        check_no_link(&path)?;
+        // Windows cannot lock a file that is open for appending only.
+        let file = match OpenOptions::new().create(true).truncate(false).write(true).open(&path) {
+            Err(why) if why.kind() == ErrorKind::NotFound => continue, // another program has removed the folder
+            file => file.with_context(|| format!("{}: cannot be written", path.display()))?,
+        };
+        // Some network file systems know no locks: then both download.
+        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+            wait.take().into_iter().for_each(|wait| wait());
+            let _ = file.lock();
+        }
+        // The program that held the lock may have removed its file. Then another program can lock a new file.
+        if is_named(&file, &path) {
+            return Ok(file);
+        }
     }
-    Ok(file)
 }
 
-/// Removes the lock's file, and the folder and the program's cache above it if they are empty.
+/// Whether `path` names this open file.
+fn is_named(file: &File, path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let id = |data: fs::Metadata| (data.dev(), data.ino());
+        file.metadata().map(id).ok() == fs::metadata(path).map(id).ok()
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = file;
+        path.exists()
+    }
+}
+
+/// Removes the file of a lock that this program holds, and the folder and the program's cache above it if they are empty.
 pub fn remove_if_empty(folder: &Path) {
     let _ = fs::remove_file(folder.join(LOCK));
     for folder in folder.ancestors() {
@@ -108,3 +133,29 @@ const CACHE: &str = "mnist-gan";
 
 /// File name of the lock.
 const LOCK: &str = "lock";
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn a_lock_whose_file_was_removed_while_another_program_waited_is_held_by_that_program() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join(CACHE).join("data");
+        let first = lock(&folder, || panic!("nobody holds the lock")).unwrap();
+        let (waits, waiting) = mpsc::channel();
+        thread::scope(|scope| {
+            let second = scope.spawn(|| lock(&folder, || waits.send(()).unwrap()).unwrap());
+            waiting.recv().unwrap();
+            remove_if_empty(&folder);
+            assert!(!folder.exists());
+            drop(first);
+            let _second = second.join().unwrap();
+            let third = File::open(folder.join(LOCK)).unwrap();
+            assert!(matches!(third.try_lock(), Err(TryLockError::WouldBlock)));
+        });
+    }
+}

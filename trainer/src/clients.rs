@@ -178,7 +178,8 @@ fn command(program: impl AsRef<OsStr>, folder: &Path) -> Command {
 pub fn run(command: &mut Command, folder: &Path, go_on: &mut dyn FnMut() -> Result<()>) -> Result<()> {
     let stderr = folder.join("stderr");
     let file = File::create(&stderr).with_context(|| format!("{}: cannot be written", stderr.display()))?;
-    let kill = |child: &mut Child| {
+    let kill = |child: &Mutex<Child>| {
+        let mut child = child.lock().unwrap_or_else(PoisonError::into_inner);
         let _ = child.kill();
         let _ = child.wait();
     };
@@ -186,20 +187,20 @@ pub fn run(command: &mut Command, folder: &Path, go_on: &mut dyn FnMut() -> Resu
         || command.stderr(file).spawn().map(|child| Arc::new(Mutex::new(child))),
         |child| {
             let child = child.clone();
-            move || kill(&mut child.lock().unwrap_or_else(PoisonError::into_inner))
+            move || kill(&child)
         },
     )
     .context("it cannot be started")?;
     let status = loop {
-        let mut child = child.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(status) = child.try_wait()? {
+        let ended = child.lock().unwrap_or_else(PoisonError::into_inner).try_wait()?;
+        if let Some(status) = ended {
             break status;
         }
+        // Without the lock, which a signal needs: `go_on` may wait for a reader of standard error.
         if let Err(problem) = go_on() {
-            kill(&mut child);
+            kill(&child);
             return Err(problem);
         }
-        drop(child);
         sleep(Duration::from_millis(50));
     };
     ensure!(status.success(), "{}", problem(&String::from_utf8_lossy(&fs::read(stderr)?)));

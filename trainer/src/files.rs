@@ -18,7 +18,8 @@ use crate::signals::{Cleanup, with_cleanup};
 ///   folder without write permission), the old file is overwritten in place.
 ///
 /// # Errors
-/// Names the file and why it cannot be written. An old file that is not overwritten in place stays as it was.
+/// Names the file and why it cannot be written. On an error the file is the old one, or, if only the sync of its folder failed,
+/// the new one. A file that is overwritten in place may be neither.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let target = follow_links(path);
     let write = || {

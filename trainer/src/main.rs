@@ -10,10 +10,10 @@ use clap::{CommandFactory, Parser};
 use trainer::config::{Config, Device, Engine, RunDir, UsageError};
 use trainer::ort::OnnxRuntime;
 use trainer::ort::library::CUDA;
-use trainer::print::{note, printable, result, written};
+use trainer::print::{MOST, note, printable, result, written};
 use trainer::report::{Style, Terminal, downloads};
 use trainer::run::export::Kind;
-use trainer::run::{check_outputs, compare, export, resume};
+use trainer::run::{GENERATOR, check_outputs, compare, export, resume};
 use trainer::score::judge::{self, Judge};
 use trainer::score::{self, Score};
 use trainer::train::{open, train};
@@ -24,7 +24,8 @@ use crate::args::{BenchArgs, Cli, Command, JudgeArgs, ScoreArgs, SetupArgs, Trai
 fn main() -> ExitCode {
     signals::watch().and_then(|()| run()).unwrap_or_else(|error| {
         note(&format!("error: {error:#}"));
-        if error.is::<UsageError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+        // A model that exceeded its time limit may still be in ONNX Runtime.
+        signals::exit(if error.is::<UsageError>() { 2 } else { 1 })
     })
 }
 
@@ -69,8 +70,9 @@ fn run_train(args: &TrainArgs) -> Result<ExitCode> {
         return Ok(signal.exit_code().into());
     }
     if style == Style::Plain {
-        let out = config.out.as_deref().unwrap_or(Path::new("g.onnx")).display();
-        let _ = result(&format!("{out} written; all files of the run are in {folder}"));
+        let out = config.out.clone().unwrap_or_else(|| outcome.folder.join(GENERATOR));
+        let line = format!("{} written; all files of the run are in {folder}", out.display());
+        let _ = result(&printable(&line, MOST));
     }
     terminal.finish().map(|()| ExitCode::SUCCESS)
 }

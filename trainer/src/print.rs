@@ -1,4 +1,5 @@
-//! Lines for the user: the only place that writes to standard output and standard error.
+//! Lines for the user: the only place that writes to standard output and standard error, but for the help of clap, the
+//! progress bars of indicatif and the bar of pip.
 
 use std::io::{self, ErrorKind, Write, stderr, stdout};
 
@@ -45,8 +46,8 @@ pub fn printable(text: &str, most: usize) -> String {
     line
 }
 
-/// Longest line on standard error, in characters.
-const MOST: usize = 4000;
+/// Longest line for the user, in characters.
+pub const MOST: usize = 4000;
 
 #[cfg(test)]
 mod tests {

@@ -21,8 +21,8 @@ impl Signal {
     }
 }
 
-/// Watches the signals from now on. The program calls it before anything else, because the kernel gives process 1 of a
-/// container only the signals that it watches.
+/// Watches the signals from now on. Those that were ignored at the start stay ignored. The program calls it before anything
+/// else, because the kernel gives process 1 of a container only the signals that it watches.
 ///
 /// # Errors
 /// When the signals cannot be watched, or the thread that waits for them cannot be started.
@@ -95,26 +95,19 @@ fn watch_with(receive: fn(Signal)) -> io::Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     use signal_hook::iterator::Signals;
 
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    if !is_ignored(SIGHUP) {
-        signals.handle().add_signal(SIGHUP)?;
-    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default(); // Linux only
+    let ignored = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    let ignored = ignored.unwrap_or(1 << (SIGHUP - 1)); // in case that nohup started the program, which ignores SIGHUP
+    let mut signals =
+        Signals::new([SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0))?;
     let wait = move || signals.forever().for_each(|number| receive(Signal(number)));
     std::thread::Builder::new().name("signals".into()).spawn(wait)?;
     Ok(())
 }
 
-/// Whether the program was started with the signal ignored, as nohup does with SIGHUP. True if the system does not tell.
-#[cfg(unix)]
-fn is_ignored(signal: i32) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
-    mask.is_none_or(|mask| mask >> (signal - 1) & 1 == 1)
-}
-
 /// Ends the program without ONNX Runtime's destructors, which crash while another thread is in ONNX Runtime.
 #[cfg(unix)]
-use signal_hook::low_level::exit;
+pub use signal_hook::low_level::exit;
 
 #[cfg(unix)]
 impl fmt::Display for Signal {
@@ -129,7 +122,7 @@ fn watch_with(receive: fn(Signal)) -> io::Result<()> {
 }
 
 #[cfg(windows)]
-use std::process::exit;
+pub use std::process::exit;
 
 #[cfg(windows)]
 impl fmt::Display for Signal {

@@ -125,10 +125,17 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
     Ok(Outcome { folder: run.folder().into(), finished, state })
 }
 
-/// Exports the generator of a run after its last step. `before` says whether the run had been finished and exported before.
-fn export(run: &mut Run, config: &Config, state: &TrainState, before: bool, observer: &mut dyn Observer) -> Result<()> {
-    let kept = run.export_generator(state, config.out.as_deref(), before)?;
+/// Exports the generator of a run after its last step. `was_finished` says whether the run had been finished and exported before.
+fn export(
+    run: &mut Run,
+    config: &Config,
+    state: &TrainState,
+    was_finished: bool,
+    observer: &mut dyn Observer,
+) -> Result<()> {
+    let kept = run.export_generator(state, config.out.as_deref(), was_finished);
     run.take_warnings().iter().for_each(|warning| observer.say(warning));
+    let kept = kept?;
     if kept != config.plan.epochs {
         observer.say(&format!("exported the generator of epoch {kept}, the best by score"));
     }

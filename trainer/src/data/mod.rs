@@ -305,6 +305,7 @@ mod tests {
             assert!(error.starts_with(&format!("{}: {expected}", gz.display())), "{error}");
         }
     }
+
     #[test]
     fn a_folder_that_bears_a_published_name_is_not_taken_for_the_set() {
         let folder = tempfile::tempdir().unwrap();

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use ort::session::RunOptions;
 
 use crate::graph::foreign::ForeignModel;
-use crate::ort::{Loaded, OnnxRuntime, commit, plain};
+use crate::ort::{Loaded, OnnxRuntime, plain};
 use crate::print::printable;
 
 impl OnnxRuntime {
@@ -17,7 +17,7 @@ impl OnnxRuntime {
     ///
     /// # Errors
     /// When ONNX Runtime does not accept the model, `work` fails, or both take longer than `limit`. The thread of a model that
-    /// exceeded the limit ends after its current node.
+    /// exceeded the limit ends after its current node; while the model is still being loaded it cannot be stopped.
     pub fn run_foreign<T: Send + 'static>(
         &self,
         model: ForeignModel,
@@ -32,7 +32,7 @@ impl OnnxRuntime {
             for (name, content) in model.external {
                 builder = builder.with_external_initializer_file_in_memory(name, content).map_err(plain)?;
             }
-            Ok(Loaded { session: commit(builder, &model.bytes)?, options })
+            Ok(Loaded { session: builder.commit_from_memory(&model.bytes)?, options })
         };
         let (send, result) = mpsc::channel();
         let run = move || {

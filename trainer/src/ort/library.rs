@@ -146,7 +146,8 @@ pub fn cuda_library(library: &Path, name: &str) -> impl Iterator<Item = PathBuf>
     beside.into_iter().chain(packages).map(move |folder| folder.join(name)).filter(|path| path.is_file())
 }
 
-/// The folders from which the Python of `PATH` imports `onnxruntime` and `nvidia`. Nothing is imported to find out.
+/// The folders from which the Python beside the program, or else the first of `PATH`, imports `onnxruntime` and `nvidia`.
+/// Nothing is imported to find out.
 fn python_packages() -> &'static [Vec<PathBuf>; 2] {
     static ANSWER: OnceLock<[Vec<PathBuf>; 2]> = OnceLock::new();
     // Python runs isolated, so the places that PYTHONPATH and the user add are put back, but no relative ones.

@@ -156,13 +156,21 @@ impl OnnxRuntime {
     /// A session for the bytes of an ONNX file. With `captured`, CUDA captures the first run of each binding as a CUDA
     /// graph, and later runs replay it.
     fn session_of(&self, model: &[u8], captured: bool) -> Result<Session> {
-        commit(self.builder(captured)?, model)
+        // ONNX Runtime registers a domain of operators without a lock: two sessions at once fail now and then.
+        static REGISTERING: Mutex<()> = Mutex::new(());
+        let _guard = self.has_kernels().then(|| REGISTERING.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(self.builder(captured)?.commit_from_memory(model)?)
+    }
+
+    /// Whether sessions get this project's operators.
+    fn has_kernels(&self) -> bool {
+        self.settings.device == Device::Cpu && self.kernels
     }
 
     fn builder(&self, captured: bool) -> Result<SessionBuilder> {
         let mut builder =
             Session::builder(&self.environment)?.with_intra_threads(self.settings.threads).map_err(plain)?;
-        if self.settings.device == Device::Cpu && self.kernels {
+        if self.has_kernels() {
             let ours = OperatorDomain::new(onnx::DOMAIN)?.add(FusedAdam)?.add(FusedSlopes)?;
             builder = builder.with_operators(ours).map_err(plain)?;
         }
@@ -213,14 +221,6 @@ impl OnnxRuntime {
             Device::Cuda => tensor.to(AllocationDevice::CUDA, 0)?,
         })
     }
-}
-
-/// A session with a builder's settings for the bytes of an ONNX file.
-fn commit(mut builder: SessionBuilder, model: &[u8]) -> Result<Session> {
-    // ONNX Runtime registers a domain of operators without a lock: two sessions at once fail now and then.
-    static REGISTERING: Mutex<()> = Mutex::new(());
-    let _guard = REGISTERING.lock().unwrap_or_else(PoisonError::into_inner);
-    Ok(builder.commit_from_memory(model)?)
 }
 
 /// A builder's error as text: the error itself contains the builder, which is not `Send`.
@@ -343,6 +343,7 @@ mod tests {
         assert!(kernels == bits(step(&bare, &whole).unwrap()), "kernels and functions differ");
         assert!(kernels == bits(step(&runtime, &whole).unwrap()), "a file with both gives a third result");
     }
+
     #[test]
     fn a_kernel_refuses_tensors_that_do_not_fit() {
         let runtime = OnnxRuntime::open(&Engine::cpu(1), &mut |_| ()).unwrap();

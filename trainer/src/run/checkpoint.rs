@@ -86,6 +86,11 @@ pub fn newest(run_dir: &Path) -> Result<Option<PathBuf>> {
     Ok(by_age(run_dir)?.pop())
 }
 
+/// Whether a run folder holds a checkpoint.
+pub fn is_in(run_dir: &Path) -> bool {
+    by_age(run_dir).unwrap_or_default().into_iter().chain([best(run_dir)]).any(|path| path.is_file())
+}
+
 /// The path of the checkpoint with the lowest Fréchet distance.
 pub fn best(run_dir: &Path) -> PathBuf {
     run_dir.join(FOLDER).join("best.ckpt")

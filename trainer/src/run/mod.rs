@@ -17,6 +17,7 @@
 //! checkpoints come first; if the plot, a picture or the event file cannot be written, that is a warning.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -59,8 +60,7 @@ pub fn check_outputs(config: &Config) -> Result<()> {
         };
         let (Ok(target), Ok(run_dir)) = (files::resolve(path), fs::canonicalize(run_dir)) else { continue };
         let Ok(below) = target.strip_prefix(run_dir) else { continue };
-        let first = below.components().next().map(|first| first.as_os_str().to_string_lossy());
-        let is_of_run = first.is_some_and(|first| FILES.contains(&&*first) || first.starts_with(events::PREFIX));
+        let is_of_run = below.components().next().is_some_and(|first| is_of_run(first.as_os_str()));
         let problem = || format!("{option}: {} is a file of the run; choose another name", path.display());
         ensure!(!is_of_run, UsageError(problem()));
     }
@@ -87,8 +87,8 @@ impl Run {
     /// is.
     ///
     /// # Errors
-    /// When the folder is in use, cannot be written, or holds a run with another plan or data set; or the newest
-    /// checkpoint is damaged.
+    /// When the folder is in use, cannot be written, holds a run with another plan or data set, or has a symbolic link in
+    /// place of a file of the run that is resumed; or the newest checkpoint is damaged.
     pub fn open(
         config: &Config,
         data: &Dataset,
@@ -102,7 +102,10 @@ impl Run {
                 fs::create_dir_all(path).with_context(|| format!("--run-dir: {}", cannot_create(path)))?;
                 path.clone()
             }
-            RunDir::Resume(path) => path.clone(),
+            RunDir::Resume(path) => {
+                check_no_links(path)?;
+                path.clone()
+            }
         };
         let lock = lock::lock(&folder, say)?;
         let before = resume_point(&config.run_dir, &config.plan, data)?;
@@ -114,7 +117,12 @@ impl Run {
         }
         let (mut epochs, mut state, mut best) = (vec![], None, None);
         if let Some(before) = before {
-            before.checkpoint.iter().for_each(|file| say(&format!("resuming from {}", file.display())));
+            match &before.checkpoint {
+                Some(file) => say(&format!("resuming from {}", file.display())),
+                None => say(
+                    "warning: the run has no checkpoint; it begins anew, and its metrics and best generator are replaced",
+                ),
+            }
             let total = config.settings.plan.steps(data.n())?;
             let (was, now) = (before.config.device_settings().describe(), device.describe());
             if before.state.as_ref().is_some_and(|state| state.step == total) {
@@ -191,7 +199,7 @@ impl Run {
             self.decoration("the plot of the losses", plot);
         }
         let thinned = self.delete_samples(epoch.epoch);
-        self.decoration("the pictures of all epochs", thinned);
+        self.decoration("deleting old pictures", thinned);
         if last || epoch.epoch.is_multiple_of(25) {
             let frames = (1..=epoch.epoch).filter(|e| pictures::is_frame(*e, epoch.epoch)).map(|e| self.sample_path(e));
             let animation = pictures::animation(frames.filter(|path| path.is_file()))
@@ -215,8 +223,10 @@ impl Run {
 
     /// Deletes the pictures that are no frames of the animation any more.
     fn delete_samples(&self, newest: u64) -> Result<()> {
-        for entry in fs::read_dir(self.folder.join(SAMPLES))? {
-            let path = entry?.path();
+        let folder = self.folder.join(SAMPLES);
+        let cannot_read = || format!("{}: cannot be read", folder.display());
+        for entry in fs::read_dir(&folder).with_context(cannot_read)? {
+            let path = entry.with_context(cannot_read)?.path();
             let epoch = path.file_stem().and_then(|name| name.to_str()?.strip_prefix("epoch-")?.parse().ok());
             if epoch.is_some_and(|epoch| epoch < newest && !pictures::is_frame(epoch, newest)) {
                 fs::remove_file(&path).with_context(|| format!("{}: cannot be deleted", path.display()))?;
@@ -296,6 +306,29 @@ impl Run {
     }
 }
 
+/// Checks that no file or folder of the run is a symbolic link. So a run folder from somebody else cannot let the run
+/// overwrite any other file of yours.
+///
+/// # Errors
+/// Names the first link.
+fn check_no_links(folder: &Path) -> Result<()> {
+    for below in ["", SAMPLES, checkpoint::FOLDER] {
+        for entry in fs::read_dir(folder.join(below)).into_iter().flatten().flatten() {
+            let (path, name) = (entry.path(), entry.file_name());
+            let is_written = !below.is_empty() || name == GENERATOR || is_of_run(&name);
+            let is_link = is_written && path.is_symlink();
+            ensure!(!is_link, "{}: a file expected, a symbolic link found; delete it", path.display());
+        }
+    }
+    Ok(())
+}
+
+/// Whether a run folder's file or folder of this name belongs to the run and is no generator.
+fn is_of_run(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    FILES.contains(&&*name) || name.starts_with(events::PREFIX)
+}
+
 /// The epoch whose state is in `best.ckpt`. Says so if there was a best epoch and its state is lost.
 fn find_best(folder: &Path, config: &RunConfig, epochs: &[Epoch], say: &mut dyn FnMut(&str)) -> Option<Epoch> {
     let scored = || epochs.iter().filter(|epoch| epoch.frechet_distance.is_some());
@@ -324,7 +357,9 @@ fn find_best(folder: &Path, config: &RunConfig, epochs: &[Epoch], say: &mut dyn 
 
 const SAMPLES: &str = "samples";
 const PLOT: &str = "losses.svg";
-const GENERATOR: &str = "g.onnx";
+
+/// Name of the exported generator.
+pub const GENERATOR: &str = "g.onnx";
 
 /// The files and folders of a run folder that hold no generator.
 const FILES: [&str; 6] = [CONFIG, metrics::FILE, PLOT, SAMPLES, checkpoint::FOLDER, lock::FILE];

@@ -4,7 +4,7 @@ use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::{Path, PathBuf, absolute};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -136,18 +136,24 @@ pub struct ResumePoint {
 /// The state to resume from, or `None` for a new run. Changes nothing on disk.
 ///
 /// # Errors
-/// When the plan or the data set is not the run's, a new run names the folder of an old one, the newest checkpoint is damaged,
+/// When the plan or the data set is not the run's, a new run names a folder with a run or checkpoints, the newest checkpoint is damaged,
 /// or it is not from the run that `metrics.jsonl` records.
 pub fn resume_point(run_dir: &RunDir, plan: &Plan, data: &Dataset) -> Result<Option<ResumePoint>> {
     let run_dir = match run_dir {
         RunDir::Resume(run_dir) => run_dir,
-        RunDir::New(run_dir) if run_dir.join(CONFIG).exists() => {
+        RunDir::New(run_dir) => {
             let name = run_dir.display();
-            bail!(UsageError(format!(
-                "--run-dir: {name} already holds a run; continue it with --resume, or use another"
-            )))
+            ensure!(
+                !run_dir.join(CONFIG).exists(),
+                UsageError(format!("--run-dir: {name} already holds a run; continue it with --resume, or use another"))
+            );
+            ensure!(
+                !checkpoint::is_in(run_dir),
+                UsageError(format!("--run-dir: {name} already holds checkpoints; use another"))
+            );
+            return Ok(None);
         }
-        _ => return Ok(None),
+        RunDir::Next => return Ok(None),
     };
     let (name, config) = (run_dir.display(), RunConfig::read(run_dir)?);
     let contradictions = plan.contradictions(&config.settings.plan).join(", ");
