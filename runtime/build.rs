@@ -51,10 +51,9 @@ fn bake(path: &Path) -> Result<(), String> {
         Ok("10") => model.conditional = true,
         Ok("0") => model.conditional = false,
         Ok(other) => return Err(format!("GENERATOR_CLASSES: 10 or 0 expected, {other:?} found")),
-        Err(_) if model.looks_conditional() => println!(
-            "cargo::warning={name}: the first ten weights of z look like a digit's one-hot, but the metadata name no classes; \
-             set GENERATOR_CLASSES to 10 or 0"
-        ),
+        Err(_) if model.looks_conditional() => {
+            println!("cargo::warning={name}: {}; set GENERATOR_CLASSES to 10 or 0", onnx::LOOKS_CONDITIONAL)
+        }
         Err(_) => {}
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));

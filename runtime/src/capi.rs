@@ -47,6 +47,7 @@ unsafe fn write_image(generator: &impl Generate, z: &Latent, pixels: *mut u8) ->
 /// As for [`write_image`].
 unsafe fn write_digit(generator: &impl Generate, seed: u64, digit: u8, pixels: *mut u8) -> i32 {
     match Digit::new(digit) {
+        _ if pixels.is_null() => NULL,
         _ if !CONDITIONAL => UNCONDITIONAL,
         None => NO_DIGIT,
         // SAFETY: the caller promises it.

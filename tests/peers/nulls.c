@@ -27,6 +27,7 @@ static int check(void) {
     size_t size = 0;
     HOLDS(mnist_gan_generate(1, 0) == MNIST_GAN_NULL && mnist_gan_generate_int8(1, 0) == MNIST_GAN_NULL);
     HOLDS(mnist_gan_generate_digit(1, 3, 0) == MNIST_GAN_NULL && mnist_gan_generate_digit_int8(1, 3, 0) == MNIST_GAN_NULL);
+    HOLDS(mnist_gan_generate_digit(1, 12, 0) == MNIST_GAN_NULL && mnist_gan_generate_digit_int8(1, 12, 0) == MNIST_GAN_NULL);
     HOLDS(mnist_gan_generate_digit(1, 10, pixels) == MNIST_GAN_NO_DIGIT && mnist_gan_conditional() == 1);
     HOLDS(mnist_gan_generate_digit_int8(1, 10, pixels) == MNIST_GAN_NO_DIGIT && pixels[400] == 0);
     HOLDS(mnist_gan_generate_batch(0, 2, pixels) == MNIST_GAN_NULL);

@@ -374,6 +374,9 @@ fn a_thread_that_cannot_be_started_is_an_error() {
         assert!(stderr.starts_with(expected) && stderr.lines().count() == 1, "{stderr}");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
+    let mut few = generate(folder.path(), "--count 5 --out few");
+    let (output, stderr) = run(few.env("RUST_MIN_STACK", "1000000000000000"));
+    assert!(output.status.success(), "few images need no second thread: {stderr}");
 }
 
 /// Starts a program without an end, with the signals' default effect or ignoring some, and waits until its file has begun.

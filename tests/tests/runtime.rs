@@ -149,21 +149,27 @@ fn weights_in_a_data_file_are_read_from_beside_the_model_only() {
     let data = folder.path().join("same/data");
     let model = fs::read(data.join("data.onnx")).unwrap();
     let file = data.join("other.onnx");
-    // The name of the data file has 14 letters.
+    let name = b"data.onnx.data"; // 14 letters, as every location below
+    let located = |location: &str| {
+        let mut model = model.clone();
+        while let Some(at) = model.windows(name.len()).position(|part| part == name) {
+            model[at..at + name.len()].copy_from_slice(location.as_bytes());
+        }
+        fs::write(&file, model).unwrap();
+    };
     for (location, expected) in [
         ("../secret.dat_", "a data file beside the model expected, ../secret.dat_ found"),
         ("/etc/passwd.__", "a data file beside the model expected, /etc/passwd.__ found"),
         ("no.such.file__", "w0: no.such.file__: a data file beside the model expected: No such file"),
     ] {
-        let name = b"data.onnx.data";
-        let mut spoilt = model.clone();
-        while let Some(at) = spoilt.windows(name.len()).position(|part| part == name) {
-            spoilt[at..at + name.len()].copy_from_slice(location.as_bytes());
-        }
-        fs::write(&file, spoilt).unwrap();
+        located(location);
         refuses_model(&file, &[expected]);
     }
     let weights = data.join("data.onnx.data");
+    fs::copy(&weights, data.join("weights.data")).unwrap();
+    located("./weights.data");
+    let (inspected, stderr) = run(program("runtime").arg("inspect").arg(&file));
+    assert!(inspected.status.success(), "{stderr}");
     fs::write(&weights, &fs::read(&weights).unwrap()[..459_196]).unwrap();
     refuses_model(&data.join("data.onnx"), &["data.onnx.data: the values at byte", "459196 bytes found"]);
 }
@@ -181,10 +187,11 @@ fn field(tag: u8, bytes: &[u8]) -> Vec<u8> {
 
 #[test]
 fn a_graph_without_end_or_measure_is_refused_in_little_time_and_memory() {
-    let identity = |from: &str, to: &str| {
-        let node = [field(1, from.as_bytes()), field(2, to.as_bytes()), field(4, b"Identity")].concat();
-        field(1, &node)
+    let node = |inputs: &[&str], to: &str, operator: &str, more: &[u8]| {
+        let inputs: Vec<u8> = inputs.iter().flat_map(|from| field(1, from.as_bytes())).collect();
+        [inputs, field(2, to.as_bytes()), field(4, operator.as_bytes()), more.to_vec()].concat()
     };
+    let identity = |from: &str, to: &str| field(1, &node(&[from], to, "Identity", &[]));
     let ends = |last: &str| {
         let float32 = field(2, &field(1, &[8, 1, 18, 8, 10, 2, 8, 1, 10, 2, 8, 100]));
         [field(11, &[field(1, b"z"), float32].concat()), field(12, &field(1, last.as_bytes()))].concat()
@@ -193,7 +200,23 @@ fn a_graph_without_end_or_measure_is_refused_in_little_time_and_memory() {
     fn name(i: usize) -> String {
         if i == 0 { "z".into() } else { format!("x{i}") }
     }
+    let numbers = field(5, &[field(1, b"value_ints"), field(8, &vec![0; 3_000_000])].concat());
+    let constant = |to: &str| node(&[], to, "Constant", &numbers);
+    let mut function =
+        field(25, &[field(1, b"Numbers"), field(5, b"c"), field(7, &constant("c")), field(10, b"own")].concat());
+    function.insert(1, 1); // a tag above 15 takes two bytes
+    let call = |to: &str| field(1, &node(&[], to, "Numbers", &field(7, b"own")));
+    let concat = field(1, &node(&["a", "b"], "image", "Concat", &[]));
+    let squeeze = field(1, &node(&["z", "c"], "image", "Squeeze", &[]));
     let graphs = [
+        (
+            [field(7, &[call("a"), call("b"), concat, ends("image")].concat()), function].concat(),
+            "at most 4194304 numbers expected, more found",
+        ),
+        (
+            field(7, &[field(1, &constant("c")), squeeze, ends("image")].concat()),
+            "Squeeze image: axes: at most 8 integers expected, 3000000 found",
+        ),
         (field(7, &[identity("z", "z"), ends("z")].concat()), "z: one definition expected, two found"),
         (
             field(7, &[identity("b", "a"), identity("a", "b"), ends("a")].concat()),
@@ -203,8 +226,8 @@ fn a_graph_without_end_or_measure_is_refused_in_little_time_and_memory() {
             field(7, &[chain(4000), ends("x4000")].concat()),
             "x4000: Gemm or MatMul expected, the end of the graph found",
         ),
-        (field(7, &chain(25_000)), "at most 20000 nodes, tensors and attributes expected, more found"),
-        (field(7, &[10, 0].repeat(2_000_000)), "at most 20000 nodes, tensors and attributes expected, more found"),
+        (field(7, &chain(25_000)), "at most 20000 fields, about 4000 nodes, expected, more found"),
+        (field(7, &[10, 0].repeat(2_000_000)), "at most 20000 fields, about 4000 nodes, expected, more found"),
         (vec![0; 4 << 20 | 1], "a generator of at most 4194304 bytes expected, a larger file found"),
     ];
     let folder = tempfile::tempdir().unwrap();
@@ -258,6 +281,17 @@ fn control_characters_in_metadata_do_not_reach_the_terminal() {
         assert!(text.contains(expected), "{text}{stderr}");
         assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
     }
+}
+
+#[test]
+fn inspect_shows_a_long_metadata_value_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("g.onnx");
+    let value = r#"{"epochs":[1,2]}"#.repeat(20);
+    let entry = field(14, &[field(1, b"note"), field(2, value.as_bytes())].concat());
+    fs::write(&file, [fs::read(root("models/g.onnx")).unwrap(), entry].concat()).unwrap();
+    let (seen, stderr) = run(program("runtime").arg("inspect").arg(&file));
+    assert!(String::from_utf8(seen.stdout).unwrap().contains(&value), "{stderr}");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Output files and folders. Each appears complete, or the old one stays.
+//! Output files and folders. Each appears complete, or the old one stays. Only labels that are replaced together with their images
+//! can be lost, by a `kill -9`.
 //!
 //! A file is written under a temporary name and then renamed. A link stays a link, and a replaced file's mode and owner are kept.
 //! Files that cannot be replaced are written in place: devices, pipes, mount points, and files whose owner cannot be kept.
@@ -56,7 +57,7 @@ impl OutputFile {
         let gzip = is_gzip(path);
         let sink = Sink::open(to, found).with_context(|| cannot_write(path))?;
         if let Sink::Replace { to, .. } = &sink {
-            check_room(path, folder_of(to), if gzip { bytes / LEAST_RATIO } else { bytes })?;
+            check_room(path, folder_of(to), if gzip { bytes / MOST_GZIP_RATIO } else { bytes })?;
         }
         let file = sink.file().expect("only stdout has none").try_clone()?;
         Ok(Self::new(flag(path), sink, Box::new(file), gzip))
@@ -151,7 +152,7 @@ impl Sink {
         });
         match replacement {
             Ok((temporary, file)) => Ok(Self::Replace { temporary, file, to }),
-            Err(e) if found.is_some() && is_refusal(&e) => in_place(),
+            Err(e) if found.is_some() && is_refusal(&e) => in_place().map_err(|_| e),
             Err(e) => Err(e),
         }
     }
@@ -198,7 +199,8 @@ impl OutputFolder {
         let from = self.temporary.path();
         sync_files(from).with_context(|| cannot_write(&self.path))?;
         if !self.to.is_dir() {
-            fs::rename(from, &self.to).with_context(|| cannot_write(&self.path))?;
+            // A signal that came meanwhile could empty the folder under its final name.
+            temporary::before_signals(|| fs::rename(from, &self.to)).with_context(|| cannot_write(&self.path))?;
             sync_folder(folder_of(&self.to));
             return Ok(());
         }
@@ -258,16 +260,17 @@ fn rename_each(renames: &[Rename], old: &Path, together: bool, undo: &mut Vec<Re
         let back = match fs::hard_link(to, &old) {
             Ok(()) => Some(Rename { from: old, to: to.clone() }),
             Err(e) if e.kind() == ErrorKind::NotFound => Some(Rename { from: to.clone(), to: from.clone() }),
-            Err(_) => None, // a file system without hard links
+            // A file system without hard links.
+            Err(_) => fs::rename(to, &old).ok().map(|()| Rename { from: old, to: to.clone() }),
         };
-        fs::rename(from, to).with_context(|| cannot_write(to))?;
         undo.extend(back);
+        fs::rename(from, to).with_context(|| cannot_write(to))?;
     }
     Ok(())
 }
 
-/// What gzip makes of digits at best: a tenth.
-const LEAST_RATIO: u64 = 10;
+/// Deflate makes a file at most this many times smaller.
+const MOST_GZIP_RATIO: u64 = 1032;
 
 /// Follows links from `path`. In /proc, a link leads to an open file, such as /dev/stdout, and only the kernel can follow it.
 fn resolve(path: &Path) -> PathBuf {
@@ -290,9 +293,11 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Whether the user may not do this, here. Doing it in another way may be allowed.
+/// Whether the user may not do this, here, or the file system cannot: EINVAL is its answer to an owner that has no number in this
+/// container. Doing it in another way may be possible.
 fn is_refusal(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem)
+    use ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
+    matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem | InvalidInput | Unsupported)
 }
 
 /// Whether a file can be renamed to `path`, which exists.

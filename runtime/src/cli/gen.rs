@@ -20,6 +20,7 @@ use super::output::{self, Canvas, Format};
 use super::parallel::{MAX_THREADS, draw_on_threads, threads};
 use crate::image::Image;
 use crate::latent::{Digit, Latent};
+use crate::onnx::LOOKS_CONDITIONAL;
 
 #[derive(Args)]
 pub struct Gen {
@@ -115,9 +116,8 @@ pub fn run(args: &Gen) -> Result<()> {
     check(args, count, &canvas)?;
     let model = Model::load(args.model.as_deref(), args.precision, args.classes)?;
     if model.looks_conditional {
-        let warning = "warning: --model: the first ten weights of z look like a digit's one-hot, but the metadata name no \
-            classes; --classes 10 draws digits, --classes 0 silences this warning";
-        let _ = writeln!(io::stderr(), "{warning}");
+        let advice = "--classes 10 draws digits, --classes 0 silences this warning";
+        let _ = writeln!(io::stderr(), "warning: --model: {LOOKS_CONDITIONAL}; {advice}");
     }
     let digit = args.digit.and_then(Digit::new);
     if let (Some(digit), false) = (digit, model.conditional) {
@@ -260,6 +260,9 @@ fn write_folder(args: &Gen, job: &Job, count: u64, canvas: &Canvas) -> Result<()
         };
         // Of large pictures only as many at a time as fit into memory.
         let share = images.len().div_ceil(job.threads.min((MAX_PIXELS / canvas.pixels()) as usize));
+        if share >= images.len() {
+            return write(0, images);
+        }
         thread::scope(|scope| {
             let write = &write;
             let start = |(i, part)| thread::Builder::new().spawn_scoped(scope, move || write(i * share, part));

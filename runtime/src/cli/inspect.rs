@@ -8,6 +8,7 @@ use clap::Args;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
+use super::error::printable;
 use super::model::ModelFile;
 use super::output::print;
 use crate::onnx::shown;
@@ -52,7 +53,7 @@ pub fn run(args: &Inspect) -> Result<()> {
     writeln!(
         out,
         "{}: a generator, {}",
-        args.file.display(),
+        printable(&args.file.display().to_string()),
         match model.conditional {
             true => "class-conditional: z[0..10] is the digit as one-hot",
             false if model.looks_conditional() => "by its weights class-conditional, see gen --classes",
@@ -76,7 +77,7 @@ pub fn run(args: &Inspect) -> Result<()> {
     }
     writeln!(out, "  parameters   {parameters}: {f32_bytes} bytes as f32, {int8_bytes} as int8")?;
     for (key, value) in &model.metadata {
-        writeln!(out, "  {:<12} {}", shown(key), shown(value))?;
+        writeln!(out, "  {:<12} {}", printable(key), printable(value))?;
     }
     print(out)
 }

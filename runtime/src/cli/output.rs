@@ -78,13 +78,12 @@ impl Canvas {
     }
 }
 
-/// The file of one picture.
+/// The file of one picture. For idx these are its pixels; [`idx_header`] stands before those of all pictures.
 pub fn encode(format: Format, canvas: &Canvas, pixels: &[u8]) -> Result<Vec<u8>> {
     Ok(match format {
         Format::Png => png(canvas.width() as u32, canvas.height() as u32, pixels)?,
         Format::Pgm => [format!("P5\n{} {}\n255\n", canvas.width(), canvas.height()).as_bytes(), pixels].concat(),
-        Format::Idx => [&idx_header(1, canvas)?, pixels].concat(),
-        Format::Raw => pixels.to_vec(),
+        Format::Idx | Format::Raw => pixels.to_vec(),
     })
 }
 
@@ -128,8 +127,8 @@ fn idx(dimensions: u8, sizes: &[u64]) -> Result<Vec<u8>> {
     Ok(header)
 }
 
-/// The path of the labels file: `train-labels-idx1-ubyte` for `train-images-idx3-ubyte`, and `NAME-labels` for any other name. An
-/// ending `.gz` stays at the end.
+/// The path of the labels file: `images` in the name becomes `labels` and `idx3` becomes `idx1`; a name with neither gets `-labels`.
+/// An ending `.gz` stays at the end.
 pub fn labels_beside(images: &Path) -> PathBuf {
     let name = images.file_name().unwrap_or_default();
     let mnist = name.to_str().map(|name| name.replace("images", "labels").replace("idx3", "idx1"));

@@ -1,7 +1,7 @@
 //! A node with the values of its inputs and attributes.
 
-use super::proto::{AttributeProto, NodeProto, shown};
-use super::tensor::{Constant, Storage};
+use super::proto::{AttributeProto, NodeProto, is_standard, shown};
+use super::tensor::{Constant, MAX_RANK, Storage};
 use super::value::{Data, Value};
 
 /// The type of an attribute, by its number in onnx.proto.
@@ -27,9 +27,9 @@ pub struct Call<'a> {
 impl Call<'_> {
     /// The operator's name, with its domain unless that is ONNX's own.
     pub fn operator(&self) -> String {
-        match self.node.domain.as_str() {
-            "" | "ai.onnx" => self.node.op_type.clone(),
-            domain => format!("{domain}.{}", self.node.op_type),
+        match is_standard(&self.node.domain) {
+            true => self.node.op_type.clone(),
+            false => format!("{}.{}", self.node.domain, self.node.op_type),
         }
     }
 
@@ -88,11 +88,18 @@ impl Call<'_> {
     }
 
     /// Integers that newer versions of the operator take as input `i` and older ones as an attribute; None without both.
-    pub fn integers(&self, i: usize, name: &str) -> Result<Option<Vec<i64>>, String> {
-        match self.attribute(name) {
-            Some(attribute) => Ok(Some(attribute.ints.clone())),
-            None if self.optional(i).is_some() => Ok(Some(self.constant(i)?.integers()?.to_vec())),
-            None => Ok(None),
+    ///
+    /// # Errors
+    /// There are more of them than a tensor has dimensions, or they are no constant.
+    pub fn integers(&self, i: usize, name: &str) -> Result<Option<&[i64]>, String> {
+        let values: &[i64] = match self.attribute(name) {
+            Some(attribute) => &attribute.ints,
+            None if self.optional(i).is_some() => self.constant(i)?.integers()?,
+            None => return Ok(None),
+        };
+        match values.len() {
+            0..=MAX_RANK => Ok(Some(values)),
+            found => Err(format!("{name}: at most {MAX_RANK} integers expected, {found} found")),
         }
     }
 

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use super::call::Call;
 use super::operators;
 use super::proto::{AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto, ValueInfoProto, shown};
-use super::tensor::{Storage, size, type_name};
+use super::tensor::{FLOAT32, FLOAT64, Storage, size, type_name};
 use super::value::{Data, SIZES, Stage, Value};
 
 /// The most nodes that are read, those of called functions included.
@@ -46,8 +46,8 @@ fn latent(z: &ValueInfoProto) -> Result<Value, String> {
     let tensor =
         z.r#type.as_ref().and_then(|r#type| r#type.tensor_type.as_ref()).ok_or("float32 expected, no type found")?;
     let stage = match tensor.elem_type {
-        1 => Stage::Activations,
-        11 => Stage::DoubleZ,
+        FLOAT32 => Stage::Activations,
+        FLOAT64 => Stage::DoubleZ,
         other => return Err(format!("float32 expected, {} found", type_name(other))),
     };
     let declared: Vec<Option<usize>> = match &tensor.shape {

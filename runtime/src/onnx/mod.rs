@@ -18,6 +18,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Component, Path};
 
+use proto::is_standard;
 pub use proto::shown;
 use tensor::{Constant, Storage};
 use value::Dense;
@@ -25,6 +26,10 @@ pub use value::SIZES;
 
 /// The most bytes of a file. A generator's has half a megabyte.
 const MAX_BYTES: usize = 4 << 20;
+
+/// Why the user is asked for the number of classes if [`Model::looks_conditional`].
+pub const LOOKS_CONDITIONAL: &str =
+    "the weights of z[0..10] look like those of a one-hot digit, but the metadata name no classes";
 
 /// The parameters of a generator and the metadata of its file.
 pub struct Model {
@@ -77,7 +82,7 @@ impl Model {
         Ok(Self {
             layers,
             conditional: metadata.iter().any(|(key, value)| key == "conditional" && value == "one-hot:10"),
-            opset: model.opset_import.iter().find(|set| set.domain.is_empty()).map_or(0, |set| set.version),
+            opset: model.opset_import.iter().find(|set| is_standard(&set.domain)).map_or(0, |set| set.version),
             producer: format!("{} {}", model.producer_name, model.producer_version).trim().into(),
             metadata,
             data: storage.into_files(),
@@ -168,10 +173,11 @@ pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
 /// The bytes of a data file in the folder of the ONNX file `model`.
 ///
 /// # Errors
-/// The path is absolute or leads out of the folder, or the file cannot be read.
+/// The path is absolute or contains `..`, or the file cannot be read.
 pub fn read_beside(model: &Path, location: &str) -> Result<Vec<u8>, String> {
     let name = shown(location);
-    let is_beside = Path::new(location).components().all(|part| matches!(part, Component::Normal(_)));
+    let is_beside =
+        Path::new(location).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
     if !is_beside || location.is_empty() || location.contains(char::is_control) {
         return Err(format!("a data file beside the model expected, {name} found"));
     }

@@ -6,15 +6,11 @@ use super::call::Call;
 use super::call::Kind::{self, Float, Floats, Int, Ints, String as Text, Tensor};
 use super::proto::shown;
 use super::shapes;
-use super::tensor::{Constant, type_name};
+use super::tensor::{Constant, FLOAT32, INT32, INT64, type_name};
 use super::value::{Data, Dense, SIZES, Stage, Value};
 
 /// The slope of LeakyReLU below 0.
 const SLOPE: f32 = 0.2;
-/// Element types by their numbers in onnx.proto.
-const FLOAT32: i64 = 1;
-const INT32: i64 = 6;
-const INT64: i64 = 7;
 
 type Operator = (&'static str, &'static [(&'static str, Kind)], fn(&Call) -> Result<Value, String>);
 
@@ -134,7 +130,7 @@ fn add_constant(call: &Call, data: &Data, constant: &Constant, beta: f32) -> Res
     if data.stage == Stage::Sums {
         return with_bias(data, constant, beta);
     }
-    match constant.f32()?.iter().all(|&x| x == 0.0) {
+    match constant.is_all(0.0)? {
         true => Ok(Value::Data(data.broadcast(constant)?)),
         false => Err(call.unexpected()),
     }
@@ -142,13 +138,12 @@ fn add_constant(call: &Call, data: &Data, constant: &Constant, beta: f32) -> Res
 
 /// The sums of a layer plus `beta` times its bias.
 fn with_bias(sums: &Data, bias: &Constant, beta: f32) -> Result<Value, String> {
-    let is_zero = |bias: &Constant| bias.f32().map(|bias| bias.iter().all(|&x| x == 0.0));
     let mut sums = sums.broadcast(bias)?;
-    let zero = is_zero(bias)?;
+    let zero = bias.is_all(0.0)?;
     if let Some(last) = sums.layers.last_mut() {
         match &last.bias {
             Some(_) if zero => {}
-            Some(first) if !is_zero(first)? => {
+            Some(first) if !first.is_all(0.0)? => {
                 return Err(format!("one bias expected, {} and {} found", shown(&first.name), shown(&bias.name)));
             }
             _ => *last = Arc::new(Dense { bias: Some(bias.clone()), beta, ..Dense::clone(last) }),
@@ -180,7 +175,7 @@ fn p_relu(call: &Call) -> Result<Value, String> {
 
 fn mul(call: &Call) -> Result<Value, String> {
     let (data, factor, _) = call.data_and_constant()?;
-    if factor.f32()?.iter().all(|&x| x == 1.0) {
+    if factor.is_all(1.0)? {
         return data.broadcast(factor).map(Value::Data);
     }
     if !data.is_hidden_sums() {
@@ -200,7 +195,7 @@ fn check_slope(slope: &Constant) -> Result<(), String> {
 /// A comparison of sums with 0. `greater` if it asks whether the first input is the greater one.
 fn sign(call: &Call, greater: bool) -> Result<Value, String> {
     let (data, zero, swapped) = call.data_and_constant()?;
-    match data.is_hidden_sums() && zero.f32()?.iter().all(|&x| x == 0.0) {
+    match data.is_hidden_sums() && zero.is_all(0.0)? {
         true => Ok(data.broadcast(zero)?.at(Stage::Sign { positive: greater != swapped })),
         false => Err(call.unexpected()),
     }
@@ -243,9 +238,9 @@ fn image(call: &Call, sums: &Data) -> Result<Value, String> {
 }
 
 fn cast(call: &Call) -> Result<Value, String> {
-    let to = call.int("to", 0);
+    let to = i32::try_from(call.int("to", 0)).unwrap_or_default();
     if ![FLOAT32, INT32, INT64].contains(&to) {
-        return Err(format!("to float32 expected, to {} found", type_name(to as i32)));
+        return Err(format!("to float32 expected, to {} found", type_name(to)));
     }
     match call.input(0)? {
         Value::Constant(constant) if to == FLOAT32 => constant.f32().map(|_| ())?,
@@ -276,7 +271,7 @@ fn clip(call: &Call) -> Result<Value, String> {
 }
 
 fn dropout(call: &Call) -> Result<Value, String> {
-    let training = call.optional(2).is_some() && call.constant(2)?.integers()?.iter().any(|&flag| flag != 0);
+    let training = call.integers(2, "training_mode")?.is_some_and(|flags| flags.iter().any(|&flag| flag != 0));
     match training {
         false => call.input(0).cloned(),
         true => Err("training_mode false expected, true found".into()),

@@ -40,7 +40,7 @@ fn count(mut bytes: &[u8], message: Counted, fields: &mut usize) -> Result<(), S
         let (tag, wire_type) = decode_key(&mut bytes).map_err(|_| NOT_ONNX)?;
         *fields += 1;
         if *fields > MAX_FIELDS {
-            return Err(format!("at most {MAX_FIELDS} nodes, tensors and attributes expected, more found"));
+            return Err(format!("at most {MAX_FIELDS} fields, about {} nodes, expected, more found", MAX_FIELDS / 5));
         }
         if wire_type != WireType::LengthDelimited {
             skip_field(wire_type, tag, &mut bytes, DecodeContext::default()).map_err(|_| NOT_ONNX)?;
@@ -60,6 +60,11 @@ fn count(mut bytes: &[u8], message: Counted, fields: &mut usize) -> Result<(), S
         bytes = rest;
     }
     Ok(())
+}
+
+/// Whether a domain is that of ONNX's standard operators.
+pub fn is_standard(domain: &str) -> bool {
+    ["", "ai.onnx"].contains(&domain)
 }
 
 /// A name or text of the file, for people: control characters are escaped, and what is longer than 100 characters is cut.

@@ -28,17 +28,15 @@ fn index(i: i64, len: usize) -> Result<usize, String> {
 
 pub fn reshape(call: &Call) -> Result<Value, String> {
     let old = call.input(0)?.shape();
-    let target = call.constant(1)?.integers()?;
+    let target = shape_input(call, 1)?;
     let keeps_zero = call.int("allowzero", 0) != 0;
-    let wrong =
-        || format!("a shape of as many values as {old:?} expected, {:?} found", &target[..target.len().min(MAX_RANK)]);
+    let wrong = || format!("a shape of as many values as {old:?} expected, {target:?} found");
     let known = |(i, &n): (usize, &i64)| match n {
         -1 => Some(1),
         0 if !keeps_zero => old.get(i).copied(),
         n => usize::try_from(n).ok(),
     };
-    let mut shape =
-        target.iter().enumerate().take(MAX_RANK + 1).map(known).collect::<Option<Vec<_>>>().ok_or_else(wrong)?;
+    let mut shape = target.iter().enumerate().map(known).collect::<Option<Vec<_>>>().ok_or_else(wrong)?;
     if let Some(rest) = target.iter().position(|&n| n == -1) {
         shape[rest] = size(old)?.checked_div(size(&shape)?).ok_or_else(wrong)?;
     }
@@ -54,7 +52,7 @@ pub fn flatten(call: &Call) -> Result<Value, String> {
 pub fn squeeze(call: &Call) -> Result<Value, String> {
     let old = call.input(0)?.shape();
     let axes = call.integers(1, "axes")?;
-    let goes = |i: usize| match &axes {
+    let goes = |i: usize| match axes {
         Some(axes) => axes.contains(&(i as i64)) || axes.contains(&(i as i64 - old.len() as i64)),
         None => old[i] == 1,
     };
@@ -65,7 +63,7 @@ pub fn unsqueeze(call: &Call) -> Result<Value, String> {
     let mut shape = call.input(0)?.shape().to_vec();
     let axes = call.integers(1, "axes")?.unwrap_or_default();
     let rank = shape.len() + axes.len();
-    let axes: Result<Vec<usize>, _> = axes.iter().take(MAX_RANK).map(|&i| index(i, rank)).collect();
+    let axes: Result<Vec<usize>, _> = axes.iter().map(|&i| index(i, rank)).collect();
     let mut axes = axes?;
     axes.sort_unstable();
     for i in axes {
@@ -106,6 +104,7 @@ fn integers(shape: Vec<usize>, values: Vec<i64>) -> Value {
 pub fn constant(call: &Call) -> Result<Value, String> {
     let name = call.node.output.first().map_or("", |name| name);
     let floats = |shape, values: &[f32]| {
+        call.storage.charge(values.len())?;
         let values = Values::F32(values.into());
         Ok(Value::Constant(Constant { name: name.into(), shape, values }))
     };
@@ -117,7 +116,10 @@ pub fn constant(call: &Call) -> Result<Value, String> {
         [("value_float", attribute)] => floats(vec![], &[attribute.f]),
         [("value_floats", attribute)] => floats(vec![attribute.floats.len()], &attribute.floats),
         [("value_int", attribute)] => Ok(integers(vec![], vec![attribute.i])),
-        [("value_ints", attribute)] => Ok(integers(vec![attribute.ints.len()], attribute.ints.clone())),
+        [("value_ints", attribute)] => {
+            call.storage.charge(attribute.ints.len())?;
+            Ok(integers(vec![attribute.ints.len()], attribute.ints.clone()))
+        }
         _ => Err(format!("one value expected, {} found", call.attributes.len())),
     }
 }
@@ -135,7 +137,7 @@ fn range(start: i64, end: i64, len: usize) -> Range<usize> {
     at(start)..at(end).max(at(start))
 }
 
-/// The first input of an operator on shapes: a few integers.
+/// An input that is a shape or a part of one: a few integers.
 fn shape_input<'a>(call: &'a Call, i: usize) -> Result<&'a [i64], String> {
     let constant = call.constant(i)?;
     match &constant.integers()?[..] {
@@ -159,7 +161,7 @@ pub fn slice(call: &Call) -> Result<Value, String> {
     let from = shape_input(call, 0)?;
     let (starts, ends) = (call.integers(1, "starts")?, call.integers(2, "ends")?);
     let (axes, steps) = (call.integers(3, "axes")?, call.integers(4, "steps")?);
-    match (starts.as_deref(), ends.as_deref(), axes.as_deref(), steps.as_deref()) {
+    match (starts, ends, axes, steps) {
         (Some(&[start]), Some(&[end]), None | Some(&[0 | -1]), None | Some(&[1])) => {
             let part = &from[range(start, end, from.len())];
             Ok(integers(vec![part.len()], part.to_vec()))

@@ -43,6 +43,11 @@ impl Constant {
         Err(format!("{}: float32 expected, {found} found", shown(&self.name)))
     }
 
+    /// Whether all values are the f32 `x`.
+    pub fn is_all(&self, x: f32) -> Result<bool, String> {
+        Ok(self.f32()?.iter().all(|&value| value == x))
+    }
+
     /// The values as integers.
     pub fn integers(&self) -> Result<&Arc<[i64]>, String> {
         match &self.values {
@@ -52,13 +57,20 @@ impl Constant {
     }
 }
 
+// Element types by their numbers in onnx.proto.
+pub const FLOAT32: i32 = 1;
+pub const INT32: i32 = 6;
+pub const INT64: i32 = 7;
+pub const BOOL: i32 = 9;
+pub const FLOAT64: i32 = 11;
+
 /// The name of an element type of onnx.proto.
 pub fn type_name(number: i32) -> String {
     let names =
         ["undefined", "float32", "uint8", "int8", "uint16", "int16", "int32", "int64", "string", "bool", "float16"];
     match usize::try_from(number).ok().and_then(|number| names.get(number)) {
         Some(name) => (*name).into(),
-        None if number == 11 => "float64".into(),
+        None if number == FLOAT64 => "float64".into(),
         None if number == 16 => "bfloat16".into(),
         None => format!("data type {number}"),
     }
@@ -106,7 +118,8 @@ impl<'a> Storage<'a> {
 
     fn values(&self, tensor: &TensorProto, name: &str) -> Result<Constant, String> {
         let shape: Result<Vec<usize>, _> = tensor.dims.iter().map(|&n| usize::try_from(n)).collect();
-        let shape = shape.map_err(|_| format!("a shape expected, {:?} found", tensor.dims))?;
+        let shape = shape
+            .map_err(|_| format!("a shape expected, {:?} found", &tensor.dims[..tensor.dims.len().min(MAX_RANK)]))?;
         let count = size(&shape)?;
         self.charge(count)?;
         let external = match tensor.data_location {
@@ -116,10 +129,10 @@ impl<'a> Storage<'a> {
         let raw: &[u8] = external.as_deref().unwrap_or(&tensor.raw_data);
         let ints32 = tensor.int32_data.iter().map(|&x| x.into());
         let values = match tensor.data_type {
-            1 => Values::F32(numbers(count, raw, f32::from_le_bytes, tensor.float_data.iter().copied())?),
-            6 => Values::Integers(numbers(count, raw, |x| i32::from_le_bytes(x).into(), ints32)?),
-            7 => Values::Integers(numbers(count, raw, i64::from_le_bytes, tensor.int64_data.iter().copied())?),
-            9 => Values::Integers(numbers(count, raw, |[x]| x.into(), ints32)?),
+            FLOAT32 => Values::F32(numbers(count, raw, f32::from_le_bytes, tensor.float_data.iter().copied())?),
+            INT32 => Values::Integers(numbers(count, raw, |x| i32::from_le_bytes(x).into(), ints32)?),
+            INT64 => Values::Integers(numbers(count, raw, i64::from_le_bytes, tensor.int64_data.iter().copied())?),
+            BOOL => Values::Integers(numbers(count, raw, |[x]| x.into(), ints32)?),
             other => Values::Other(other),
         };
         Ok(Constant { name: name.into(), shape, values })
