@@ -1,7 +1,7 @@
 //! End-to-end tests of the two programs, against other implementations. This crate holds what they share.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 /// The folder of the real MNIST, from `MNIST_DIR` or beside the project; `None`, with a word why, where it is not.
@@ -58,20 +58,35 @@ pub fn data_set(folder: &Path, prefix: &str, images: &[u8], labels: &[u8]) {
     }
 }
 
-/// Starts a command, sends it `signal` (a name such as `TERM`) after some time, and waits for its end. Signals have their default
-/// effect, also where the parent ignores them, as a shell does for programs in the background.
-pub fn kill_after(command: &Command, time: Duration, signal: &str) -> (Output, String) {
-    let mut program = Command::new("env");
-    program.arg("--default-signal").arg(command.get_program()).args(command.get_args());
-    command.get_envs().for_each(|(name, value)| _ = value.map(|value| program.env(name, value)));
-    let child = program.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("coreutils' env");
-    std::thread::sleep(time);
-    // The signal comes too late if the program has ended. Until `wait` nobody else gets its number.
-    let sent = Command::new("kill").args(["-s", signal, &child.id().to_string()]).status();
+/// `command` with the default effect for all signals, also where the parent ignores them, as a shell does for programs in the
+/// background; or with another `option` of env(1), such as `--ignore-signal=HUP`. Keeps only the standard error.
+pub fn with_signals(option: &str, command: &Command) -> Command {
+    let mut env = Command::new("/usr/bin/env"); // by its path, because the command may have another PATH
+    env.arg(option).arg(command.get_program()).args(command.get_args());
+    command.get_envs().for_each(|(name, value)| _ = value.map(|value| env.env(name, value)));
+    command.get_current_dir().map(|folder| env.current_dir(folder));
+    env.stdout(Stdio::null()).stderr(Stdio::piped());
+    env
+}
+
+/// Sends a signal, a name such as `TERM`. It comes too late if the program has ended. Until [`end_of`] nobody else gets its number.
+pub fn send(signal: &str, pid: u32) {
+    let sent = Command::new("kill").args(["-s", signal, &pid.to_string()]).status();
     assert!(sent.is_ok_and(|status| status.success()), "kill -s {signal}");
-    let output = child.wait_with_output().expect("the program's end");
-    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    (output, stderr)
+}
+
+/// Waits for the end of a program that was started by [`with_signals`]; its standard error.
+pub fn end_of(program: Child) -> (ExitStatus, String) {
+    let output = program.wait_with_output().expect("the program's end");
+    (output.status, String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// Starts a command, sends it `signal` after some time, and waits for its end.
+pub fn kill_after(command: &Command, time: Duration, signal: &str) -> (ExitStatus, String) {
+    let child = with_signals("--default-signal", command).spawn().expect("coreutils' env");
+    std::thread::sleep(time);
+    send(signal, child.id());
+    end_of(child)
 }
 
 /// Random shares of a whole, from 0 to 1. Source: xorshift64, Marsaglia 2003.

@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tests::{peers_python, program, run};
+use tests::{end_of, peers_python, program, run, send, with_signals};
 
 fn root(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
@@ -381,9 +381,9 @@ fn a_thread_that_cannot_be_started_is_an_error() {
 
 /// Starts a program without an end, with the signals' default effect or ignoring some, and waits until its file has begun.
 fn begins(folder: &Path, env: &str, arguments: &str) -> Child {
-    let mut command = Command::new("env");
-    command.arg(env).arg(program("runtime").get_program()).args(["gen", "--count", "2000000"]);
-    let mut child = command.args(arguments.split(' ')).current_dir(folder).stderr(Stdio::piped()).spawn().unwrap();
+    let mut command = program("runtime");
+    command.args(["gen", "--count", "2000000"]).args(arguments.split(' ')).current_dir(folder);
+    let mut child = with_signals(env, &command).spawn().unwrap();
     let start = Instant::now();
     while fs::read_dir(folder).unwrap().count() == 0 {
         assert!(
@@ -395,14 +395,10 @@ fn begins(folder: &Path, env: &str, arguments: &str) -> Child {
     child
 }
 
-fn kill(child: &Child, signal: &str) {
-    assert!(Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap().success());
-}
-
+/// The exit code of a program as a shell shows it, and its standard error.
 fn ends(child: Child) -> (i32, String) {
-    let output = child.wait_with_output().unwrap();
-    let code = output.status.code().or(output.status.signal().map(|signal| 128 + signal));
-    (code.unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
+    let (status, stderr) = end_of(child);
+    (status.code().or(status.signal().map(|signal| 128 + signal)).unwrap(), stderr)
 }
 
 #[test]
@@ -412,7 +408,7 @@ fn a_signal_removes_what_gen_had_begun() {
             let folder = tempfile::tempdir().unwrap();
             let child = begins(folder.path(), "--default-signal", arguments);
             thread::sleep(Duration::from_millis(50));
-            kill(&child, signal);
+            send(signal, child.id());
             assert_eq!(ends(child), (code, String::new()), "SIG{signal}: {arguments}");
             assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "SIG{signal}: {arguments}");
         }
@@ -423,9 +419,9 @@ fn a_signal_removes_what_gen_had_begun() {
 fn an_ignored_signal_stays_ignored() {
     let folder = tempfile::tempdir().unwrap();
     let child = begins(folder.path(), "--ignore-signal=HUP,INT", "--format raw --out x");
-    ["HUP", "INT"].iter().for_each(|signal| kill(&child, signal));
+    ["HUP", "INT"].iter().for_each(|signal| send(signal, child.id()));
     thread::sleep(Duration::from_millis(100));
-    kill(&child, "TERM");
+    send("TERM", child.id());
     assert_eq!(ends(child).0, 143);
 }
 
@@ -459,7 +455,7 @@ fn the_next_start_removes_what_a_killed_program_left_but_not_what_another_one_wr
         let child = begins(folder.path(), "--default-signal", arguments);
         draws(folder.path(), next);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "{next} beside a running program");
-        kill(&child, "KILL");
+        send("KILL", child.id());
         assert_eq!(ends(child).0, 137);
         draws(folder.path(), &format!("{next} --force"));
         let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();

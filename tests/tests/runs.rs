@@ -4,11 +4,11 @@ use std::fs::{self, File};
 use std::ops::ControlFlow;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tests::{digits, kill_after, peers_python, program, random_shares, run};
+use tests::{digits, end_of, kill_after, peers_python, program, random_shares, run, send, with_signals};
 use trainer::run::checkpoint;
 use trainer::run::resume::{self, RunConfig};
 
@@ -98,11 +98,11 @@ fn kill_30_times(signal: &str, number: i32) {
     };
     let mut progress = vec![];
     for share in random_shares().take(30) {
-        let (output, stderr) = kill_after(&go_on(), time.mul_f64(0.3 * share), signal);
+        let (status, stderr) = kill_after(&go_on(), time.mul_f64(0.3 * share), signal);
         // Before its first step a run is ended by the signal itself. Later it stops with a checkpoint, and exits as a shell
         // does after a program that the signal ended.
-        let ended = output.status.signal().or(output.status.code().map(|code| code - 128));
-        assert!(output.status.success() || ended == Some(number), "SIG{signal}: {}: {stderr}", output.status);
+        let ended = status.signal().or(status.code().map(|code| code - 128));
+        assert!(status.success() || ended == Some(number), "SIG{signal}: {status}: {stderr}");
         assert!(!stderr.contains("panicked") && !stderr.contains("error: "), "{stderr}");
         let metrics = fs::read_to_string(killed.join("metrics.jsonl")).unwrap_or_default();
         progress.push(metrics.lines().count());
@@ -150,19 +150,6 @@ fn check_events(run_dir: &Path, epochs: &str, scored: &[&str]) {
     assert!(output.status.success(), "{stderr}");
 }
 
-/// `command` with the default action for all signals, whatever the shell of the tests ignores; or with another option of
-/// env(1), such as `--ignore-signal=HUP`.
-fn with_signals(option: &str, command: &Command) -> Command {
-    let mut env = Command::new("/usr/bin/env");
-    env.arg(option).arg(command.get_program()).args(command.get_args());
-    env.stdout(Stdio::null()).stderr(Stdio::piped());
-    env
-}
-
-fn send(signal: &str, pid: u32) {
-    assert!(Command::new("kill").arg(format!("-{signal}")).arg(pid.to_string()).status().unwrap().success());
-}
-
 fn wait_for(path: &Path) {
     wait_until(&path.display().to_string(), || path.exists());
 }
@@ -175,12 +162,6 @@ fn wait_until(what: &str, has_come: impl Fn() -> bool) {
     }
 }
 
-/// Exit code and standard error of a program that was started by [`with_signals`].
-fn end_of(program: Child) -> (Option<i32>, String) {
-    let output = program.wait_with_output().unwrap();
-    (output.status.code(), String::from_utf8(output.stderr).unwrap())
-}
-
 #[test]
 fn a_signal_ends_a_run_with_a_checkpoint_and_a_word_on_how_to_go_on() {
     let (folder, data) = workshop();
@@ -191,8 +172,8 @@ fn a_signal_ends_a_run_with_a_checkpoint_and_a_word_on_how_to_go_on() {
         let trainer = with_signals("--default-signal", &train(&data, &stopped, "60")).spawn().unwrap();
         wait_for(&stopped.join("samples/epoch-002.png"));
         send(signal, trainer.id());
-        let (found, stderr) = end_of(trainer);
-        assert_eq!(found, Some(code), "{stderr}"); // as of a shell's command that the signal ended
+        let (status, stderr) = end_of(trainer);
+        assert_eq!(status.code(), Some(code), "{stderr}"); // as of a shell's command that the signal ended
         let words = [&format!("SIG{signal}: stopping"), "stopped after step ", "continue with --resume ", signal]
             .map(String::from);
         words.iter().for_each(|words| assert!(stderr.contains(words), "{words:?} is missing from {stderr}"));
@@ -212,7 +193,7 @@ fn a_second_signal_ends_the_trainer_at_once() {
     wait_for(&run_dir.join("samples/epoch-001.png"));
     // Both signals come before the step ends. The first would end the program with code 130.
     ["STOP", "INT", "TERM", "CONT"].iter().for_each(|signal| send(signal, trainer.id()));
-    assert_eq!(end_of(trainer).0, Some(143));
+    assert_eq!(end_of(trainer).0.code(), Some(143));
     succeeds(&mut resume(&run_dir, &["--epochs", "100000", "--dry-run"]));
 }
 
@@ -223,8 +204,8 @@ fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
     let trainer = with_signals("--ignore-signal=HUP,INT", &train(&data, &run_dir, "100000")).spawn().unwrap();
     wait_for(&run_dir.join("samples/epoch-001.png"));
     ["HUP", "INT", "TERM"].iter().for_each(|signal| send(signal, trainer.id()));
-    let (code, stderr) = end_of(trainer);
-    assert!(code == Some(143) && !stderr.contains("SIGHUP") && !stderr.contains("SIGINT"), "{stderr}");
+    let (status, stderr) = end_of(trainer);
+    assert!(status.code() == Some(143) && !stderr.contains("SIGHUP") && !stderr.contains("SIGINT"), "{stderr}");
 }
 
 #[test]
@@ -244,8 +225,8 @@ fn a_signal_ends_a_run_that_is_process_1_of_a_container() {
     wait_for(&run_dir.join("samples/epoch-001.png"));
     let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", container.id())).unwrap();
     send("TERM", children.trim().parse().unwrap());
-    let (code, stderr) = end_of(container);
-    assert!(code == Some(143) && stderr.contains("stopped after step "), "{stderr}");
+    let (status, stderr) = end_of(container);
+    assert!(status.code() == Some(143) && stderr.contains("stopped after step "), "{stderr}");
 }
 
 #[test]
@@ -269,8 +250,8 @@ fn a_signal_ends_a_download_and_leaves_no_process_and_no_temporary_file() {
     };
     assert_eq!(private(), 1);
     send("TERM", setup.id());
-    let (code, stderr) = end_of(setup);
-    assert!(code == Some(143) && !stderr.contains("error: "), "{stderr}");
+    let (status, stderr) = end_of(setup);
+    assert!(status.code() == Some(143) && !stderr.contains("error: "), "{stderr}");
     assert_eq!(private(), 0);
     let pip =
         Command::new("kill").args(["-0", fs::read_to_string(&pid).unwrap().trim()]).stderr(Stdio::null()).status();
@@ -292,8 +273,8 @@ fn a_signal_ends_other_commands_at_once() {
     wait_until("the handler of SIGHUP", catches_hup);
     send("HUP", bench.id());
     let start = Instant::now();
-    let (code, stderr) = end_of(bench);
-    assert!(code == Some(129) && start.elapsed() < Duration::from_secs(60), "{stderr}");
+    let (status, stderr) = end_of(bench);
+    assert!(status.code() == Some(129) && start.elapsed() < Duration::from_secs(60), "{stderr}");
 }
 
 /// Exit code of `command` and its standard error, with standard output in a file, such as the full device `/dev/full`.
