@@ -1,11 +1,15 @@
-//! The program's folder for downloads, in the platform's place for caches: `mnist-gan`. No file in it is used that another user
-//! may have put there.
+//! The program's folder for downloads, in the platform's place for caches: `mnist-gan`, and private folders to work in. No file in
+//! the cache is used that another user may have put there.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::ErrorKind;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
+
+use crate::files;
+use crate::signals::{Cleanup, with_cleanup};
 
 /// Path of the folder `name` in the program's cache. It may not exist yet.
 ///
@@ -85,10 +89,9 @@ pub fn lock(folder: &Path, wait: impl FnOnce()) -> Result<File> {
     loop {
         create(folder)?;
         check_no_link(&path)?;
-        // Windows cannot lock a file that is open for appending only.
-        let file = match OpenOptions::new().create(true).truncate(false).write(true).open(&path) {
+        let file = match files::open_lock(&path) {
             Err(why) if why.kind() == ErrorKind::NotFound => continue, // another program has removed the folder
-            file => file.with_context(|| format!("{}: cannot be written", path.display()))?,
+            file => file.with_context(|| files::cannot_write(&path))?,
         };
         // Some network file systems know no locks: then both download.
         if let Err(TryLockError::WouldBlock) = file.try_lock() {
@@ -128,11 +131,70 @@ pub fn remove_if_empty(folder: &Path) {
     }
 }
 
+/// A folder that is removed when the value is dropped, or when a signal ends the program.
+pub struct PrivateFolder {
+    folder: TempDir,
+    _cleanup: Cleanup,
+}
+
+impl PrivateFolder {
+    /// The folder's path.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+/// A new private folder below `parent`, which is created if it is missing.
+///
+/// # Errors
+/// When `parent` cannot be written.
+pub fn private_folder(parent: &Path) -> Result<PrivateFolder> {
+    create(parent)?;
+    temporary_folder(parent).with_context(|| files::cannot_write(parent))
+}
+
+/// A new private folder in `parent`, which exists.
+///
+/// # Errors
+/// When `parent` cannot be written.
+pub fn temporary_folder(parent: &Path) -> io::Result<PrivateFolder> {
+    let remove = |folder: &TempDir| {
+        let path = folder.path().to_path_buf();
+        // Unpacking goes on meanwhile and may fill the folder again.
+        move || _ = (0..10).any(|_| fs::remove_dir_all(&path).is_ok())
+    };
+    let (folder, _cleanup) = with_cleanup(|| tempfile::Builder::new().prefix(PREFIX).tempdir_in(parent), remove)?;
+    Ok(PrivateFolder { folder, _cleanup })
+}
+
+/// Removes the private folders below `parent` that killed programs left. The caller holds the [`lock`] of `parent`, so none of them is in use.
+pub fn remove_leftovers(parent: &Path) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Sum of the lengths of all files below a folder, in bytes.
+pub fn size(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let sizes = entries.map(|entry| match entry.metadata() {
+        Ok(data) if data.is_dir() => size(&entry.path()),
+        Ok(data) => data.len(),
+        Err(_) => 0, // it was removed meanwhile
+    });
+    sizes.sum()
+}
+
 /// Name of the program's folder for downloads.
 const CACHE: &str = "mnist-gan";
 
 /// File name of the lock.
 const LOCK: &str = "lock";
+
+/// The names of private folders begin with it.
+const PREFIX: &str = ".private-";
 
 #[cfg(test)]
 mod tests {

@@ -4,7 +4,6 @@
 use std::env;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,61 +11,17 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use tempfile::TempDir;
 
-use crate::cache;
-use crate::signals::{Cleanup, with_cleanup};
+use crate::signals::with_cleanup;
+use crate::{cache, files};
 
 /// File name of npm's program.
 const NPM: &str = if cfg!(windows) { "npm.cmd" } else { "npm" };
 
-/// A folder that is removed when the value is dropped, or when a signal ends the program.
-pub struct PrivateFolder {
-    folder: TempDir,
-    _cleanup: Cleanup,
-}
-
-impl PrivateFolder {
-    /// The folder's path.
-    pub fn path(&self) -> &Path {
-        self.folder.path()
-    }
-}
-
-/// A new private folder below `parent`, which is created if it is missing.
-///
-/// # Errors
-/// When `parent` cannot be written.
-pub fn private_folder(parent: &Path) -> Result<PrivateFolder> {
-    cache::create(parent)?;
-    temporary_folder(parent).with_context(|| format!("{}: cannot be written", parent.display()))
-}
-
-fn temporary_folder(parent: &Path) -> io::Result<PrivateFolder> {
-    let remove = |folder: &TempDir| {
-        let path = folder.path().to_path_buf();
-        // Unpacking goes on meanwhile and may fill the folder again.
-        move || _ = (0..10).any(|_| fs::remove_dir_all(&path).is_ok())
-    };
-    let (folder, _cleanup) = with_cleanup(|| tempfile::Builder::new().prefix(PREFIX).tempdir_in(parent), remove)?;
-    Ok(PrivateFolder { folder, _cleanup })
-}
-
-/// Removes the private folders below `parent` that killed programs left. The caller makes sure that none of them is in use.
-pub fn remove_leftovers(parent: &Path) {
-    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().starts_with(PREFIX) {
-            let _ = fs::remove_dir_all(entry.path());
-        }
-    }
-}
-
-const PREFIX: &str = ".private-";
-
 /// What the first working Python prints for `code`, or nothing without Python. The Python beside this program comes before
 /// those of `PATH`: if pip installed the program, its dependencies are that Python's packages.
 pub fn python(code: &str) -> String {
-    let Ok(folder) = temporary_folder(&env::temp_dir()) else { return String::new() };
+    let Ok(folder) = cache::temporary_folder(&env::temp_dir()) else { return String::new() };
     let beside = env::current_exe().map(|program| program.with_file_name(format!("python{}", env::consts::EXE_SUFFIX)));
     let beside = beside.ok().filter(|python| python.is_file());
     // Only the first that runs is asked: starting Python takes a good part of the trainer's own start.
@@ -133,17 +88,6 @@ pub fn certificate_advice(words: &str) -> Option<&'static str> {
     )
 }
 
-/// Sum of the lengths of all files below a folder, in bytes.
-pub fn size(folder: &Path) -> u64 {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let sizes = entries.map(|entry| match entry.metadata() {
-        Ok(data) if data.is_dir() => size(&entry.path()),
-        Ok(data) => data.len(),
-        Err(_) => 0, // it was removed meanwhile
-    });
-    sizes.sum()
-}
-
 /// Command line of npm, to be run in `folder`. The project settings (`.npmrc`) of other folders are not read, install scripts
 /// do not run, and npm's cache and logs stay in `folder`.
 pub fn npm(folder: &Path) -> Option<Command> {
@@ -177,7 +121,7 @@ fn command(program: impl AsRef<OsStr>, folder: &Path) -> Command {
 /// When the command cannot run, fails (with its own words) or is killed (with the error of `go_on`).
 pub fn run(command: &mut Command, folder: &Path, go_on: &mut dyn FnMut() -> Result<()>) -> Result<()> {
     let stderr = folder.join("stderr");
-    let file = File::create(&stderr).with_context(|| format!("{}: cannot be written", stderr.display()))?;
+    let file = File::create(&stderr).with_context(|| files::cannot_write(&stderr))?;
     let kill = |child: &Mutex<Child>| {
         let mut child = child.lock().unwrap_or_else(PoisonError::into_inner);
         let _ = child.kill();

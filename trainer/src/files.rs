@@ -191,6 +191,18 @@ fn folder_of(path: &Path) -> io::Result<&Path> {
     if folder.is_dir() { Ok(folder) } else { Err(io::Error::new(ErrorKind::NotFound, missing())) }
 }
 
+/// A file to lock, opened for writing. It is created if it is missing.
+///
+/// # Errors
+/// When the file cannot be opened.
+pub(crate) fn open_lock(path: &Path) -> io::Result<File> {
+    // Windows cannot lock a file that is open for appending only.
+    OpenOptions::new().create(true).truncate(false).write(true).open(path)
+}
+
+/// The first two bytes of a gzip file.
+pub(crate) const GZIP: [u8; 2] = [0x1f, 0x8b];
+
 /// The context of an error in writing a file.
 pub(crate) fn cannot_write(path: &Path) -> String {
     format!("{}: cannot be written", path.display())

@@ -25,7 +25,8 @@
 //! state                          training state and metrics
 //! graph   noise                  the tape of ONNX operators; random numbers
 //! config  clients pixel          settings; Python, pip and npm; grey levels
-//! cache   files                  the folder for downloads; atomic file writes
+//! cache                          the folder for downloads; private folders
+//! files                          atomic file writes
 //! signals print                  the end by a signal; lines for the user
 //! ```
 

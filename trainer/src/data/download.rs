@@ -14,6 +14,7 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use crate::cache;
 use crate::clients;
 use crate::data::pin::Pin;
+use crate::files;
 
 /// What the caller hears while files are fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +86,7 @@ pub fn fetch(
     let mut download = Download { url: &url, part: &part, limit: pin.len + (1 << 16), patience, progress };
     download.get_all().with_context(|| url.clone())?;
     match pin.read(cache::open(&part)?).context(url) {
-        Ok(_) => fs::rename(&part, &path).with_context(|| format!("{}: cannot be written", path.display())),
+        Ok(_) => fs::rename(&part, &path).with_context(|| files::cannot_write(&path)),
         Err(problem) => {
             fs::remove_file(&part).with_context(|| format!("{}: cannot be removed", part.display()))?;
             // The part may have been the beginning of another mirror's file.
@@ -156,7 +157,7 @@ impl Download<'_> {
         };
         let (from, length) = head.map_err(|problem| Failure { retry: answered, problem })?;
         let (mut done, total) = (from, length.map(|length| from + length));
-        let cannot_write = |e: std::io::Error| never(anyhow!("{}: cannot be written: {e}", self.part.display()));
+        let cannot_write = |e: std::io::Error| never(anyhow!("{}: {e}", files::cannot_write(self.part)));
         let mut options = OpenOptions::new();
         options.create(true).append(from > 0).write(true).truncate(from == 0);
         let mut file = options.open(self.part).map_err(cannot_write)?;

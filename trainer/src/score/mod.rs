@@ -17,6 +17,7 @@ pub mod neighbours;
 
 use crate::config::CLASSES;
 use crate::data::{self, Dataset};
+use crate::files;
 use crate::graph::foreign::ForeignModel;
 use crate::ort::OnnxRuntime;
 use crate::sample::{SAMPLES, draw_foreign};
@@ -151,8 +152,7 @@ pub fn images_of(runtime: &OnnxRuntime, path: &Path, seed: u64) -> Result<(Array
     let mut start = vec![];
     let file = File::open(path).with_context(|| format!("{name}: cannot be read"))?;
     file.take(4).read_to_end(&mut start).with_context(|| format!("{name}: cannot be read"))?;
-    let (idx, gzip) = ([0, 0, 8, 3], [0x1f, 0x8b]);
-    if start.starts_with(&idx) || start.starts_with(&gzip) {
+    if start.starts_with(&[0, 0, 8, 3]) || start.starts_with(&files::GZIP) {
         return data::read_drawn(path);
     }
     let model = ForeignModel::read(path)
