@@ -14,6 +14,11 @@ impl fmt::Display for Usage {
 
 impl std::error::Error for Usage {}
 
+/// An error of wrong usage with this sentence.
+pub fn usage<T>(sentence: String) -> anyhow::Result<T> {
+    Err(Usage(sentence).into())
+}
+
 /// Text that may come from a file, on one line. Characters that control a terminal are escaped.
 pub fn printable(text: &str) -> String {
     let escape = |c: char| match c {

@@ -1,38 +1,26 @@
 //! `runtime gen`: which images to draw, in which layout, and where to write them.
 
-use std::fmt::Display;
-use std::io::{self, IsTerminal, Write};
-use std::num::NonZeroUsize;
-use std::ops::RangeInclusive;
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::thread;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::error::Usage;
+use super::draw::{DrawArgs, Job, number};
+use super::error::usage;
 use super::files::{OutputFile, OutputFolder};
-use super::model::{Classes, Model, Precision};
 use super::output::{self, Canvas, Format};
-use super::parallel::{MAX_THREADS, draw_on_threads, threads};
 use crate::image::Image;
-use crate::latent::{Digit, Latent};
-use crate::onnx::LOOKS_CONDITIONAL;
 
 #[derive(Args)]
 pub struct Gen {
-    /// The number that names the image, 0 to 2⁶⁴ − 1.
-    #[arg(long, default_value_t = 0, value_parser = number(0..=u64::MAX))]
-    seed: u64,
+    #[command(flatten)]
+    draw: DrawArgs,
     /// Draws N images, of the seeds SEED, SEED + 1, …
     #[arg(long, value_name = "N", conflicts_with = "grid", value_parser = number(1..=u64::MAX))]
     count: Option<u64>,
-    /// The digit to draw, 0 to 9, by a class-conditional generator; without this flag the seed decides.
-    #[arg(long, value_parser = number(0..=9u8))]
-    digit: Option<u8>,
     /// Draws one sheet of R rows and C columns; seeds ascend along the rows.
     #[arg(long, value_name = "RxC")]
     grid: Option<Grid>,
@@ -50,18 +38,6 @@ pub struct Gen {
     /// Overwrites existing files.
     #[arg(long, requires = "out")]
     force: bool,
-    /// The arithmetic of the network.
-    #[arg(long, value_enum, default_value = "f32")]
-    precision: Precision,
-    /// Uses the generator of this ONNX file instead of the built-in one.
-    #[arg(long, value_name = "FILE")]
-    model: Option<PathBuf>,
-    /// The number of classes of --model's generator, if the file does not tell, because a tool dropped its metadata.
-    #[arg(long, value_enum, value_name = "N", requires = "model")]
-    classes: Option<Classes>,
-    /// The number of threads, by default one per core; fewer than 512 images take one. The bytes do not depend on it.
-    #[arg(long, value_name = "N", value_parser = number(NonZeroUsize::MIN..=MAX_THREADS))]
-    threads: Option<NonZeroUsize>,
 }
 
 #[derive(Clone, Copy)]
@@ -82,19 +58,6 @@ impl FromStr for Grid {
     }
 }
 
-/// A parser of numbers that names the allowed ones.
-fn number<T>(allowed: RangeInclusive<T>) -> impl Fn(&str) -> Result<T, String> + Clone
-where
-    T: FromStr + PartialOrd + Display + Clone,
-{
-    move |text| {
-        let number = text.parse().ok().filter(|number| allowed.contains(number));
-        number.ok_or_else(|| format!("{} to {} expected", allowed.start(), allowed.end()))
-    }
-}
-
-/// Images that are drawn and then written at a time: 13 MB.
-const BLOCK: u64 = 16 * 1024;
 const PIXELS: u64 = Image::PIXELS as u64;
 /// The largest sheet or enlarged image, in pixels. More is surely a typing error.
 const MAX_PIXELS: u64 = 1 << 30;
@@ -103,7 +66,7 @@ const MAX_SCALE: u32 = (MAX_PIXELS / PIXELS).isqrt() as u32;
 
 impl Gen {
     fn open(&self, path: Option<&Path>, bytes: u64) -> Result<OutputFile> {
-        OutputFile::create(path, self.model.as_deref(), self.force, bytes)
+        OutputFile::create(path, self.draw.model.as_deref(), self.force, bytes)
     }
 }
 
@@ -114,19 +77,7 @@ pub fn run(args: &Gen) -> Result<()> {
     };
     let canvas = Canvas::new(args.grid.map_or((1, 1), |grid| (grid.rows, grid.columns)), args.scale);
     check(args, count, &canvas)?;
-    let model = Model::load(args.model.as_deref(), args.precision, args.classes)?;
-    if model.looks_conditional {
-        let advice = "--classes 10 draws digits, --classes 0 silences this warning";
-        let _ = writeln!(io::stderr(), "warning: --model: {LOOKS_CONDITIONAL}; {advice}");
-    }
-    let digit = args.digit.and_then(Digit::new);
-    if let (Some(digit), false) = (digit, model.conditional) {
-        let digit = digit.value();
-        return usage(format!(
-            "--digit {digit}: a class-conditional generator expected, an unconditional one found; choose another with --model"
-        ));
-    }
-    let job = Job { model, digit, seed: args.seed, threads: threads(args.threads, count) };
+    let job = args.draw.job(count)?;
 
     let terminal = args.out.is_none() && io::stdout().is_terminal();
     if args.grid.is_some() || (count == 1 && args.format != Format::Idx) {
@@ -150,9 +101,6 @@ pub fn run(args: &Gen) -> Result<()> {
 
 /// Refuses what no generator can draw.
 fn check(args: &Gen, count: u64, canvas: &Canvas) -> Result<()> {
-    if args.seed.checked_add(count - 1).is_none() {
-        return usage(format!("--seed {}: at most {} expected with {count} images", args.seed, u64::MAX - (count - 1)));
-    }
     if canvas.pixels() > MAX_PIXELS {
         return usage(format!(
             "--grid and --scale: at most {MAX_PIXELS} pixels expected, {} × {} asked for",
@@ -169,54 +117,6 @@ fn check(args: &Gen, count: u64, canvas: &Canvas) -> Result<()> {
         ));
     }
     Ok(())
-}
-
-fn usage<T>(sentence: String) -> Result<T> {
-    Err(Usage(sentence).into())
-}
-
-/// The images to draw: those of `seed`, `seed + 1`, …
-struct Job {
-    model: Model,
-    digit: Option<Digit>,
-    seed: u64,
-    threads: usize,
-}
-
-impl Job {
-    /// Fills `images` with the job's images from number `first` on, on all threads.
-    fn draw(&self, first: u64, images: &mut [Image]) -> Result<()> {
-        let latent = |i: usize| {
-            let seed = self.seed + first + i as u64;
-            match self.digit {
-                Some(digit) => Latent::with_digit(seed, digit),
-                None => Latent::of_seed(seed, self.model.conditional),
-            }
-        };
-        draw_on_threads(self.model.generator, self.threads, &latent, images).with_context(|| self.cannot_start())
-    }
-
-    fn cannot_start(&self) -> String {
-        format!("--threads: {} threads expected, the system does not start as many; choose fewer", self.threads)
-    }
-
-    /// The digit of image number `index`.
-    fn label(&self, index: u64) -> u8 {
-        self.digit.unwrap_or_else(|| Digit::of(self.seed + index)).value()
-    }
-
-    /// Draws `count` images and calls `take` with each block of them and the number of its first image.
-    fn blocks(&self, count: u64, mut take: impl FnMut(u64, &[Image]) -> Result<()>) -> Result<()> {
-        let mut images = vec![Image::BLANK; count.min(BLOCK) as usize];
-        let progress = Progress::new(count);
-        for first in (0..count).step_by(BLOCK as usize) {
-            let images = &mut images[..(count - first).min(BLOCK) as usize];
-            self.draw(first, images)?;
-            take(first, images)?;
-            progress.at(first + images.len() as u64);
-        }
-        Ok(())
-    }
 }
 
 /// Writes all images into one file, and the labels of a class-conditional generator's idx file into a second one.
@@ -272,31 +172,4 @@ fn write_folder(args: &Gen, job: &Job, count: u64, canvas: &Canvas) -> Result<()
         })
     })?;
     folder.finish()
-}
-
-/// A progress bar, which appears on a terminal after one second.
-struct Progress {
-    bar: ProgressBar,
-    start: Instant,
-}
-
-impl Progress {
-    fn new(count: u64) -> Self {
-        let style = ProgressStyle::with_template("{bar:40} {human_pos}/{human_len} images, {per_sec}, {eta} left");
-        let bar = ProgressBar::with_draw_target(Some(count), ProgressDrawTarget::hidden());
-        Self { bar: bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())), start: Instant::now() }
-    }
-
-    fn at(&self, done: u64) {
-        if self.bar.is_hidden() && self.start.elapsed() > Duration::from_secs(1) {
-            self.bar.set_draw_target(ProgressDrawTarget::stderr()); // silent unless it is a terminal
-        }
-        self.bar.set_position(done);
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        self.bar.finish_and_clear();
-    }
 }

@@ -1,6 +1,7 @@
 //! The `runtime` command, as a library function so that other front ends can call it.
 
 mod bench;
+mod draw;
 mod error;
 mod files;
 mod r#gen;

@@ -1,0 +1,157 @@
+//! What `gen` and `shards` share: the options that say which images to draw and by which generator, and the drawing itself.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::error::usage;
+use super::model::{Classes, Model, Precision};
+use super::parallel::{MAX_THREADS, draw_on_threads, threads};
+use crate::image::Image;
+use crate::latent::{Digit, Latent};
+use crate::onnx::LOOKS_CONDITIONAL;
+
+/// The options that name images and their generator.
+#[derive(Args)]
+pub struct DrawArgs {
+    /// The number that names the image, or the first of several, 0 to 2⁶⁴ − 1.
+    #[arg(long, default_value_t = 0, value_parser = number(0..=u64::MAX))]
+    pub seed: u64,
+    /// The digit to draw, 0 to 9, by a class-conditional generator; without this flag the seed decides.
+    #[arg(long, value_parser = number(0..=9u8))]
+    pub digit: Option<u8>,
+    /// The arithmetic of the network.
+    #[arg(long, value_enum, default_value = "f32")]
+    pub precision: Precision,
+    /// Uses the generator of this ONNX file instead of the built-in one.
+    #[arg(long, value_name = "FILE")]
+    pub model: Option<PathBuf>,
+    /// The number of classes of --model's generator, if the file does not tell, because a tool dropped its metadata.
+    #[arg(long, value_enum, value_name = "N", requires = "model")]
+    pub classes: Option<Classes>,
+    /// The number of threads, by default one per core; fewer than 512 images take one. The bytes do not depend on it.
+    #[arg(long, value_name = "N", value_parser = number(NonZeroUsize::MIN..=MAX_THREADS))]
+    pub threads: Option<NonZeroUsize>,
+}
+
+impl DrawArgs {
+    /// The job of `count` images, with its generator loaded.
+    ///
+    /// # Errors
+    /// The seeds do not reach so far, the generator cannot be read, or it draws no digits on demand.
+    pub fn job(&self, count: u64) -> Result<Job> {
+        if self.seed.checked_add(count - 1).is_none() {
+            return usage(format!(
+                "--seed {}: at most {} expected with {count} images",
+                self.seed,
+                u64::MAX - (count - 1)
+            ));
+        }
+        let model = Model::load(self.model.as_deref(), self.precision, self.classes)?;
+        if model.looks_conditional {
+            let advice = "--classes 10 draws digits, --classes 0 silences this warning";
+            let _ = writeln!(io::stderr(), "warning: --model: {LOOKS_CONDITIONAL}; {advice}");
+        }
+        let digit = self.digit.and_then(Digit::new);
+        if let (Some(digit), false) = (digit, model.conditional) {
+            let digit = digit.value();
+            return usage(format!(
+                "--digit {digit}: a class-conditional generator expected, an unconditional one found; choose another with --model"
+            ));
+        }
+        Ok(Job { model, digit, seed: self.seed, threads: threads(self.threads, count) })
+    }
+}
+
+/// The images to draw: those of `seed`, `seed + 1`, …
+pub struct Job {
+    pub model: Model,
+    digit: Option<Digit>,
+    pub seed: u64,
+    pub threads: usize,
+}
+
+impl Job {
+    /// Fills `images` with the job's images from number `first` on, on all threads.
+    pub fn draw(&self, first: u64, images: &mut [Image]) -> Result<()> {
+        let latent = |i: usize| {
+            let seed = self.seed + first + i as u64;
+            match self.digit {
+                Some(digit) => Latent::with_digit(seed, digit),
+                None => Latent::of_seed(seed, self.model.conditional),
+            }
+        };
+        draw_on_threads(self.model.generator, self.threads, &latent, images).with_context(|| self.cannot_start())
+    }
+
+    pub fn cannot_start(&self) -> String {
+        format!("--threads: {} threads expected, the system does not start as many; choose fewer", self.threads)
+    }
+
+    /// The digit of image number `index`.
+    pub fn label(&self, index: u64) -> u8 {
+        self.digit.unwrap_or_else(|| Digit::of(self.seed + index)).value()
+    }
+
+    /// Draws `count` images and calls `take` with each block of them and the number of its first image.
+    pub fn blocks(&self, count: u64, mut take: impl FnMut(u64, &[Image]) -> Result<()>) -> Result<()> {
+        let mut images = vec![Image::BLANK; count.min(BLOCK) as usize];
+        let progress = Progress::new(count);
+        for first in (0..count).step_by(BLOCK as usize) {
+            let images = &mut images[..(count - first).min(BLOCK) as usize];
+            self.draw(first, images)?;
+            take(first, images)?;
+            progress.at(first + images.len() as u64);
+        }
+        Ok(())
+    }
+}
+
+/// Images that are drawn and then written at a time: 13 MB.
+const BLOCK: u64 = 16 * 1024;
+
+/// A progress bar, which appears on a terminal after one second.
+struct Progress {
+    bar: ProgressBar,
+    start: Instant,
+}
+
+impl Progress {
+    fn new(count: u64) -> Self {
+        let style = ProgressStyle::with_template("{bar:40} {human_pos}/{human_len} images, {per_sec}, {eta} left");
+        let bar = ProgressBar::with_draw_target(Some(count), ProgressDrawTarget::hidden());
+        Self { bar: bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())), start: Instant::now() }
+    }
+
+    fn at(&self, done: u64) {
+        if self.bar.is_hidden() && self.start.elapsed() > Duration::from_secs(1) {
+            self.bar.set_draw_target(ProgressDrawTarget::stderr()); // silent unless it is a terminal
+        }
+        self.bar.set_position(done);
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// A parser of numbers that names the allowed ones.
+pub fn number<T>(allowed: RangeInclusive<T>) -> impl Fn(&str) -> Result<T, String> + Clone
+where
+    T: FromStr + PartialOrd + Display + Clone,
+{
+    move |text| {
+        let number = text.parse().ok().filter(|number| allowed.contains(number));
+        number.ok_or_else(|| format!("{} to {} expected", allowed.start(), allowed.end()))
+    }
+}
