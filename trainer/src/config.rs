@@ -446,6 +446,8 @@ pub enum KeepPolicy {
 pub const G_SIZES: [usize; 5] = [LATENT, 32, 64, 128, PIXELS];
 /// Number of classes: the ten digits.
 pub const CLASSES: usize = 10;
+/// Largest number of classes of a data set.
+pub const MAX_CLASSES: usize = 64;
 /// Length of z.
 pub const LATENT: usize = 100;
 /// Width and height of an image.

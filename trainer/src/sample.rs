@@ -64,7 +64,8 @@ pub fn demo(runtime: &OnnxRuntime) -> Result<Dataset> {
         |from: usize, to: usize| (images.slice(s![from..to, ..]).to_owned(), labels.slice(s![from..to]).to_owned());
     let ((images, labels), (test_images, test_labels)) = (part(0, 60_000), part(60_000, 70_000));
     let sha256 = hex(&Sha256::digest(images.as_slice().expect("row-major")));
-    Ok(Dataset { name: "demo (no MNIST)".into(), sha256, images, labels, test_images, test_labels })
+    let classes = (0..CLASSES).map(|digit| digit.to_string()).collect();
+    Ok(Dataset { name: "demo (no MNIST)".into(), sha256, classes, images, labels, test_images, test_labels })
 }
 
 /// `n` images (n, 784) in parts of `part`, each from the z of (seed, number of the part, stream), and the digits (n,)

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use ndarray::s;
 use prost::Message;
 
-use crate::config::{Config, Device, Engine, Source};
+use crate::config::{CLASSES, Config, Device, Engine, Source};
 use crate::data::Dataset;
 use crate::data::download::Progress;
 use crate::gan::inputs::StepKind;
@@ -153,6 +153,8 @@ pub fn open(source: &Source, engine: &Engine, progress: &mut dyn FnMut(Progress)
         Source::Published(name) => Some(Dataset::published(name, engine.offline, progress)?),
         Source::Demo => None,
     };
+    let classes = data.as_ref().map_or(CLASSES, |data| data.classes.len());
+    ensure!(classes <= CLASSES, "--data: at most {CLASSES} classes expected, {classes} found");
     let mut say = |line: &str| progress(Progress::Line(line));
     let runtime = OnnxRuntime::open(engine, &mut say)?;
     let data = match data {

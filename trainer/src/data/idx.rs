@@ -14,7 +14,7 @@ use flate2::read::MultiGzDecoder;
 use ndarray::{Array1, Array2};
 use sha2::{Digest, Sha256};
 
-use crate::config::{PIXELS, SIDE};
+use crate::config::{MAX_CLASSES, PIXELS, SIDE};
 use crate::files::{self, hex};
 
 /// What an IDX file holds.
@@ -78,16 +78,16 @@ impl IdxFile {
         Ok(Array2::from_shape_vec((pixels.len() / PIXELS, PIXELS), pixels)?)
     }
 
-    /// The labels (N,) of N `images`, 0 to 9.
+    /// The labels (N,) of N `images`, 0 to 63.
     ///
     /// # Errors
-    /// When the file holds images, another number of labels, or a label above 9. The caller adds the file's name.
+    /// When the file holds images, another number of labels, or a label above 63. The caller adds the file's name.
     pub fn labels(self, images: usize) -> Result<Array1<u8>> {
         ensure!(self.kind == Kind::Labels, "labels expected, images found");
         let labels = self.items();
         ensure!(labels.len() == images, "a label for each of {images} images expected, {} found", labels.len());
-        if let Some(at) = labels.iter().position(|&label| label > 9) {
-            bail!("labels from 0 to 9 expected, {} found at {at}", labels[at]);
+        if let Some(at) = labels.iter().position(|&label| usize::from(label) >= MAX_CLASSES) {
+            bail!("labels from 0 to {} expected, {} found at {at}", MAX_CLASSES - 1, labels[at]);
         }
         Ok(labels.into())
     }

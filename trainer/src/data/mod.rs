@@ -24,13 +24,15 @@ pub struct Dataset {
     pub name: String,
     /// SHA-256 of the unpacked file of training images, in hexadecimal.
     pub sha256: String,
+    /// Names of the classes, 1 to 64 of them, in the order of their labels.
+    pub classes: Vec<String>,
     /// Training images, (N, 784): pixels row by row from the top left, from 0 (black) to 255 (white).
     pub images: Array2<u8>,
-    /// Labels of the training images, (N,), from 0 to 9.
+    /// Labels of the training images, (N,): the numbers of their classes. Each class has at least one image.
     pub labels: Array1<u8>,
     /// Test images, (M, 784), like `images`.
     pub test_images: Array2<u8>,
-    /// Labels of the test images, (M,), from 0 to 9.
+    /// Labels of the test images, (M,), like `labels`.
     pub test_labels: Array1<u8>,
 }
 
@@ -84,7 +86,18 @@ impl Dataset {
         let labels_of = |labels: IdxFile, n, path: &Path| labels.labels(n).with_context(|| path.display().to_string());
         let labels = labels_of(labels, images.nrows(), &paths[1])?;
         let test_labels = labels_of(test_labels, test_images.nrows(), &paths[3])?;
-        Ok(Self { name, sha256, images, labels, test_images, test_labels })
+        let n = labels.iter().max().map_or(0, |&label| usize::from(label) + 1);
+        let has_images = |class: &usize| labels.iter().any(|&label| usize::from(label) == *class);
+        if let Some(class) = (0..n).find(|class| !has_images(class)) {
+            let (path, last) = (paths[1].display(), n - 1);
+            bail!("{path}: training images of each class from 0 to {last} expected, none of class {class} found");
+        }
+        if let Some(at) = test_labels.iter().position(|&label| usize::from(label) >= n) {
+            let (path, last, found) = (paths[3].display(), n - 1, test_labels[at]);
+            bail!("{path}: labels from 0 to {last} expected, as the training images have, {found} found at {at}");
+        }
+        let classes = (0..n).map(|class| class.to_string()).collect();
+        Ok(Self { name, sha256, classes, images, labels, test_images, test_labels })
     }
 
     /// Number of training images, N.
@@ -174,7 +187,7 @@ mod tests {
             let mut images = vec![0, 0, 8, 3, 0, 0, 0, n, 0, 0, 0, 28, 0, 0, 0, 28];
             images.extend((0..n as usize * PIXELS).map(|i| i as u8));
             fs::write(folder.path().join(format!("{prefix}-images-idx3-ubyte")), images).unwrap();
-            let labels = [&[0, 0, 8, 1, 0, 0, 0, n], &vec![7; n as usize][..]].concat();
+            let labels = [&[0, 0, 8, 1, 0, 0, 0, n], &vec![0; n as usize][..]].concat();
             fs::write(folder.path().join(format!("{prefix}-labels-idx1-ubyte")), labels).unwrap();
         }
         folder
@@ -184,7 +197,7 @@ mod tests {
     fn a_folder_is_read_flat_or_as_torchvision_keeps_it() {
         let flat = small();
         let data = Dataset::open(flat.path()).unwrap();
-        assert_eq!((data.n(), data.labels.to_vec(), data.test_images.dim()), (2, vec![7, 7], (1, PIXELS)));
+        assert_eq!((data.n(), data.labels.to_vec(), data.test_images.dim()), (2, vec![0, 0], (1, PIXELS)));
         for layout in ["MNIST", "FashionMNIST", "KMNIST"] {
             let nested = tempfile::tempdir().unwrap();
             let raw = nested.path().join(layout).join("raw");
@@ -250,7 +263,7 @@ mod tests {
     #[test]
     fn a_spoilt_file_is_named_with_what_was_expected_and_found() {
         type Spoil = fn(&mut Vec<u8>);
-        let [images, labels, ..] = NAMES;
+        let [images, labels, _, test_labels] = NAMES;
         let cases: &[(&str, Spoil, &str)] = &[
             (images, |b| b.clear(), "an IDX file expected, an empty one found"),
             (images, |b| b.truncate(7), "an IDX header of 16 bytes expected, 7 bytes found"),
@@ -259,7 +272,9 @@ mod tests {
             (images, |b| b[7] = 3, "2368 bytes expected for the 3 items of its header, 1584 found: it is truncated"),
             (images, |b| b[7] = 0, "at least one item expected, its header says 0"),
             (images, |b| b.push(0), "1584 bytes expected for the 2 items of its header, more found"),
-            (labels, |b| b[8] = 10, "labels from 0 to 9 expected, 10 found at 0"),
+            (labels, |b| b[8] = 64, "labels from 0 to 63 expected, 64 found at 0"),
+            (labels, |b| b[8] = 2, "training images of each class from 0 to 2 expected, none of class 1 found"),
+            (test_labels, |b| b[8] = 1, "labels from 0 to 0 expected, as the training images have, 1 found at 0"),
             (labels, |b| (b[7], _) = (1, b.pop()), "a label for each of 2 images expected, 1 found"),
         ];
         for (name, spoil, expected) in cases {
