@@ -1,5 +1,5 @@
 //! Writes the weights of models/g.onnx, or of the file that GENERATOR_ONNX names, into the files that weights.rs includes.
-//! GENERATOR_CLASSES=10 or 0 says whether the generator is class-conditional, if the file's metadata do not.
+//! GENERATOR_CLASSES is the number of classes of the generator, if the file's metadata do not say it.
 
 #![allow(dead_code)] // the shared files have parts that only the command uses
 
@@ -47,19 +47,19 @@ fn bake(path: &Path) -> Result<(), String> {
     for data in model.data.keys() {
         println!("cargo::rerun-if-changed={}", path.with_file_name(data).display());
     }
-    match env::var("GENERATOR_CLASSES").as_deref() {
-        Ok("10") => model.conditional = true,
-        Ok("0") => model.conditional = false,
-        Ok(other) => return Err(format!("GENERATOR_CLASSES: 10 or 0 expected, {other:?} found")),
-        Err(_) if model.looks_conditional() => {
-            println!("cargo::warning={name}: {}; set GENERATOR_CLASSES to 10 or 0", onnx::LOOKS_CONDITIONAL)
-        }
-        Err(_) => {}
+    if let Ok(count) = env::var("GENERATOR_CLASSES") {
+        let number = onnx::classes::count(&count).map_err(|e| format!("GENERATOR_CLASSES: {e}, {count:?} found"))?;
+        model.set_classes(number);
+    } else if let Some(count) = model.likely_classes() {
+        let lost = onnx::classes::lost(count);
+        println!("cargo::warning={name}: {lost}; set GENERATOR_CLASSES to {count}, or to 0 for none");
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let write = |file: &str, bytes: &[u8]| fs::write(out.join(file), bytes).map_err(|e| format!("{file}: {e}"));
     write("weights.bin", &model.f32_bytes())?;
     write("int8.bin", &quantize::int8_bytes(&model))?;
-    write("conditional.rs", format!("{}", model.conditional).as_bytes())?;
+    write("classes.rs", format!("&{:?}", model.classes).as_bytes())?;
+    let c_classes: String = model.classes.iter().map(|name| format!("c{name:?}, ")).collect();
+    write("c_classes.rs", format!("&[{c_classes}]").as_bytes())?;
     write("metadata.rs", format!("&{:?}", model.metadata).as_bytes())
 }

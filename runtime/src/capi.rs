@@ -1,21 +1,21 @@
 //! The C interface of include/runtime.h, which documents it. Both precisions share the functions below.
 
 use core::ffi::{c_char, c_void};
-use core::slice;
+use core::{ptr, slice};
 
 use crate::generate::{Generate, Network};
 use crate::image::Image;
-use crate::latent::{Digit, LATENT, Latent};
-use crate::weights::{CONDITIONAL, GENERATOR, INT8};
+use crate::latent::{Class, Digit, LATENT, Latent};
+use crate::weights::{C_CLASSES, CLASSES, GENERATOR, INT8};
 use crate::{latent_of, latent_stream, png};
 
 /// Success.
 const OK: i32 = 0;
 /// A pointer is null.
 const NULL: i32 = -1;
-/// The caller asks for a digit, but the generator is not class-conditional.
+/// The caller asks for a class, but the generator is not class-conditional.
 const UNCONDITIONAL: i32 = -2;
-/// The digit is above 9.
+/// The digit is above 9, or the generator has no class of this name.
 const NO_DIGIT: i32 = -3;
 /// The buffer is too small.
 const TOO_SMALL: i32 = -4;
@@ -23,6 +23,8 @@ const TOO_SMALL: i32 = -4;
 const TOO_LARGE: i32 = -5;
 /// Input and output share memory.
 const OVERLAP: i32 = -6;
+/// The generator has no class of this number.
+const NO_CLASS: i32 = -7;
 
 /// C's PTRDIFF_MAX: no object is larger.
 const MAX_BYTES: usize = isize::MAX as usize;
@@ -43,15 +45,17 @@ unsafe fn write_image(generator: &impl Generate, z: &Latent, pixels: *mut u8) ->
     }
 }
 
+/// Returns the code in `class` if it is an error.
+///
 /// # Safety
 /// As for [`write_image`].
-unsafe fn write_digit(generator: &impl Generate, seed: u64, digit: u8, pixels: *mut u8) -> i32 {
-    match Digit::new(digit) {
+unsafe fn write_class(generator: &impl Generate, seed: u64, class: Result<Class, i32>, pixels: *mut u8) -> i32 {
+    match class {
         _ if pixels.is_null() => NULL,
-        _ if !CONDITIONAL => UNCONDITIONAL,
-        None => NO_DIGIT,
+        _ if CLASSES.is_empty() => UNCONDITIONAL,
+        Err(code) => code,
         // SAFETY: the caller promises it.
-        Some(digit) => unsafe { write_image(generator, &Latent::with_digit(seed, digit), pixels) },
+        Ok(class) => unsafe { write_image(generator, &Latent::with_class(seed, class), pixels) },
     }
 }
 
@@ -88,7 +92,7 @@ unsafe fn write_rows(generator: &impl Network, seed: u64, row: Row, context: *mu
 }
 
 macro_rules! functions {
-    ($generator:ident: $generate:ident, $digit:ident, $batch:ident, $rows:ident, $draw:ident) => {
+    ($generator:ident: $generate:ident, $class:ident, $digit:ident, $batch:ident, $rows:ident, $draw:ident) => {
         /// # Safety
         /// See include/runtime.h.
         #[unsafe(no_mangle)]
@@ -100,9 +104,19 @@ macro_rules! functions {
         /// # Safety
         /// See include/runtime.h.
         #[unsafe(no_mangle)]
-        pub unsafe extern "C" fn $digit(seed: u64, digit: u8, pixels: *mut u8) -> i32 {
+        pub unsafe extern "C" fn $class(seed: u64, index: u32, pixels: *mut u8) -> i32 {
+            let class = Class::new(index as usize, CLASSES.len()).ok_or(NO_CLASS);
             // SAFETY: the caller passes pointers as the header demands.
-            unsafe { write_digit(&$generator, seed, digit, pixels) }
+            unsafe { write_class(&$generator, seed, class, pixels) }
+        }
+
+        /// # Safety
+        /// See include/runtime.h.
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $digit(seed: u64, digit: u8, pixels: *mut u8) -> i32 {
+            let class = Digit::new(digit).and_then(|digit| Class::of_digit(digit, CLASSES)).ok_or(NO_DIGIT);
+            // SAFETY: the caller passes pointers as the header demands.
+            unsafe { write_class(&$generator, seed, class, pixels) }
         }
 
         /// # Safety
@@ -137,11 +151,12 @@ macro_rules! functions {
 }
 
 functions!(
-    GENERATOR: mnist_gan_generate, mnist_gan_generate_digit, mnist_gan_generate_batch, mnist_gan_generate_rows, mnist_gan_draw
+    GENERATOR: mnist_gan_generate, mnist_gan_generate_class, mnist_gan_generate_digit, mnist_gan_generate_batch,
+    mnist_gan_generate_rows, mnist_gan_draw
 );
 functions!(
-    INT8: mnist_gan_generate_int8, mnist_gan_generate_digit_int8, mnist_gan_generate_batch_int8, mnist_gan_generate_rows_int8,
-    mnist_gan_draw_int8
+    INT8: mnist_gan_generate_int8, mnist_gan_generate_class_int8, mnist_gan_generate_digit_int8,
+    mnist_gan_generate_batch_int8, mnist_gan_generate_rows_int8, mnist_gan_draw_int8
 );
 
 /// # Safety
@@ -181,7 +196,19 @@ pub unsafe extern "C" fn mnist_gan_png(pixels: *const u8, file: *mut u8, capacit
 /// 1 if the built-in generator is class-conditional, else 0.
 #[unsafe(no_mangle)]
 pub extern "C" fn mnist_gan_conditional() -> i32 {
-    i32::from(CONDITIONAL)
+    i32::from(!CLASSES.is_empty())
+}
+
+/// The number of classes of the built-in generator, 2 to 64; 0 if it is unconditional.
+#[unsafe(no_mangle)]
+pub extern "C" fn mnist_gan_classes() -> u32 {
+    CLASSES.len() as u32
+}
+
+/// The name of a class of the built-in generator, as UTF-8 that ends with a zero byte; null for a number that it does not have.
+#[unsafe(no_mangle)]
+pub extern "C" fn mnist_gan_class_name(index: u32) -> *const c_char {
+    C_CLASSES.get(index as usize).map_or(ptr::null(), |name| name.as_ptr())
 }
 
 /// The library's version, as text that ends with a zero byte.

@@ -5,8 +5,8 @@ use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
 /// The length of z.
 pub const LATENT: usize = 100;
-/// The length of the one-hot at the start of a class-conditional generator's z.
-pub const CLASSES: usize = 10;
+/// The most classes of a class-conditional generator; the fewest are 2.
+pub const MAX_CLASSES: usize = 64;
 /// 1.0 in units of 2⁻²³.
 pub(crate) const ONE: i32 = 1 << 23;
 
@@ -23,15 +23,16 @@ impl Latent {
         Self::collect(LatentStream::new(seed, None))
     }
 
-    /// The z of a seed for a class-conditional generator: the numbers of [`Self::new`], the first ten replaced by the one-hot
-    /// of `digit`. So a seed is a handwriting, and its ten digits share it.
-    pub fn with_digit(seed: u64, digit: Digit) -> Self {
-        Self::collect(LatentStream::new(seed, Some(digit)))
+    /// The z of a seed for a class-conditional generator: the numbers of [`Self::new`], the first ones replaced by the one-hot
+    /// of `class`, which has one number per class. So a seed is a handwriting, and all classes of a seed share it.
+    pub fn with_class(seed: u64, class: Class) -> Self {
+        Self::collect(LatentStream::new(seed, Some(class)))
     }
 
-    /// [`Self::with_digit`] of the seed's own digit ([`Digit::of`]) if the generator is `conditional`, else [`Self::new`].
-    pub fn of_seed(seed: u64, conditional: bool) -> Self {
-        if conditional { Self::with_digit(seed, Digit::of(seed)) } else { Self::new(seed) }
+    /// The z of a seed for a generator of `classes` classes: [`Self::with_class`] of the seed's own class ([`Class::of`]), or
+    /// [`Self::new`] for an unconditional generator, which has 0 classes.
+    pub fn of_seed(seed: u64, classes: usize) -> Self {
+        Self::collect(LatentStream::new(seed, Class::of(seed, classes)))
     }
 
     /// A z of any numbers, clamped to [-1, 1] and truncated to multiples of 2⁻²³; NaN becomes 0. For walks between two z.
@@ -57,23 +58,23 @@ pub(crate) fn to_f32(x: i32) -> f32 {
 /// The numbers of a seed's z one after another, in units of 2⁻²³, for devices without memory for all of them.
 pub(crate) struct LatentStream {
     rng: Xoshiro128PlusPlus,
-    digit: Option<Digit>,
+    class: Option<Class>,
     k: usize,
 }
 
 impl LatentStream {
-    /// The numbers of [`Latent::new`], or with a digit of [`Latent::with_digit`]. The stream does not end.
-    pub(crate) fn new(seed: u64, digit: Option<Digit>) -> Self {
-        Self { rng: Xoshiro128PlusPlus::seed_from_u64(seed), digit, k: 0 }
+    /// The numbers of [`Latent::new`], or with a class of [`Latent::with_class`]. The stream does not end.
+    pub(crate) fn new(seed: u64, class: Option<Class>) -> Self {
+        Self { rng: Xoshiro128PlusPlus::seed_from_u64(seed), class, k: 0 }
     }
 
     fn next_number(&mut self) -> i32 {
         let k = self.k;
         self.k += 1;
         let noise = (self.rng.next_u32() >> 8) as i32 - ONE;
-        match self.digit {
-            Some(digit) if k == usize::from(digit.0) => ONE,
-            Some(_) if k < CLASSES => 0,
+        match self.class {
+            Some(class) if k == class.index() => ONE,
+            Some(class) if k < class.classes() => 0,
             _ => noise,
         }
     }
@@ -87,7 +88,54 @@ impl Iterator for LatentStream {
     }
 }
 
-/// A digit, 0 to 9: the class of a class-conditional generator.
+/// A class of a class-conditional generator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Class {
+    index: u8,
+    classes: u8,
+}
+
+impl Class {
+    /// Class number `index`, from 0 on, of a generator of `classes` classes; `None` if it has fewer, or if `classes` is not 2 to
+    /// 64.
+    pub fn new(index: usize, classes: usize) -> Option<Self> {
+        let exists = index < classes && (2..=MAX_CLASSES).contains(&classes);
+        exists.then_some(Self { index: index as u8, classes: classes as u8 })
+    }
+
+    /// The class of a seed, unless one is chosen, for a generator of `classes` classes; `None` if `classes` is not 2 to 64. Each
+    /// class has the same share of all seeds.
+    pub fn of(seed: u64, classes: usize) -> Option<Self> {
+        Self::new(0, classes)?;
+        let first = Xoshiro128PlusPlus::seed_from_u64(seed).next_u32();
+        Self::new(((u64::from(first) * classes as u64) >> 32) as usize, classes)
+    }
+
+    /// The class that `wanted` names, or numbers if no name is `wanted`; `None` if there is none. `names` are those of all
+    /// classes, in the order of their numbers.
+    pub fn find(wanted: &str, names: &[impl AsRef<str>]) -> Option<Self> {
+        let named = names.iter().position(|name| name.as_ref() == wanted);
+        Self::new(named.or_else(|| wanted.parse().ok())?, names.len())
+    }
+
+    /// The class whose name is `digit`; `None` if there is none. `names` as for [`Self::find`].
+    pub fn of_digit(digit: Digit, names: &[impl AsRef<str>]) -> Option<Self> {
+        let index = names.iter().position(|name| name.as_ref().as_bytes() == [b'0' + digit.0])?;
+        Self::new(index, names.len())
+    }
+
+    /// The number of this class, from 0 on.
+    pub fn index(self) -> usize {
+        self.index.into()
+    }
+
+    /// The number of classes of the generator, 2 to 64.
+    pub fn classes(self) -> usize {
+        self.classes.into()
+    }
+}
+
+/// A digit, 0 to 9.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Digit(u8);
 
@@ -95,12 +143,6 @@ impl Digit {
     /// The digit; `None` above 9.
     pub fn new(digit: u8) -> Option<Self> {
         (digit < 10).then_some(Self(digit))
-    }
-
-    /// The digit of a seed, unless one is chosen. Each digit has a tenth of all seeds.
-    pub fn of(seed: u64) -> Self {
-        let first = Xoshiro128PlusPlus::seed_from_u64(seed).next_u32();
-        Self(((u64::from(first) * 10) >> 32) as u8)
     }
 
     /// The digit as a number, 0 to 9.
@@ -139,14 +181,36 @@ mod tests {
     }
 
     #[test]
-    fn digits_share_a_seeds_handwriting_and_each_digit_has_a_tenth_of_the_seeds() {
-        let z = |digit| Latent::with_digit(5, Digit::new(digit).unwrap()).numbers();
-        let (seven, three) = (z(7), z(3));
-        assert_eq!(seven[10..], three[10..]);
-        assert_eq!((seven[7], seven[3], three[3]), (1.0, 0.0, 1.0));
-        let mut count = [0; 10];
-        (0..10_000).for_each(|seed| count[usize::from(Digit::of(seed).value())] += 1);
-        assert!(count.iter().all(|n| (900..1100).contains(n)), "{count:?}");
+    fn classes_share_a_seeds_handwriting_and_have_equal_shares_of_the_seeds() {
+        for classes in [2, 10, 26, 64] {
+            let z = |index| Latent::with_class(5, Class::new(index, classes).unwrap()).numbers();
+            let (last, first) = (z(classes - 1), z(0));
+            assert_eq!(last[classes..], Latent::new(5).numbers()[classes..]);
+            assert_eq!(last[classes..], first[classes..]);
+            assert_eq!((last[classes - 1], last[0], first[0]), (1.0, 0.0, 1.0));
+            let mut count = [0; MAX_CLASSES];
+            (0..1000 * classes as u64).for_each(|seed| count[Class::of(seed, classes).unwrap().index()] += 1);
+            assert!(count[..classes].iter().all(|n| (880..1120).contains(n)), "{count:?}");
+        }
+    }
+
+    #[test]
+    fn a_class_that_a_generator_does_not_have_is_none() {
+        for (index, classes) in [(2, 2), (0, 0), (0, 1), (0, 65), (usize::MAX, usize::MAX)] {
+            assert_eq!(Class::new(index, classes), None);
+        }
+        assert!([0, 1, 65, usize::MAX].iter().all(|&classes| Class::of(7, classes).is_none()));
         assert_eq!(Digit::new(10), None);
+    }
+
+    #[test]
+    fn a_name_wins_over_a_number() {
+        let find = |wanted, names: &[&str]| Class::find(wanted, names).map(Class::index);
+        let names = ["one", "0", "B"];
+        assert_eq!(["B", "0", "1", "2"].map(|wanted| find(wanted, &names)), [Some(2), Some(1), Some(1), Some(2)]);
+        assert_eq!(["b", "3", "-1", ""].map(|wanted| find(wanted, &names)), [None; 4]);
+        assert_eq!(find("0", &[]), None);
+        let digit = |digit| Class::of_digit(Digit::new(digit).unwrap(), &names).map(Class::index);
+        assert_eq!((digit(0), digit(1)), (Some(1), None));
     }
 }

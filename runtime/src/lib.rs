@@ -36,8 +36,8 @@ use generate::Network;
 pub use generator::Generator;
 pub use image::Image;
 use latent::LatentStream;
-pub use latent::{Digit, Latent};
-pub use weights::{CONDITIONAL, GENERATOR, METADATA};
+pub use latent::{Class, Digit, Latent};
+pub use weights::{CLASSES, GENERATOR, METADATA};
 
 /// The image of a seed.
 pub fn generate(seed: u64) -> Image {
@@ -61,26 +61,41 @@ pub fn generate_batch(seeds: &[u64], images: &mut [Image]) {
     GENERATOR.draw_batch(&mut seeds.iter().map(|&seed| latent_of(seed)), images);
 }
 
-/// The image of `digit` in the handwriting of a seed; `None` if the generator is not class-conditional ([`CONDITIONAL`]).
+/// The image of `class` in the handwriting of a seed; `None` if the generator has another number of classes.
+///
+/// ```
+/// let seven = runtime::class("7").and_then(|seven| runtime::generate_class(42, seven));
+/// assert!(seven.is_some());
+/// ```
+pub fn generate_class(seed: u64, class: Class) -> Option<Image> {
+    (class.classes() == CLASSES.len()).then(|| GENERATOR.draw(&Latent::with_class(seed, class)))
+}
+
+/// The image of `digit` in the handwriting of a seed; `None` if the generator has no class of this name.
 pub fn generate_digit(seed: u64, digit: Digit) -> Option<Image> {
-    CONDITIONAL.then(|| GENERATOR.draw(&Latent::with_digit(seed, digit)))
+    Class::of_digit(digit, CLASSES).and_then(|class| generate_class(seed, class))
+}
+
+/// The built-in generator's class that `wanted` names, or numbers if no name is `wanted`; `None` if there is none.
+pub fn class(wanted: &str) -> Option<Class> {
+    Class::find(wanted, CLASSES)
 }
 
 /// The z of a seed for the built-in generator.
 pub fn latent_of(seed: u64) -> Latent {
-    Latent::of_seed(seed, CONDITIONAL)
+    Latent::of_seed(seed, CLASSES.len())
 }
 
 /// The numbers of [`latent_of`], one after another.
 fn latent_stream(seed: u64) -> LatentStream {
-    LatentStream::new(seed, CONDITIONAL.then(|| Digit::of(seed)))
+    LatentStream::new(seed, Class::of(seed, CLASSES.len()))
 }
 
 /// The same network in integers: a quarter of the bytes, no FPU needed, and images that differ from f32's by 1.5 grey levels in
 /// the mean. Every CPU gives the same bytes.
 pub mod int8 {
     use super::generate::{Generate, Network};
-    use super::{CONDITIONAL, Digit, Image, Latent, latent_of, latent_stream};
+    use super::{CLASSES, Class, Digit, Image, Latent, latent_of, latent_stream};
 
     pub use super::arch::tanh_pixel;
     pub use super::generator_int8::Generator;
@@ -103,8 +118,13 @@ pub mod int8 {
         GENERATOR.draw_batch(&mut seeds.iter().map(|&seed| latent_of(seed)), images);
     }
 
-    /// The image of `digit` in the handwriting of a seed; `None` if the generator is not class-conditional ([`CONDITIONAL`]).
+    /// The image of `class` in the handwriting of a seed; `None` if the generator has another number of classes.
+    pub fn generate_class(seed: u64, class: Class) -> Option<Image> {
+        (class.classes() == CLASSES.len()).then(|| GENERATOR.draw(&Latent::with_class(seed, class)))
+    }
+
+    /// The image of `digit` in the handwriting of a seed; `None` if the generator has no class of this name.
     pub fn generate_digit(seed: u64, digit: Digit) -> Option<Image> {
-        CONDITIONAL.then(|| GENERATOR.draw(&Latent::with_digit(seed, digit)))
+        Class::of_digit(digit, CLASSES).and_then(|class| generate_class(seed, class))
     }
 }

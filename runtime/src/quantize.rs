@@ -5,7 +5,7 @@
 //! [`CALIBRATION_SEEDS`] seeds. The zero points and all scales are folded into i32 biases, shifts and i16 scales, so that drawing
 //! needs integers alone. `arch/int8_ops.rs` has that side.
 
-use super::latent::{CLASSES, Latent};
+use super::latent::Latent;
 use super::onnx::{Layer, Model};
 
 /// Seeds 0, 1, … for calibration.
@@ -26,7 +26,7 @@ struct Range {
 /// i32, the shifts (O) and the scales (O) as i16. Then as i16: the zero points of the three hidden layers, the pixel shift, and
 /// the length of z's one-hot. Zeros fill up to a multiple of 64 bytes.
 pub fn int8_bytes(model: &Model) -> Vec<u8> {
-    let classes = if model.conditional { CLASSES } else { 0 };
+    let classes = model.classes.len();
     let mut ranges: Vec<Range> = calibrate(model).iter().map(|values| best_range(values)).collect();
     let pixel_shift = widen(model, &mut ranges);
     let mut bytes = vec![];
@@ -100,7 +100,7 @@ fn widen(model: &Model, ranges: &mut [Range]) -> i16 {
 fn calibrate(model: &Model) -> [Vec<f32>; 3] {
     let mut activations = [vec![], vec![], vec![]];
     for seed in 0..CALIBRATION_SEEDS {
-        let mut x = Latent::of_seed(seed, model.conditional).numbers().to_vec();
+        let mut x = Latent::of_seed(seed, model.classes.len()).numbers().to_vec();
         for (layer, seen) in model.layers.iter().zip(&mut activations) {
             let mut sums = layer.bias.clone();
             for (row, x) in layer.weight.chunks_exact(sums.len()).zip(&x) {

@@ -19,9 +19,13 @@ pub static INT8: generator_int8::Generator =
 const _: () =
     assert!(size_of::<generator::Generator>() == 459_200 && size_of::<generator_int8::Generator>() == 121_920);
 
-/// Whether the built-in generator is class-conditional: then z[0..10] is the digit as one-hot, and
-/// [`crate::generate_digit`] draws the digit that it is asked for.
-pub const CONDITIONAL: bool = include!(concat!(env!("OUT_DIR"), "/conditional.rs"));
+/// The names of the built-in generator's classes, in the order of their numbers; empty if it is unconditional. z begins with the
+/// class as one-hot, one number per class, and [`crate::generate_class`] draws a chosen class.
+pub const CLASSES: &[&str] = include!(concat!(env!("OUT_DIR"), "/classes.rs"));
+
+/// [`CLASSES`] for C.
+#[cfg(feature = "capi")]
+pub(crate) const C_CLASSES: &[&core::ffi::CStr] = include!(concat!(env!("OUT_DIR"), "/c_classes.rs"));
 
 /// What the file of the built-in generator says about itself: names and values, in the file's order.
 pub const METADATA: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/metadata.rs"));

@@ -260,9 +260,9 @@ fn a_class_conditional_model_without_metadata_draws_digits_with_classes_10_and_w
     assert!(as_noise.status.success() && as_noise.stdout != generate(5).0 && stderr.is_empty(), "{stderr}");
     let (warned, stderr) = gen_with(&[]);
     assert!(warned.stdout == as_noise.stdout && stderr.starts_with("warning: --model: "), "{stderr}");
-    assert!(stderr.contains("--classes 10") && stderr.lines().count() == 1, "{stderr}");
+    assert!(stderr.contains("z[0..10]") && stderr.contains("--classes 10") && stderr.lines().count() == 1, "{stderr}");
     let (seen, _) = run(program("runtime").arg("inspect").arg(&file));
-    assert!(String::from_utf8_lossy(&seen.stdout).contains("by its weights class-conditional"));
+    assert!(String::from_utf8_lossy(&seen.stdout).contains("by its weights class-conditional with 10 classes"));
     let (unconditional, stderr) = run(program("runtime").arg("gen").arg("--model").arg(root("models/seed.onnx")));
     assert!(unconditional.status.success() && stderr.is_empty(), "{stderr}");
 }

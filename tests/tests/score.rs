@@ -29,7 +29,7 @@ fn the_judge_tells_digits_and_its_scores_are_numpys() {
     println!("the judge tells {:.2} % of the test images", 100.0 * accuracy);
     assert!(accuracy >= 0.985, "{accuracy}");
 
-    let labels: Array1<u8> = (0..SEEDS).map(|seed| runtime::Digit::of(seed).value()).collect();
+    let labels: Array1<u8> = (0..SEEDS).map(|seed| runtime::Class::of(seed, 10).unwrap().index() as u8).collect();
     let [drawn, int8] = [runtime::generate, runtime::int8::generate]
         .map(|draw| (0..SEEDS).flat_map(|seed| draw(seed).0).collect::<Vec<u8>>())
         .map(|pixels| Array2::from_shape_vec((SEEDS as usize, 784), pixels).unwrap());

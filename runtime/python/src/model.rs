@@ -13,8 +13,8 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 use runtime::cli::{self, ModelFile};
-use runtime::latent::{CLASSES, LATENT};
-use runtime::{CONDITIONAL, Digit, GENERATOR, Generate, Generator, Image, Latent, METADATA, int8};
+use runtime::latent::LATENT;
+use runtime::{CLASSES, Class, GENERATOR, Generate, Generator, Image, Latent, METADATA, int8};
 
 /// Images that a thread draws before Python may handle Ctrl-C: 20 ms.
 const BLOCK: usize = 4096;
@@ -23,7 +23,8 @@ const BLOCK: usize = 4096;
 #[pyclass(frozen, module = "mnist_gan._native")]
 pub struct Model {
     name: String,
-    conditional: bool,
+    /// The names of the classes; empty if the generator is unconditional.
+    classes: Vec<String>,
     /// None for the built-in generator.
     loaded: Option<Loaded>,
 }
@@ -35,17 +36,17 @@ struct Loaded {
     int8: OnceLock<Box<int8::Generator>>,
 }
 
-/// None, one digit for all seeds, or one per seed.
+/// The number of one class for all seeds, or of one per seed.
 #[derive(FromPyObject)]
-enum Digits<'py> {
+enum Classes<'py> {
     One(u8),
     Each(PyReadonlyArray1<'py, u8>),
 }
 
 #[pymethods]
 impl Model {
-    /// The generator in the bytes of an ONNX file and of its data files, or the built-in one. `classes` counts more than the
-    /// file's metadata.
+    /// The generator in the bytes of an ONNX file and of its data files, or the built-in one. `classes`, their number, counts
+    /// more than the file's metadata.
     #[new]
     #[pyo3(
         signature = (onnx=None, name="built in".to_owned(), data=BTreeMap::new(), classes=None),
@@ -57,7 +58,9 @@ impl Model {
         data: BTreeMap<String, Vec<u8>>,
         classes: Option<usize>,
     ) -> PyResult<Self> {
-        let Some(onnx) = onnx else { return Ok(Self { name, conditional: CONDITIONAL, loaded: None }) };
+        let Some(onnx) = onnx else {
+            return Ok(Self { name, classes: CLASSES.iter().map(|name| name.to_string()).collect(), loaded: None });
+        };
         let file = ModelFile::parse(onnx, &data, &name).map_err(|e| PyValueError::new_err(format!("{e:#}")))?;
         Ok(Self::loaded(file, name, classes))
     }
@@ -83,7 +86,7 @@ impl Model {
                     data.set_item(path, PyBytes::new(py, bytes))?;
                 }
                 let model = slf.get();
-                (PyBytes::new(py, loaded.file.bytes()), &model.name, data, model.classes()).into_pyobject(py)?
+                (PyBytes::new(py, loaded.file.bytes()), &model.name, data, model.classes.len()).into_pyobject(py)?
             }
         };
         Ok((slf.get_type().into_any(), arguments))
@@ -94,15 +97,16 @@ impl Model {
         &self.name
     }
 
+    /// The names of the classes, in the order of their numbers; empty if the generator is unconditional.
     #[getter]
-    fn classes(&self) -> usize {
-        if self.conditional { CLASSES } else { 0 }
+    fn classes(&self) -> &[String] {
+        &self.classes
     }
 
-    /// Whether the file does not say that it is class-conditional, but its weights look so.
+    /// The number of classes that the weights suggest, if the file names none.
     #[getter]
-    fn looks_conditional(&self) -> bool {
-        self.loaded.as_ref().is_some_and(|loaded| loaded.file.looks_conditional())
+    fn likely_classes(&self) -> Option<usize> {
+        self.loaded.as_ref().and_then(|loaded| loaded.file.likely_classes())
     }
 
     #[getter]
@@ -117,16 +121,16 @@ impl Model {
 
     /// Draws one image into `out` (28, 28) or a new array, and returns it. Keeps the GIL, because getting it back takes longer
     /// than the image.
-    #[pyo3(signature = (seed, digit, int8, out=None))]
+    #[pyo3(signature = (seed, label, int8, out=None))]
     fn generate_one<'py>(
         &self,
         py: Python<'py>,
         seed: u64,
-        digit: Option<u8>,
+        label: Option<usize>,
         int8: bool,
         out: Option<Bound<'py, PyArray2<u8>>>,
     ) -> PyResult<Bound<'py, PyArray2<u8>>> {
-        let z = self.latent_of(seed, digit.and_then(Digit::new));
+        let z = self.latent_of(seed, label);
         let image = self.generator(int8).draw(&z);
         let Some(out) = out else {
             return Ok(aview2(image.0.as_chunks::<{ Image::SIDE }>().0).to_pyarray(py));
@@ -140,13 +144,13 @@ impl Model {
         &self,
         py: Python,
         seeds: PyReadonlyArray1<u64>,
-        digits: Option<Digits>,
+        classes: Option<Classes>,
         int8: bool,
         threads: Option<NonZeroUsize>,
         mut out: PyReadwriteArray3<u8>,
     ) -> PyResult<()> {
-        let (seeds, digit_of) = (seeds.as_slice()?, digit_of(&digits)?);
-        let latent = |i: usize| self.latent_of(seeds[i], digit_of(i));
+        let (seeds, class_of) = (seeds.as_slice()?, class_of(&classes)?);
+        let latent = |i: usize| self.latent_of(seeds[i], class_of(i));
         self.draw_all(py, int8, threads, &latent, out.as_slice_mut()?)
     }
 
@@ -168,25 +172,26 @@ impl Model {
         &self,
         py: Python<'py>,
         seeds: PyReadonlyArray1<u64>,
-        digits: Option<Digits>,
+        classes: Option<Classes>,
     ) -> PyResult<Bound<'py, PyArray2<f32>>> {
-        let (seeds, digit_of) = (seeds.as_slice()?, digit_of(&digits)?);
+        let (seeds, class_of) = (seeds.as_slice()?, class_of(&classes)?);
         let array = PyArray2::zeros(py, (seeds.len(), LATENT), false);
         let mut out = array.readwrite();
         let z = out.as_slice_mut()?.as_chunks_mut::<LATENT>().0;
         py.detach(|| {
             for (i, (z, &seed)) in z.iter_mut().zip(seeds).enumerate() {
-                *z = self.latent_of(seed, digit_of(i)).numbers();
+                *z = self.latent_of(seed, class_of(i)).numbers();
             }
         });
         drop(out);
         Ok(array)
     }
 
-    /// The digits that `seeds` (N,) choose, as uint8 (N,).
+    /// The numbers of the classes that `seeds` (N,) choose, as uint8 (N,). The generator must be class-conditional.
     fn labels<'py>(&self, py: Python<'py>, seeds: PyReadonlyArray1<u64>) -> PyResult<Bound<'py, PyArray1<u8>>> {
         let seeds = seeds.as_slice()?;
-        let labels = py.detach(|| seeds.iter().map(|&seed| Digit::of(seed).value()).collect());
+        let label = |&seed| Class::of(seed, self.classes.len()).map(|class| class.index() as u8);
+        let labels = py.detach(|| seeds.iter().filter_map(label).collect());
         Ok(PyArray1::from_vec(py, labels))
     }
 }
@@ -194,10 +199,10 @@ impl Model {
 impl Model {
     fn loaded(mut file: ModelFile, name: String, classes: Option<usize>) -> Self {
         if let Some(classes) = classes {
-            file.set_conditional(classes == CLASSES);
+            file.set_classes(classes);
         }
         let loaded = Loaded { f32: file.f32(), int8: OnceLock::new(), file };
-        Self { name, conditional: loaded.file.conditional(), loaded: Some(loaded) }
+        Self { name, classes: loaded.file.classes().to_vec(), loaded: Some(loaded) }
     }
 
     fn generator(&self, int8: bool) -> &dyn Generate {
@@ -209,10 +214,10 @@ impl Model {
         }
     }
 
-    fn latent_of(&self, seed: u64, digit: Option<Digit>) -> Latent {
-        match digit {
-            Some(digit) => Latent::with_digit(seed, digit),
-            None => Latent::of_seed(seed, self.conditional),
+    fn latent_of(&self, seed: u64, class: Option<usize>) -> Latent {
+        match class.and_then(|index| Class::new(index, self.classes.len())) {
+            Some(class) => Latent::with_class(seed, class),
+            None => Latent::of_seed(seed, self.classes.len()),
         }
     }
 
@@ -239,14 +244,14 @@ impl Model {
     }
 }
 
-/// The digit of image i.
-fn digit_of<'a>(digits: &'a Option<Digits>) -> PyResult<impl Fn(usize) -> Option<Digit> + Sync + use<'a>> {
-    let (one, each) = match digits {
+/// The number of the class of image i.
+fn class_of<'a>(classes: &'a Option<Classes>) -> PyResult<impl Fn(usize) -> Option<usize> + Sync + use<'a>> {
+    let (one, each) = match classes {
         None => (None, None),
-        Some(Digits::One(digit)) => (Digit::new(*digit), None),
-        Some(Digits::Each(digits)) => (None, Some(digits.as_slice()?)),
+        Some(Classes::One(class)) => (Some(usize::from(*class)), None),
+        Some(Classes::Each(classes)) => (None, Some(classes.as_slice()?)),
     };
-    Ok(move |i| each.map_or(one, |digits: &[u8]| Digit::new(digits[i])))
+    Ok(move |i| each.map_or(one, |classes: &[u8]| Some(usize::from(classes[i]))))
 }
 
 /// Pixels (N, 28, 28) as N images.

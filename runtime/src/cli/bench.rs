@@ -13,7 +13,7 @@ use crate::arch::Kernel;
 use crate::generate::Generate;
 use crate::image::Image;
 use crate::latent::Latent;
-use crate::weights::{CONDITIONAL, GENERATOR, INT8};
+use crate::weights::{CLASSES, GENERATOR, INT8};
 
 #[derive(Args)]
 pub struct Bench {
@@ -37,7 +37,7 @@ pub fn run(args: &Bench) -> Result<()> {
         .flat_map(|kernel| precisions.map(|(name, generator)| Row::measure(kernel, name, generator)))
         .collect();
     let seed = microseconds(|| {
-        black_box(Latent::of_seed(black_box(42), CONDITIONAL));
+        black_box(Latent::of_seed(black_box(42), CLASSES.len()));
     });
     let best = Kernel::best().name();
     if args.json {
@@ -71,7 +71,7 @@ struct Row {
 
 impl Row {
     fn measure(kernel: Kernel, precision: &'static str, generator: &dyn Generate) -> Self {
-        let z: Vec<Latent> = (0..BATCH as u64).map(|seed| Latent::of_seed(seed, CONDITIONAL)).collect();
+        let z: Vec<Latent> = (0..BATCH as u64).map(|seed| Latent::of_seed(seed, CLASSES.len())).collect();
         let mut images = vec![Image::BLANK; BATCH];
         let single = microseconds(|| {
             black_box(generator.draw_with(kernel, black_box(&z[0])));

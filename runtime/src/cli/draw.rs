@@ -13,11 +13,11 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::error::usage;
-use super::model::{Classes, Model, Precision};
+use super::model::{Model, Precision};
 use super::parallel::{MAX_THREADS, draw_on_threads, threads};
 use crate::image::Image;
-use crate::latent::{Digit, Latent};
-use crate::onnx::LOOKS_CONDITIONAL;
+use crate::latent::{Class, Digit, Latent};
+use crate::onnx::classes;
 
 /// The options that name images and their generator.
 #[derive(Args)]
@@ -25,8 +25,12 @@ pub struct DrawArgs {
     /// The number that names the image, or the first of several, 0 to 2⁶⁴ − 1.
     #[arg(long, default_value_t = 0, value_parser = number(0..=u64::MAX))]
     pub seed: u64,
-    /// The digit to draw, 0 to 9, by a class-conditional generator; without this flag the seed decides.
-    #[arg(long, value_parser = number(0..=9u8))]
+    /// The class to draw, by a class-conditional generator: its name, or its number from 0 on. Without this flag the seed decides.
+    /// `runtime inspect` lists the classes of a file.
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
+    pub class: Option<String>,
+    /// The digit to draw, 0 to 9: the class of this name.
+    #[arg(long, conflicts_with = "class", value_parser = number(0..=9u8))]
     pub digit: Option<u8>,
     /// The arithmetic of the network.
     #[arg(long, value_enum, default_value = "f32")]
@@ -34,9 +38,9 @@ pub struct DrawArgs {
     /// Uses the generator of this ONNX file instead of the built-in one.
     #[arg(long, value_name = "FILE")]
     pub model: Option<PathBuf>,
-    /// The number of classes of --model's generator, if the file does not tell, because a tool dropped its metadata.
-    #[arg(long, value_enum, value_name = "N", requires = "model")]
-    pub classes: Option<Classes>,
+    /// The number of classes of --model's generator, 0 or 2 to 64, if the file does not tell, because a tool dropped its metadata.
+    #[arg(long, value_name = "N", requires = "model", value_parser = classes::count)]
+    pub classes: Option<usize>,
     /// The number of threads, by default one per core; fewer than 512 images take one. The bytes do not depend on it.
     #[arg(long, value_name = "N", value_parser = number(NonZeroUsize::MIN..=MAX_THREADS))]
     pub threads: Option<NonZeroUsize>,
@@ -46,7 +50,7 @@ impl DrawArgs {
     /// The job of `count` images, with its generator loaded.
     ///
     /// # Errors
-    /// The seeds do not reach so far, the generator cannot be read, or it draws no digits on demand.
+    /// The seeds do not reach so far, the generator cannot be read, or it has no such class.
     pub fn job(&self, count: u64) -> Result<Job> {
         if self.seed.checked_add(count - 1).is_none() {
             return usage(format!(
@@ -56,25 +60,37 @@ impl DrawArgs {
             ));
         }
         let model = Model::load(self.model.as_deref(), self.precision, self.classes)?;
-        if model.looks_conditional {
-            let advice = "--classes 10 draws digits, --classes 0 silences this warning";
-            let _ = writeln!(io::stderr(), "warning: --model: {LOOKS_CONDITIONAL}; {advice}");
+        if let Some(n) = model.likely_classes {
+            let advice = format!("--classes {n} draws classes, --classes 0 silences this warning");
+            let _ = writeln!(io::stderr(), "warning: --model: {}; {advice}", classes::lost(n));
         }
-        let digit = self.digit.and_then(Digit::new);
-        if let (Some(digit), false) = (digit, model.conditional) {
-            let digit = digit.value();
-            return usage(format!(
-                "--digit {digit}: a class-conditional generator expected, an unconditional one found; choose another with --model"
-            ));
+        let class = self.chosen_class(&model.classes)?;
+        Ok(Job { model, class, seed: self.seed, threads: threads(self.threads, count) })
+    }
+
+    /// The class of `--class` or `--digit` among `names`; `None` if each seed decides.
+    fn chosen_class(&self, names: &[String]) -> Result<Option<Class>> {
+        let (flag, class) = match (&self.class, self.digit.and_then(Digit::new)) {
+            (Some(wanted), _) => (format!("--class {wanted}"), Class::find(wanted, names)),
+            (None, Some(digit)) => (format!("--digit {}", digit.value()), Class::of_digit(digit, names)),
+            (None, None) => return Ok(None),
+        };
+        match class {
+            Some(class) => Ok(Some(class)),
+            None if names.is_empty() => usage(format!("{flag}: {UNCONDITIONAL}")),
+            None => usage(format!("{flag}: one of the generator's classes expected: {}", names.join(", "))),
         }
-        Ok(Job { model, digit, seed: self.seed, threads: threads(self.threads, count) })
     }
 }
+
+/// Why a generator cannot do what a flag asks for.
+pub const UNCONDITIONAL: &str =
+    "a class-conditional generator expected, an unconditional one found; choose another with --model";
 
 /// The images to draw: those of `seed`, `seed + 1`, …
 pub struct Job {
     pub model: Model,
-    digit: Option<Digit>,
+    class: Option<Class>,
     pub seed: u64,
     pub threads: usize,
 }
@@ -83,10 +99,10 @@ impl Job {
     /// Fills `images` with the job's images from number `first` on, on all threads.
     pub fn draw(&self, first: u64, images: &mut [Image]) -> Result<()> {
         let latent = |i: usize| {
-            let seed = self.seed + first + i as u64;
-            match self.digit {
-                Some(digit) => Latent::with_digit(seed, digit),
-                None => Latent::of_seed(seed, self.model.conditional),
+            let index = first + i as u64;
+            match self.class(index) {
+                Some(class) => Latent::with_class(self.seed + index, class),
+                None => Latent::new(self.seed + index),
             }
         };
         draw_on_threads(self.model.generator, self.threads, &latent, images).with_context(|| self.cannot_start())
@@ -96,9 +112,9 @@ impl Job {
         format!("--threads: {} threads expected, the system does not start as many; choose fewer", self.threads)
     }
 
-    /// The digit of image number `index`.
-    pub fn label(&self, index: u64) -> u8 {
-        self.digit.unwrap_or_else(|| Digit::of(self.seed + index)).value()
+    /// The class of image number `index`; `None` if the generator is unconditional.
+    pub fn class(&self, index: u64) -> Option<Class> {
+        self.class.or_else(|| Class::of(self.seed + index, self.model.classes.len()))
     }
 
     /// Draws `count` images and calls `take` with each block of them and the number of its first image.

@@ -4,6 +4,7 @@
 //! A file is written under a temporary name and then renamed. A link stays a link, and a replaced file's mode and owner are kept.
 //! Files that cannot be replaced are written in place: devices, pipes, mount points, and files whose owner cannot be kept.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, Metadata};
 use std::io::{self, BufWriter, ErrorKind, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -190,6 +191,14 @@ impl OutputFolder {
         Ok(Self { temporary, to, path: path.into() })
     }
 
+    /// Creates a folder in this one.
+    pub fn create_folder(&self, name: &str) -> Result<()> {
+        let folder = self.temporary.path().join(name);
+        let cannot_write = || cannot_write(&self.path.join(name));
+        temporary::before_signals(|| fs::create_dir(folder)).with_context(cannot_write)
+    }
+
+    /// Writes a file, whose name may begin with that of a folder and a slash.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let file = self.temporary.path().join(name);
         temporary::before_signals(|| fs::write(file, bytes)).with_context(|| cannot_write(&self.path))
@@ -205,26 +214,40 @@ impl OutputFolder {
             return Ok(());
         }
         let (mut renames, mut rewrites) = (vec![], vec![]);
-        for entry in fs::read_dir(from).with_context(|| cannot_write(&self.path))? {
-            let name = entry?.file_name();
-            let rename = Rename { from: from.join(&name), to: self.to.join(&name) };
-            let replaceable = match fs::symlink_metadata(&rename.to) {
-                Ok(found) => {
-                    is_replaceable(&rename.to) && keep_owner_and_mode(&File::open(&rename.from)?, &found).is_ok()
-                }
-                Err(_) => true,
-            };
-            if replaceable { renames.push(rename) } else { rewrites.push(rename) }
-        }
-        let old = from.join("old");
+        sort_out(from, &self.to, &mut renames, &mut rewrites)?;
+        let old = from.join(".old"); // no class's folder has this name
         fs::create_dir(&old).with_context(|| cannot_write(&self.path))?;
         rename_all(&renames, &old, false)?;
         for Rename { from, to } in rewrites {
             OutputFile::create(Some(&to), None, true, 0)?.write_all(&fs::read(from)?)?;
         }
-        sync_folder(&self.to);
+        let folders: BTreeSet<&Path> = renames.iter().map(|rename| folder_of(&rename.to)).collect();
+        folders.into_iter().for_each(sync_folder);
         Ok(())
     }
+}
+
+/// Divides the files in `from`, and in its folders, into those that can be renamed into `to` and those that must be written in
+/// place. A folder that `to` does not have is renamed as a whole.
+fn sort_out(from: &Path, to: &Path, renames: &mut Vec<Rename>, rewrites: &mut Vec<Rename>) -> Result<()> {
+    for entry in fs::read_dir(from).with_context(|| cannot_write(to))? {
+        let name = entry?.file_name();
+        let rename = Rename { from: from.join(&name), to: to.join(&name) };
+        let found = fs::symlink_metadata(&rename.to).ok();
+        if let (true, Some(_)) = (rename.from.is_dir(), &found) {
+            ensure!(rename.to.is_dir(), "{}: a folder expected, a file found", flag(&rename.to));
+            sort_out(&rename.from, &rename.to, renames, rewrites)?;
+            continue;
+        }
+        let replaceable = match found {
+            Some(found) => {
+                is_replaceable(&rename.to) && keep_owner_and_mode(&File::open(&rename.from)?, &found).is_ok()
+            }
+            None => true,
+        };
+        if replaceable { renames.push(rename) } else { rewrites.push(rename) }
+    }
+    Ok(())
 }
 
 struct Rename {
@@ -387,7 +410,10 @@ fn sync_files(folder: &Path) -> io::Result<()> {
 
 #[cfg(not(target_os = "linux"))]
 fn sync_files(folder: &Path) -> io::Result<()> {
-    fs::read_dir(folder)?.try_for_each(|entry| File::open(entry?.path())?.sync_all())
+    fs::read_dir(folder)?.try_for_each(|entry| match entry?.path() {
+        folder if folder.is_dir() => sync_files(&folder),
+        file => File::open(file)?.sync_all(),
+    })
 }
 
 /// Flushes the names in a folder to disk. Not every file system can.

@@ -1,5 +1,6 @@
 //! `runtime gen`: which images to draw, in which layout, and where to write them.
 
+use std::collections::BTreeSet;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -8,7 +9,7 @@ use std::thread;
 use anyhow::{Context, Result};
 use clap::Args;
 
-use super::draw::{DrawArgs, Job, number};
+use super::draw::{DrawArgs, Job, UNCONDITIONAL, number};
 use super::error::usage;
 use super::files::{OutputFile, OutputFolder};
 use super::output::{self, Canvas, Format};
@@ -35,6 +36,9 @@ pub struct Gen {
     /// compressed with gzip.
     #[arg(long, value_name = "PATH")]
     out: Option<PathBuf>,
+    /// Sorts PNG or PGM images into one folder per class in the folder --out, as torchvision's ImageFolder reads them.
+    #[arg(long, requires = "out", conflicts_with = "grid")]
+    by_class: bool,
     /// Overwrites existing files.
     #[arg(long, requires = "out")]
     force: bool,
@@ -78,9 +82,12 @@ pub fn run(args: &Gen) -> Result<()> {
     let canvas = Canvas::new(args.grid.map_or((1, 1), |grid| (grid.rows, grid.columns)), args.scale);
     check(args, count, &canvas)?;
     let job = args.draw.job(count)?;
+    if args.by_class && job.model.classes.is_empty() {
+        return usage(format!("--by-class: {UNCONDITIONAL}"));
+    }
 
     let terminal = args.out.is_none() && io::stdout().is_terminal();
-    if args.grid.is_some() || (count == 1 && args.format != Format::Idx) {
+    if args.grid.is_some() || (count == 1 && args.format != Format::Idx && !args.by_class) {
         let target = args.open(args.out.as_deref(), canvas.pixels())?; // errors come before the work
         let mut images = vec![Image::BLANK; count as usize];
         job.draw(0, &mut images)?;
@@ -111,6 +118,9 @@ fn check(args: &Gen, count: u64, canvas: &Canvas) -> Result<()> {
     if args.grid.is_some() && args.format == Format::Idx {
         return usage("--grid: a sheet as png, pgm or raw expected, --format idx found".into());
     }
+    if args.by_class && !matches!(args.format, Format::Png | Format::Pgm) {
+        return usage("--by-class: --format png or pgm expected, which write one file per image; another found".into());
+    }
     if count > 1 && args.grid.is_none() && args.out.is_none() && matches!(args.format, Format::Png | Format::Pgm) {
         return usage(format!(
             "--count {count}: --out FOLDER expected for {count} pictures; --grid, or --format idx or raw, goes to stdout"
@@ -124,8 +134,8 @@ fn write_stream(args: &Gen, job: &Job, count: u64, canvas: &Canvas) -> Result<()
     let header = if args.format == Format::Idx { output::idx_header(count, canvas)? } else { vec![] };
     let bytes = header.len() as u64 + count.saturating_mul(canvas.pixels());
     let mut target = args.open(args.out.as_deref(), bytes)?;
-    let labels =
-        args.out.as_deref().filter(|_| job.model.conditional && args.format == Format::Idx && target.is_on_disk());
+    let has_labels = !job.model.classes.is_empty() && args.format == Format::Idx && target.is_on_disk();
+    let labels = args.out.as_deref().filter(|_| has_labels);
     let mut labels = labels.map(|images| args.open(Some(&output::labels_beside(images)), 8 + count)).transpose()?;
     target.write(&header)?;
     if let Some(labels) = &mut labels {
@@ -133,7 +143,8 @@ fn write_stream(args: &Gen, job: &Job, count: u64, canvas: &Canvas) -> Result<()
     }
     job.blocks(count, |first, images| {
         if let Some(labels) = &mut labels {
-            let block: Vec<u8> = (first..first + images.len() as u64).map(|i| job.label(i)).collect();
+            let classes = (first..first + images.len() as u64).filter_map(|i| job.class(i));
+            let block: Vec<u8> = classes.map(|class| class.index() as u8).collect();
             labels.write(&block)?;
         }
         if canvas.scale == 1 {
@@ -144,17 +155,28 @@ fn write_stream(args: &Gen, job: &Job, count: u64, canvas: &Canvas) -> Result<()
     OutputFile::finish_together([target].into_iter().chain(labels).collect())
 }
 
-/// Writes each image into a file of its own, named by its seed.
+/// Writes each image into a file of its own, named by its seed; by class, in a folder named by its class.
 fn write_folder(args: &Gen, job: &Job, count: u64, canvas: &Canvas) -> Result<()> {
     let out = args.out.as_deref().expect("`check` demands --out for several pictures");
     let digits = (job.seed + (count - 1)).to_string().len();
     let extension = if args.format == Format::Png { "png" } else { "pgm" };
     let folder = OutputFolder::create(out, args.force, count, canvas.pixels())?;
+    let class_folders: Vec<String> = job.model.classes.iter().map(|name| output::folder_name(name)).collect();
+    let class_folder = |i: u64| job.class(i).filter(|_| args.by_class).map(|class| &class_folders[class.index()]);
+    let mut created = BTreeSet::new(); // without folders of classes that have no image, which ImageFolder refuses
     job.blocks(count, |first, images| {
+        for name in (first..first + images.len() as u64).filter_map(class_folder) {
+            if created.insert(name) {
+                folder.create_folder(name)?;
+            }
+        }
         let write = |at: usize, images: &[Image]| {
             images.iter().zip(at as u64 + first..).try_for_each(|(image, i)| {
                 let pixels = canvas.paint(std::slice::from_ref(image));
-                let name = format!("{:0digits$}.{extension}", job.seed + i);
+                let mut name = format!("{:0digits$}.{extension}", job.seed + i);
+                if let Some(class) = class_folder(i) {
+                    name = format!("{class}/{name}");
+                }
                 folder.write(&name, &output::encode(args.format, canvas, &pixels)?)
             })
         };

@@ -42,7 +42,8 @@ pub fn run(args: &Inspect) -> Result<()> {
         let all = json!({
             "file": args.file.display().to_string(), "bytes": bytes.len(), "sha256": sha256(&bytes),
             "data": data.collect::<Vec<_>>(), "opset": model.opset, "producer": model.producer,
-            "conditional": model.conditional, "looks_conditional": model.looks_conditional(), "parameters": parameters,
+            "conditional": !model.classes.is_empty(), "classes": model.classes,
+            "looks_conditional": model.likely_classes().is_some(), "parameters": parameters,
             "f32_bytes": f32_bytes, "int8_bytes": int8_bytes, "layers": layers.collect::<Vec<_>>(), "metadata": metadata,
         });
         // serde_json escapes ASCII control characters only.
@@ -54,12 +55,16 @@ pub fn run(args: &Inspect) -> Result<()> {
         out,
         "{}: a generator, {}",
         printable(&args.file.display().to_string()),
-        match model.conditional {
-            true => "class-conditional: z[0..10] is the digit as one-hot",
-            false if model.looks_conditional() => "by its weights class-conditional, see gen --classes",
-            false => "unconditional",
+        match (model.classes.len(), model.likely_classes()) {
+            (0, None) => "unconditional".into(),
+            (0, Some(n)) => format!("by its weights class-conditional with {n} classes, see gen --classes"),
+            (n, _) => format!("class-conditional: z[0..{n}] is the class as one-hot"),
         }
     )?;
+    if !model.classes.is_empty() {
+        let count = format!("{} classes", model.classes.len());
+        writeln!(out, "  {count:<12} {}", printable(&model.classes.join(", ")))?;
+    }
     writeln!(out, "  file         {} bytes, sha256 {}", bytes.len(), sha256(&bytes))?;
     for (path, bytes) in &model.data {
         writeln!(out, "  weights in   {}, {} bytes, sha256 {}", shown(path), bytes.len(), sha256(bytes))?;

@@ -19,49 +19,41 @@ pub enum Precision {
     Int8,
 }
 
-/// The number of classes of a generator whose file does not tell.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Classes {
-    /// Unconditional: all of z is noise.
-    #[value(name = "0")]
-    Zero,
-    /// Class-conditional: z[0..10] is the digit as one-hot.
-    #[value(name = "10")]
-    Ten,
-}
-
-/// A generator and whether it is class-conditional.
+/// A generator and its classes.
 pub struct Model {
     /// Lives until the program ends, as the built-in one does.
     pub generator: &'static dyn Generate,
-    pub conditional: bool,
-    /// Whether the file does not say that it is class-conditional, but its weights look so.
-    pub looks_conditional: bool,
+    /// The names of the classes; empty for an unconditional generator.
+    pub classes: Vec<String>,
+    /// The number of classes that the weights suggest if neither the file nor the user tells one.
+    pub likely_classes: Option<usize>,
 }
 
 impl Model {
-    /// The generator of a `--model` file, or the built-in one without a file. `classes` counts more than the file's metadata.
+    /// The generator of a `--model` file, or the built-in one without a file. `classes` is their number, and
+    /// counts more than the file's metadata.
     ///
     /// # Errors
     /// The file cannot be read, is not ONNX, or holds another network.
-    pub fn load(file: Option<&Path>, precision: Precision, classes: Option<Classes>) -> Result<Self> {
+    pub fn load(file: Option<&Path>, precision: Precision, classes: Option<usize>) -> Result<Self> {
         let Some(path) = file else {
             let generator: &'static dyn Generate = match precision {
                 Precision::F32 => &weights::GENERATOR,
                 Precision::Int8 => &weights::INT8,
             };
-            return Ok(Self { generator, conditional: weights::CONDITIONAL, looks_conditional: false });
+            let classes = weights::CLASSES.iter().map(|name| name.to_string()).collect();
+            return Ok(Self { generator, classes, likely_classes: None });
         };
         let mut file = ModelFile::read(path).context("--model")?;
-        let looks_conditional = classes.is_none() && file.looks_conditional();
+        let likely_classes = file.likely_classes().filter(|_| classes.is_none());
         if let Some(classes) = classes {
-            file.set_conditional(classes == Classes::Ten);
+            file.set_classes(classes);
         }
         let generator: &'static dyn Generate = match precision {
             Precision::F32 => Box::leak(file.f32()),
             Precision::Int8 => Box::leak(file.int8()),
         };
-        Ok(Self { generator, conditional: file.conditional(), looks_conditional })
+        Ok(Self { generator, classes: file.model.classes, likely_classes })
     }
 }
 
@@ -112,19 +104,20 @@ impl ModelFile {
         &self.model.metadata
     }
 
-    /// Whether the generator is class-conditional: then z[0..10] is the digit as one-hot.
-    pub fn conditional(&self) -> bool {
-        self.model.conditional
+    /// The names of the classes, in the order of their numbers; empty for an unconditional generator.
+    pub fn classes(&self) -> &[String] {
+        &self.model.classes
     }
 
-    /// Whether the file does not say that the generator is class-conditional, but its weights look so.
-    pub fn looks_conditional(&self) -> bool {
-        self.model.looks_conditional()
+    /// The number of classes that the weights suggest, if the file names none.
+    pub fn likely_classes(&self) -> Option<usize> {
+        self.model.likely_classes()
     }
 
-    /// Says whether the generator is class-conditional, whatever the metadata say.
-    pub fn set_conditional(&mut self, conditional: bool) {
-        self.model.conditional = conditional;
+    /// Says how many classes the generator has, 0 or 2 to 64, whatever the metadata say. If they say another number, the names
+    /// become 0, 1, ….
+    pub fn set_classes(&mut self, count: usize) {
+        self.model.set_classes(count);
     }
 
     /// The generator in f32.

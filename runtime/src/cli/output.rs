@@ -141,6 +141,18 @@ pub fn labels_beside(images: &Path) -> PathBuf {
     images.with_file_name(labels)
 }
 
+/// A folder's name for a class: its name, in which `%` and two hexadecimal digits stand for each byte that a file system may
+/// refuse. Other classes have other names.
+pub fn folder_name(class: &str) -> String {
+    let last = class.len() - 1;
+    let escape = |(i, c): (usize, char)| match c {
+        '.' | ' ' if i == 0 || i == last => format!("%{:02X}", c as u8),
+        '/' | '\\' | ':' | '*' | '?' | '"' | '<' | '>' | '|' | '%' => format!("%{:02X}", c as u8),
+        _ => c.to_string(),
+    };
+    class.char_indices().map(escape).collect()
+}
+
 /// Whether the name of a file says that it is compressed with gzip.
 pub fn is_gzip(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gz"))
@@ -168,6 +180,20 @@ mod tests {
             ("digits.gz", "digits-labels.gz"),
         ] {
             assert_eq!(labels_beside(Path::new(images)), Path::new(labels));
+        }
+    }
+
+    #[test]
+    fn a_class_names_a_folder_whatever_its_characters() {
+        for (class, folder) in [
+            ("B", "B"),
+            ("T-shirt/top", "T-shirt%2Ftop"),
+            ("..", "%2E%2E"),
+            (".a.b.", "%2Ea.b%2E"),
+            ("100 % \\ é", "100 %25 %5C é"),
+            ("a ", "a%20"),
+        ] {
+            assert_eq!(folder_name(class), folder);
         }
     }
 

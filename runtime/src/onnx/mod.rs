@@ -6,6 +6,7 @@
 //! in nodes, reshape the image. Names of tensors do not matter.
 
 mod call;
+pub mod classes;
 mod graph;
 mod operators;
 mod proto;
@@ -18,6 +19,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Component, Path};
 
+use crate::latent::MAX_CLASSES;
 use proto::is_standard;
 pub use proto::shown;
 use tensor::{Constant, Storage};
@@ -27,15 +29,11 @@ pub use value::SIZES;
 /// The most bytes of a file. A generator's has half a megabyte.
 const MAX_BYTES: usize = 4 << 20;
 
-/// Why the user is asked for the number of classes if [`Model::looks_conditional`].
-pub const LOOKS_CONDITIONAL: &str =
-    "the weights of z[0..10] look like those of a one-hot digit, but the metadata name no classes";
-
 /// The parameters of a generator and the metadata of its file.
 pub struct Model {
     pub layers: Vec<Layer>,
-    /// Whether z[0..10] is the digit as one-hot: whether the metadata say so.
-    pub conditional: bool,
+    /// The names of the classes, of which z begins with the one-hot; empty for an unconditional generator.
+    pub classes: Vec<String>,
     /// The version of the standard operator set.
     pub opset: i64,
     /// The program that wrote the file, and its version.
@@ -81,7 +79,7 @@ impl Model {
             model.metadata_props.into_iter().map(|entry| (entry.key, entry.value)).collect();
         Ok(Self {
             layers,
-            conditional: metadata.iter().any(|(key, value)| key == "conditional" && value == "one-hot:10"),
+            classes: classes::names(&metadata)?,
             opset: model.opset_import.iter().find(|set| is_standard(&set.domain)).map_or(0, |set| set.version),
             producer: format!("{} {}", model.producer_name, model.producer_version).trim().into(),
             metadata,
@@ -95,13 +93,21 @@ impl Model {
         values.flat_map(|value| value.to_le_bytes()).collect()
     }
 
-    /// Whether the generator is unconditional, and yet z[0..10] weighs more than twice as much as the rest of z. That is so in
-    /// class-conditional generators, and tools drop the metadata.
-    pub fn looks_conditional(&self) -> bool {
-        let weight = &self.layers[0].weight;
-        let (one_hot, noise) = weight.split_at(10 * SIZES[1]);
+    /// Says how many classes the generator has, whatever the metadata say. Another number than theirs takes the place of names.
+    pub fn set_classes(&mut self, count: usize) {
+        if count != self.classes.len() {
+            self.classes = classes::numbers(count);
+        }
+    }
+
+    /// How many classes an unconditional generator seems to have: how many numbers at the start of z weigh at least 3 times as
+    /// much as those after the longest one-hot. In class-conditional generators a one-hot does, and tools drop the metadata.
+    pub fn likely_classes(&self) -> Option<usize> {
         let mean_square = |w: &[f32]| w.iter().map(|&w| f64::from(w).powi(2)).sum::<f64>() / w.len() as f64;
-        !self.conditional && mean_square(one_hot) > 4.0 * mean_square(noise)
+        let (one_hot, noise) = self.layers[0].weight.split_at(MAX_CLASSES * SIZES[1]);
+        let noise = mean_square(noise);
+        let count = one_hot.chunks_exact(SIZES[1]).take_while(|w| mean_square(w) > 9.0 * noise).count();
+        (self.classes.is_empty() && count >= 2).then_some(count)
     }
 }
 

@@ -13,7 +13,12 @@ if TYPE_CHECKING:  # for tools alone, because the import takes time
 Integers = Union[int, range, Iterable[int], "NDArray[np.integer[Any]]"]
 """An int, or many: a range, an array of an integer type, or an iterable of ints."""
 
+Classes = Union[int, str, range, Iterable[Union[int, str]], "NDArray[Any]"]
+"""A class, by its number or its name, or many."""
+
 MAX_SEED = 2**64 - 1
+
+DIGITS = list("0123456789")
 
 
 def integers(name: str, value: Integers, largest: int, error: type[Exception]) -> int | NDArray[np.uint64]:
@@ -59,32 +64,58 @@ def seeds(value: Integers) -> int | NDArray[np.uint64]:
     return integers("seeds", value, MAX_SEED, OverflowError)
 
 
-def digit(value: Integers | None, classes: int) -> int | None:
-    """The digit to draw for one seed."""
-    if value is None:
+def one_class(digits: Integers | None, classes: Classes | None, names: list[str]) -> int | None:
+    """The number of the class to draw for one seed. names: of the generator's classes."""
+    chosen = _chosen(digits, classes, names)
+    if chosen is None or isinstance(chosen, int):
+        return chosen
+    raise ValueError(f"{_name(classes)}: one expected for one seed, {len(chosen)} found")
+
+
+def classes_of(
+    digits: Integers | None, classes: Classes | None, count: int, names: list[str]
+) -> int | NDArray[np.uint8] | None:
+    """The number of the class to draw for all seeds, or an array of one per seed. names: of the generator's classes."""
+    chosen = _chosen(digits, classes, names)
+    if chosen is None or isinstance(chosen, int):
+        return chosen
+    if len(chosen) != count:
+        raise ValueError(f"{_name(classes)}: one per seed expected, {len(chosen)} for {count} seeds found")
+    return chosen.astype(np.uint8)
+
+
+def _chosen(
+    digits: Integers | None, classes: Classes | None, names: list[str]
+) -> int | NDArray[np.uint64] | None:
+    if digits is None and classes is None:
         return None
-    one = _classes(value, classes)
-    if not isinstance(one, int):
-        raise ValueError(f"digits: an int expected for one seed, {len(one)} digits found")
-    return one
+    if digits is not None and classes is not None:
+        raise ValueError("classes: digits or classes expected, both found")
+    if not names:
+        raise ValueError(f"{_name(classes)}: a class-conditional generator expected, an unconditional one found")
+    if classes is not None:
+        return integers("classes", _numbers(classes, names), len(names) - 1, ValueError)
+    if names[:10] != DIGITS:
+        raise ValueError(f"digits: a generator of digits expected, one of {', '.join(names)} found; use classes")
+    return integers("digits", digits, 9, ValueError)
 
 
-def digits(value: Integers | None, count: int, classes: int) -> int | NDArray[np.uint8] | None:
-    """The digit to draw for all seeds, or an array of one per seed."""
-    if value is None:
-        return None
-    many = _classes(value, classes)
-    if isinstance(many, int):
-        return many
-    if len(many) != count:
-        raise ValueError(f"digits: one per seed expected, {len(many)} digits for {count} seeds found")
-    return many.astype(np.uint8)
+def _name(classes: Classes | None) -> str:
+    return "digits" if classes is None else "classes"
 
 
-def _classes(value: Integers, classes: int) -> int | NDArray[np.uint64]:
-    if not classes:
-        raise ValueError("digits: a class-conditional generator expected, an unconditional one found")
-    return integers("digits", value, classes - 1, ValueError)
+def _numbers(classes: Any, names: list[str]) -> Any:
+    """Classes with numbers in place of their names."""
+    if isinstance(classes, str):
+        if classes not in names:
+            raise ValueError(f"classes: one of {', '.join(names)} expected, {classes} found")
+        return names.index(classes)
+    if hasattr(classes, "__array__"):
+        array = np.asarray(classes)
+        return array if array.dtype.kind != "U" else _numbers(array.tolist(), names)
+    if isinstance(classes, Iterable) and not isinstance(classes, range):
+        return [_numbers(item, names) for item in classes]
+    return classes
 
 
 def latents(name: str, value: Any) -> NDArray[np.float32]:

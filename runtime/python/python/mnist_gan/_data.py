@@ -1,4 +1,4 @@
-"""Digits as a data set for training: drawn when they are asked for, nothing on disk.
+"""Digits, or the images of another generator, as a data set for training: drawn when they are asked for, nothing on disk.
 
 Both classes work with PyTorch's DataLoader, and neither imports PyTorch.
 """
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Callable
 import numpy as np
 
 from . import _arguments
-from ._arguments import MAX_SEED, Integers
+from ._arguments import MAX_SEED, Classes, Integers
 from ._generator import Generator, Precision
 
 if TYPE_CHECKING:  # for tools alone, because the import takes time
@@ -31,7 +31,23 @@ BLOCK = 256
 """The images that a `DigitStream` draws at a time."""
 
 
-class Digits:
+class _Named:
+    """The names of the classes, as torchvision's data sets have them."""
+
+    _generator: Generator
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of all classes, in the order of their labels; empty if the generator is unconditional."""
+        return self._generator.class_names
+
+    @property
+    def class_to_idx(self) -> dict[str, int]:
+        """The label of each class, by its name."""
+        return {name: label for label, name in enumerate(self.classes)}
+
+
+class Digits(_Named):
     """A data set of `count` digits: item i is the image of seed first_seed + i and its label.
 
     first_seed: 0 to 2**64 - count.
@@ -40,9 +56,11 @@ class Digits:
     transform: a function that is called with each image.
     precision: "f32" or "int8", as for `Generator.generate`.
     generator: another generator than the built-in one.
+    classes: the class of all items, or one per item, each a name or a number; for generators of other things than digits.
 
-    An item is a pair: the image, uint8 of shape (28, 28) or what `transform` returns for it, and the label, an int from 0
-    to 9, or -1 if the generator is unconditional.
+    An item is a pair: the image, uint8 of shape (28, 28) or what `transform` returns for it, and the label, the number of its
+    class (for digits 0 to 9), or -1 if the generator is unconditional. As in torchvision, the attribute `classes` has the names
+    of all classes, and `class_to_idx` the label of each name.
 
     Serves as a map-style data set for PyTorch's DataLoader, with any number of workers, forked or spawned: an item does not
     depend on who draws it, or on which items were drawn before. It can be pickled if `transform` can.
@@ -55,6 +73,8 @@ class Digits:
     >>> image, label = train[0]
     >>> len(train), image.shape, label
     (60000, (28, 28), 2)
+    >>> train.classes[label], train.class_to_idx["2"]
+    ('2', 2)
     """
 
     def __init__(
@@ -66,13 +86,14 @@ class Digits:
         *,
         precision: Precision = "f32",
         generator: Generator | None = None,
+        classes: Classes | None = None,
     ) -> None:
         seeds = _seed_range(first_seed, count)
         self._generator = Generator(precision=precision) if generator is None else generator
         self._seeds = seeds
         self._precision = precision
         self._transform = transform
-        self._digits = _arguments.digits(digits, len(seeds), self._generator.classes)
+        self._labels = _arguments.classes_of(digits, classes, len(seeds), self._generator.class_names)
 
     def __len__(self) -> int:
         return len(self._seeds)
@@ -86,17 +107,18 @@ class Digits:
             seeds = [self._seeds[index] for index in indices]
         except IndexError:
             raise IndexError(f"index: below {len(self)} expected, {max(indices, key=abs)} found") from None
-        digits = self._digits[indices] if isinstance(self._digits, np.ndarray) else self._digits
-        return _items(self._generator, seeds, digits, self._precision, self._transform)
+        labels = self._labels[indices] if isinstance(self._labels, np.ndarray) else self._labels
+        return _items(self._generator, seeds, labels, self._precision, self._transform)
 
 
-class DigitStream:
+class DigitStream(_Named):
     """Digits without end, for training in epochs: each `for` loop over the stream is an epoch with images of its own.
 
     first_seed: image i of epoch e is that of seed first_seed + e * 2**40 + i.
     count: the images of an epoch; without it, an epoch does not end.
     digits: the digit of all images; without it, each seed chooses.
-    transform, precision, generator: as for `Digits`. The items are pairs as there.
+    classes: the class of all images, a name or a number; for generators of other things than digits.
+    transform, precision, generator: as for `Digits`. The items are pairs as there, and so are the attributes.
 
     The first loop is epoch 0, the next one epoch 1, and so on; `set_epoch` chooses.
 
@@ -124,6 +146,7 @@ class DigitStream:
         *,
         precision: Precision = "f32",
         generator: Generator | None = None,
+        classes: int | str | None = None,
     ) -> None:
         if count is not None and not 0 <= count <= EPOCH_SEEDS:
             raise ValueError(f"count: 0 to {EPOCH_SEEDS} expected, {count} found")
@@ -132,7 +155,7 @@ class DigitStream:
         self._generator = Generator(precision=precision) if generator is None else generator
         self._precision = precision
         self._transform = transform
-        self._digits = _arguments.digit(digits, self._generator.classes)
+        self._label = _arguments.one_class(digits, classes, self._generator.class_names)
         self.set_epoch(0)
         torch = sys.modules.get("torch")
         if torch is not None:
@@ -156,7 +179,7 @@ class DigitStream:
     def _draw(self, seeds: range) -> Iterator[tuple[Any, int]]:
         for start in range(0, len(seeds), BLOCK):
             block = seeds[start : start + BLOCK]
-            yield from _items(self._generator, block, self._digits, self._precision, self._transform)
+            yield from _items(self._generator, block, self._label, self._precision, self._transform)
 
 
 def _seed_range(first_seed: int, count: int) -> range:
@@ -178,17 +201,17 @@ def _of_this_worker(seeds: range) -> range:
 def _items(
     generator: Generator,
     seeds: range | list[int],
-    digits: int | NDArray[np.uint8] | None,
+    chosen: int | NDArray[np.uint8] | None,
     precision: Precision,
     transform: Transform | None,
 ) -> list[tuple[Any, int]]:
-    images: Any = generator.generate(seeds, digits, precision=precision, threads=1)
+    images: Any = generator.generate(seeds, classes=chosen, precision=precision, threads=1)
     if transform is not None:
         images = map(transform, images)
-    if isinstance(digits, int):
-        labels = [digits] * len(seeds)
-    elif digits is not None:
-        labels = digits.tolist()
+    if isinstance(chosen, int):
+        labels = [chosen] * len(seeds)
+    elif chosen is not None:
+        labels = chosen.tolist()
     else:
         labels = generator.labels(seeds).tolist() if generator.classes else [UNLABELLED] * len(seeds)
     return list(zip(images, labels))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, overload
 import numpy as np
 
 from . import _arguments, _native
-from ._arguments import Integers
+from ._arguments import Classes, Integers
 
 if TYPE_CHECKING:  # for tools alone, because the import takes time
     from numpy.typing import ArrayLike, NDArray
@@ -23,8 +23,9 @@ class Generator:
     path: a file that `trainer` wrote, or PyTorch's export of the same network; without it, the built-in generator.
     precision: "f32" for single precision, or "int8" for integers, which are faster and differ by a grey level or two. The
     methods use it unless they are called with another one.
-    classes: 10 for a class-conditional file, 0 for an unconditional one; without it, the file's metadata decide. Give it if
-    a tool dropped the metadata. A UserWarning says so if the weights look class-conditional and the metadata name no classes.
+    classes: the number of classes of the file, 2 to 64, or 0 if it is unconditional; without it, the file's metadata decide.
+    Give it if a tool dropped the metadata. A UserWarning says so if the weights look class-conditional and the metadata name
+    no classes.
 
     Raises FileNotFoundError or another OSError if the file cannot be read, ValueError if it holds no such generator or if
     the precision or the number of classes is unknown.
@@ -44,25 +45,37 @@ class Generator:
         classes: int | None = None,
     ) -> None:
         _is_int8(precision)
-        if classes not in (None, 0, 10):
-            raise ValueError(f"classes: 0 or 10 expected, {classes} found")
+        if classes is not None and classes != 0 and not 2 <= classes <= 64:
+            raise ValueError(f"classes: 0 or 2 to 64 expected, {classes} found")
         if path is None and classes is not None:
             raise ValueError("classes: a path expected with it, none found")
         self._model = _native.Model() if path is None else _native.Model.read(path, classes)
+        self._class_names = self._model.classes
         self._precision: Precision = precision
-        if classes is None and self._model.looks_conditional:
+        likely = self._model.likely_classes
+        if classes is None and likely is not None:
             import warnings
 
             warnings.warn(
                 f"{self._model.name}: the weights look class-conditional, but the metadata name no classes; "
-                "pass classes=10 or classes=0",
+                f"pass classes={likely} or classes=0",
                 stacklevel=2,
             )
 
     @property
     def classes(self) -> int:
         """The number of classes that can be asked for: 10 for digits, 0 if the generator is unconditional."""
-        return self._model.classes
+        return len(self._class_names)
+
+    @property
+    def class_names(self) -> list[str]:
+        """The names of the classes, in the order of their numbers; empty if the generator is unconditional.
+
+        >>> from mnist_gan import Generator
+        >>> Generator().class_names
+        ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9']
+        """
+        return list(self._class_names)
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -87,6 +100,7 @@ class Generator:
         seeds: Integers,
         digits: Integers | None = None,
         *,
+        classes: Classes | None = None,
         precision: Precision | None = None,
         threads: int | None = None,
         out: NDArray[np.uint8] | None = None,
@@ -96,13 +110,15 @@ class Generator:
         seeds: an int, a range, an array of an integer type, or an iterable of ints, from 0 to 2**64 - 1.
         digits: the digit to draw, an int from 0 to 9 for all images, or one per seed. Without it the seed chooses, see
         `labels`. A seed is a handwriting: its ten digits look alike.
+        classes: the class to draw, for generators of other things than digits: a name (a str) or a number (an int) for all
+        images, or one per seed. `class_names` has the names.
         precision: "f32" or "int8"; without it, the generator's own, which is "f32" unless you asked for another.
         threads: how many cores to use; without it, all. Any number gives the same bytes.
         out: a C-contiguous array of uint8 of the result's shape, to draw into and return.
 
-        Raises OverflowError for a seed out of range, ValueError for a digit out of range, for another number of digits
-        than of seeds, for digits of an unconditional generator, and for an `out` that does not fit, and TypeError for
-        seeds or digits that are not integers. Then nothing was written to `out`.
+        Raises OverflowError for a seed out of range, ValueError for a digit or class that the generator does not have, for
+        another number of them than of seeds, for either with an unconditional generator, and for an `out` that does not fit,
+        and TypeError for seeds or digits that are not integers. Then nothing was written to `out`.
 
         The GIL is released. Ctrl-C raises KeyboardInterrupt within about 0.1 s; then the images at the start of `out` are
         new and the others as before, each of them whole.
@@ -112,6 +128,8 @@ class Generator:
         (28, 28)
         >>> mnist_gan.generate([7, 8, 9], digits=[3, 3, 5], precision="int8").shape
         (3, 28, 28)
+        >>> mnist_gan.generate(range(100), classes="7").shape
+        (100, 28, 28)
         >>> mnist_gan.generate(42, digits=10)
         Traceback (most recent call last):
         ValueError: digits: 0 to 9 expected, 10 found
@@ -121,9 +139,9 @@ class Generator:
         threads = _arguments.threads(threads)
         if isinstance(checked, int):
             # One image takes a few microseconds, so calls that do nothing are left out.
-            digit = None if digits is None else _arguments.digit(digits, self._model.classes)
-            return self._model.generate_one(checked, digit, int8, None if out is None else _arguments.images(out, (28, 28)))
-        many = _arguments.digits(digits, len(checked), self._model.classes)
+            one = None if digits is None is classes else _arguments.one_class(digits, classes, self._class_names)
+            return self._model.generate_one(checked, one, int8, None if out is None else _arguments.images(out, (28, 28)))
+        many = _arguments.classes_of(digits, classes, len(checked), self._class_names)
         out = _arguments.images(out, (len(checked), 28, 28))
         self._model.generate(checked, many, int8, threads, out)
         return out
@@ -133,7 +151,8 @@ class Generator:
     @overload
     def labels(self, seeds: range | Iterable[int] | NDArray[np.integer[Any]]) -> NDArray[np.uint8]: ...
     def labels(self, seeds: Integers) -> int | NDArray[np.uint8]:
-        """The digits that seeds choose if none is asked for: 0 to 9, as uint8 of shape (N,), or an int for an int.
+        """The numbers of the classes that seeds choose if none is asked for, as uint8 of shape (N,), or an int for an int. The
+        classes of the built-in generator are the digits 0 to 9.
 
         Raises ValueError if the generator is unconditional, and the errors of `generate` for seeds.
 
@@ -141,20 +160,24 @@ class Generator:
         >>> mnist_gan.labels(range(5))
         array([2, 4, 2, 9, 2], dtype=uint8)
         """
-        if not self._model.classes:
+        if not self._class_names:
             raise ValueError("labels: a class-conditional generator expected, an unconditional one found")
         checked = _arguments.seeds(seeds)
         if isinstance(checked, int):
             return int(self._model.labels(np.array([checked], np.uint64))[0])
         return self._model.labels(checked)
 
-    def latent(self, seeds: Integers, digits: Integers | None = None) -> NDArray[np.float32]:
+    def latent(
+        self, seeds: Integers, digits: Integers | None = None, *, classes: Classes | None = None
+    ) -> NDArray[np.float32]:
         """The z of seeds, as float32 of shape (N, 100), or (100,) for an int: numbers from -1 to 1.
 
-        For a class-conditional generator the first ten are the digit as one-hot. `draw(latent(seeds, digits))` gives the
-        images of `generate(seeds, digits)`.
+        For a class-conditional generator the first ones, one per class, are the class as one-hot. `draw(latent(seeds, digits))`
+        gives the images of `generate(seeds, digits)`.
 
-        Raises the errors of `generate` for seeds and digits.
+        seeds, digits, classes: as for `generate`.
+
+        Raises the errors of `generate` for seeds, digits and classes.
 
         >>> import mnist_gan, numpy as np
         >>> z = mnist_gan.latent(42)
@@ -163,9 +186,9 @@ class Generator:
         """
         checked = _arguments.seeds(seeds)
         if isinstance(checked, int):
-            digit = _arguments.digit(digits, self._model.classes)
-            return self._model.latent(np.array([checked], np.uint64), digit).reshape(100)
-        return self._model.latent(checked, _arguments.digits(digits, len(checked), self._model.classes))
+            one = _arguments.one_class(digits, classes, self._class_names)
+            return self._model.latent(np.array([checked], np.uint64), one).reshape(100)
+        return self._model.latent(checked, _arguments.classes_of(digits, classes, len(checked), self._class_names))
 
     def draw(
         self,
@@ -205,8 +228,8 @@ class Generator:
         """The images of a straight walk from one latent to another, as uint8 of shape (steps, 28, 28).
 
         a, b: each a seed (an int), or a latent: real numbers of shape (100,). If the generator is class-conditional, the
-        digit of `a` stays all the way.
-        steps: the number of images, 1 or more. The first is that of `a`, the last that of `b` (with the digit of `a`).
+        class of `a` stays all the way.
+        steps: the number of images, 1 or more. The first is that of `a`, the last that of `b` (with the class of `a`).
         precision, threads: as for `generate`.
 
         Raises ValueError for other shapes or steps, and the errors of `generate` for seeds.
@@ -219,7 +242,7 @@ class Generator:
         if steps < 1:
             raise ValueError(f"steps: 1 or more expected, {steps} found")
         start, end = self._end("a", a), self._end("b", b)
-        end[: self._model.classes] = start[: self._model.classes]
+        end[: self.classes] = start[: self.classes]
         t = np.linspace(0.0, 1.0, steps)[:, np.newaxis]
         return self.draw(start * (1.0 - t) + end * t, precision=precision, threads=threads)
 
