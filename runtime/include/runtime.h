@@ -31,18 +31,25 @@ enum {
 enum {
     MNIST_GAN_OK = 0,
     MNIST_GAN_NULL = -1,          /* a pointer is null */
-    MNIST_GAN_UNCONDITIONAL = -2, /* the generator is not class-conditional, so it cannot draw a chosen digit */
-    MNIST_GAN_NO_DIGIT = -3,      /* the digit is above 9 */
+    MNIST_GAN_UNCONDITIONAL = -2, /* the generator is not class-conditional, so it cannot draw a chosen class */
+    MNIST_GAN_NO_DIGIT = -3,      /* the digit is above 9, or the generator has no class of this name */
     MNIST_GAN_TOO_SMALL = -4,     /* the buffer is too small; *size is the size that it needs */
     MNIST_GAN_TOO_LARGE = -5,     /* n images or capacity bytes are more than PTRDIFF_MAX bytes */
-    MNIST_GAN_OVERLAP = -6        /* seeds and pixels share memory */
+    MNIST_GAN_OVERLAP = -6,       /* seeds and pixels share memory */
+    MNIST_GAN_NO_CLASS = -7       /* the generator has no class of this number */
 };
 
 /* Writes the image of a seed, MNIST_GAN_PIXELS bytes. */
 int32_t mnist_gan_generate(uint64_t seed, uint8_t *pixels);
 int32_t mnist_gan_generate_int8(uint64_t seed, uint8_t *pixels);
 
-/* Writes the image of a digit, 0 to 9, in the handwriting of a seed. Needs a class-conditional generator. */
+/* Writes the image of a class in the handwriting of a seed. `index` is the number of the class, 0 to mnist_gan_classes() - 1.
+ * Needs a class-conditional generator. */
+int32_t mnist_gan_generate_class(uint64_t seed, uint32_t index, uint8_t *pixels);
+int32_t mnist_gan_generate_class_int8(uint64_t seed, uint32_t index, uint8_t *pixels);
+
+/* Writes the image of the class whose name is a digit, 0 to 9, in the handwriting of a seed. Needs a class-conditional
+ * generator that draws digits. */
 int32_t mnist_gan_generate_digit(uint64_t seed, uint8_t digit, uint8_t *pixels);
 int32_t mnist_gan_generate_digit_int8(uint64_t seed, uint8_t digit, uint8_t *pixels);
 
@@ -60,8 +67,8 @@ int32_t mnist_gan_generate_batch_int8(const uint64_t *seeds, size_t n, uint8_t *
 int32_t mnist_gan_generate_rows(uint64_t seed, void (*row)(void *context, const uint8_t *pixels), void *context);
 int32_t mnist_gan_generate_rows_int8(uint64_t seed, void (*row)(void *context, const uint8_t *pixels), void *context);
 
-/* Writes the z of a seed, MNIST_GAN_LATENT numbers in [-1, 1]. For a class-conditional generator the first ten are the digit
- * as one-hot. */
+/* Writes the z of a seed, MNIST_GAN_LATENT numbers in [-1, 1]. For a class-conditional generator the first ones, one per class,
+ * are the class as one-hot. */
 int32_t mnist_gan_latent(uint64_t seed, float *z);
 
 /* Writes the image of any z, clamped to [-1, 1] first: for walks from one z to another. */
@@ -74,6 +81,12 @@ int32_t mnist_gan_png(const uint8_t *pixels, uint8_t *file, size_t capacity, siz
 
 /* Returns 1 if the generator is class-conditional, else 0. */
 int32_t mnist_gan_conditional(void);
+
+/* Returns the number of classes, 2 to 64; 0 if the generator is not class-conditional. */
+uint32_t mnist_gan_classes(void);
+
+/* Returns the name of a class in UTF-8, such as "7"; a null pointer if the generator has no class of this number. */
+const char *mnist_gan_class_name(uint32_t index);
 
 /* Returns the library's version, such as "0.1.0". */
 const char *mnist_gan_version(void);

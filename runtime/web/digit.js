@@ -1,6 +1,6 @@
 // The C interface of include/runtime.h, called from JavaScript.
 
-const PIXELS = 784, LATENT = 100, UNCONDITIONAL = -2;
+const PIXELS = 784, LATENT = 100;
 
 /**
  * Resolves to the generator of runtime.wasm: its bytes (an ArrayBuffer or a view of one), a Response, or a promise of any of
@@ -12,16 +12,24 @@ export async function load(source) {
   const at = 65536 * c.memory.grow(1); // a page that the module does not use: pixels, then z
   const z = at + 1024;
   const pixels = () => new Uint8Array(c.memory.buffer, at, PIXELS).slice();
+  const classes = Array.from({ length: c.mnist_gan_classes() }, (_, i) => text(c.memory.buffer, c.mnist_gan_class_name(i)));
   const done = (code) => {
-    if (code === UNCONDITIONAL) throw new Error("digit: a class-conditional generator expected, an unconditional one found");
     if (code) throw new Error(`the generator returned ${code}; runtime.h lists the codes`);
   };
   return {
-    /** The image of a seed (a BigInt below 2n ** 64n), of `digit` (0 to 9) unless that is null: 784 grey levels, row by row. */
-    generate(seed, digit = null) {
+    /** The names of the classes that `generate` can draw, in the order of their numbers; empty if the seed alone decides. */
+    classes,
+    /**
+     * The image of a seed (a BigInt below 2n ** 64n): 784 grey levels, row by row. It shows the class `wanted`, a number or one of
+     * the names in `classes`; null leaves the class to the seed.
+     */
+    generate(seed, wanted = null) {
       checkSeed(seed);
-      if (digit !== null && !DIGITS.includes(digit)) throw new RangeError(`digit: 0 to 9 or null expected, ${show(digit)} found`);
-      done(digit === null ? c.mnist_gan_generate(seed, at) : c.mnist_gan_generate_digit(seed, digit, at));
+      const index = typeof wanted === "string" ? classes.indexOf(wanted) : wanted;
+      if (index === null) done(c.mnist_gan_generate(seed, at));
+      else if (classes[index] !== undefined && typeof index === "number") done(c.mnist_gan_generate_class(seed, index, at));
+      else if (classes.length) throw new RangeError(`class: one of ${classes.join(", ")}, or null expected, ${show(wanted)} found`);
+      else throw new Error("class: a class-conditional generator expected, an unconditional one found");
       return pixels();
     },
     /** The z of a seed (a BigInt below 2n ** 64n): 100 numbers in [-1, 1]. */
@@ -48,7 +56,11 @@ export function walk(a, b, t) {
   return Float32Array.from(a, (x, i) => x * (1 - t) + b[i] * t);
 }
 
-const DIGITS = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
+/** The text at an address in the module's memory, which ends with a zero byte. */
+function text(memory, start) {
+  const bytes = new Uint8Array(memory, start);
+  return new TextDecoder().decode(bytes.subarray(0, bytes.indexOf(0)));
+}
 
 async function bytesOf(source) {
   if (source?.byteLength !== undefined) return source;

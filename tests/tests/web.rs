@@ -100,9 +100,10 @@ fn the_pages_code_takes_a_module_in_every_form_and_refuses_odd_arguments() {
           refused(() => g.generate(seed), /^seed: a BigInt from 0n to 2n \*\* 64n - 1n expected, .* found$/);
           refused(() => g.latent(seed), /^seed: /);
         }
-        for (const digit of [10, -1, 263, -249, 7.9, NaN, '7', 7n, '', false]) {
-          refused(() => g.generate(42n, digit), /^digit: 0 to 9 or null expected, .* found$/);
+        for (const odd of [10, -1, 263, -249, 7.9, NaN, '10', 'seven', 7n, '', false]) {
+          refused(() => g.generate(42n, odd), /^class: one of 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, or null expected, .* found$/);
         }
+        assert.deepEqual(g.generate(42n, '7'), g.generate(42n, 7));
         refused(() => g.draw(z.slice(0, 10)), 'z: 100 numbers expected, 10 found');
         refused(() => g.draw(new Float32Array(101)), 'z: 100 numbers expected, 101 found');
         refused(() => g.draw(), 'z: 100 numbers expected, undefined found');
@@ -152,6 +153,7 @@ fn the_page_shows_the_librarys_digits_in_chromium() {
     for (link, image) in [
         ("", runtime::generate(42)),
         ("#seed=5", runtime::generate(5)),
+        ("#seed=6&class=7", seven),
         ("#seed=6&digit=7", seven),
         ("#seed=1&to=2&t=0.5", between(1, 2)),
     ] {

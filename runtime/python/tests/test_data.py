@@ -34,7 +34,7 @@ def test_digits_transform_precision_and_generator_are_used():
 
 
 def test_bad_data_sets_are_refused_when_they_are_made():
-    with pytest.raises(ValueError, match="digits: one per seed expected, 3 digits for 2 seeds found"):
+    with pytest.raises(ValueError, match="digits: one per seed expected, 3 for 2 seeds found"):
         Digits(0, 2, [1, 2, 3])
     with pytest.raises(ValueError, match="digits: 0 to 9 expected, 10 found"):
         Digits(0, 2, 10)

@@ -32,5 +32,6 @@ def test_weights_are_read_from_a_data_file_and_classes_stand_in_for_lost_metadat
     generator = mnist_gan.Generator(path, classes=10)
     for same in generator, pickle.loads(pickle.dumps(generator)):
         np.testing.assert_array_equal(same.generate(range(100)), mnist_gan.generate(range(100)))
-    with pytest.raises(ValueError, match="classes: 0 or 10 expected, 5 found"):
-        mnist_gan.Generator(path, classes=5)
+    for classes in (-1, 1, 65):
+        with pytest.raises(ValueError, match=f"classes: 0 or 2 to 64 expected, {classes} found"):
+            mnist_gan.Generator(path, classes=classes)
