@@ -93,7 +93,7 @@ fn the_c_example_draws_the_same_bytes_on_a_cortex_m4f() {
     gcc.args([device.join("board.c"), root("runtime/examples/digit.c"), library]).args(["-lgcc", "-o"]).arg(&program);
     passes(&mut gcc);
     let mut qemu = Command::new("timeout");
-    qemu.arg("120").arg(tools.join("qemu-system-arm"));
+    qemu.arg("600").arg(tools.join("qemu-system-arm"));
     qemu.args(["-machine", "mps2-an386", "-display", "none", "-monitor", "none", "-serial", "none"]);
     let drawn = passes(qemu.args(["-semihosting-config", "enable=on,target=native", "-kernel"]).arg(&program));
     assert!(drawn == expected(), "other bytes than the host's");

@@ -270,7 +270,7 @@ fn build(tools: &Path, board: &Board, bins: &[&str], model: Option<&Path>) -> Ve
 fn run(tools: &Path, board: &Board, program: &Path) -> (Vec<u8>, String) {
     let risc_v = board.target.starts_with("riscv");
     let mut qemu = Command::new("timeout");
-    qemu.arg("120").arg(tools.join(if risc_v { "qemu-system-riscv32" } else { "qemu-system-arm" }));
+    qemu.arg("600").arg(tools.join(if risc_v { "qemu-system-riscv32" } else { "qemu-system-arm" }));
     if risc_v {
         qemu.args(["-bios", "none"]);
     }

@@ -379,10 +379,10 @@ fn a_thread_that_cannot_be_started_is_an_error() {
     assert!(output.status.success(), "few images need no second thread: {stderr}");
 }
 
-/// Starts a program without an end, with the signals' default effect or ignoring some, and waits until its file has begun.
+/// Starts a program that draws for seconds, with the signals' default effect or ignoring some, and waits until its file has begun.
 fn begins(folder: &Path, env: &str, arguments: &str) -> Child {
     let mut command = program("runtime");
-    command.args(["gen", "--count", "2000000"]).args(arguments.split(' ')).current_dir(folder);
+    command.args(["gen", "--count", "2000000", "--threads", "2"]).args(arguments.split(' ')).current_dir(folder);
     let mut child = with_signals(env, &command).spawn().unwrap();
     let start = Instant::now();
     while fs::read_dir(folder).unwrap().count() == 0 {
@@ -432,7 +432,9 @@ fn process_1_of_a_container_ends_on_sigterm() {
     command
         .args(["--user", "--map-root-user", "--pid", "--fork", "--kill-child"])
         .arg(program("runtime").get_program());
-    command.args(["gen", "--count", "2000000", "--format", "raw", "--out", "x"]).current_dir(folder.path());
+    command
+        .args(["gen", "--count", "2000000", "--threads", "2", "--format", "raw", "--out", "x"])
+        .current_dir(folder.path());
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     let start = Instant::now();
     while fs::read_dir(folder.path()).unwrap().count() == 0 {

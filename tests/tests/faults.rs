@@ -231,7 +231,7 @@ fn gen_killed_at_30_random_moments_leaves_an_old_set_or_a_new_one_and_nothing_el
             assert!(output.status.success(), "{stderr}");
             files(&whole)
         });
-        let (time, mut shares) = (start.elapsed() / 2, random_shares());
+        let (mut longest, mut shares) = (start.elapsed() / 2, random_shares());
         for (signal, number) in [("KILL", 9), ("TERM", 15), ("INT", 2), ("HUP", 1)] {
             let place = folder.path().join(format!("{kind}-{signal}"));
             fs::create_dir(&place).unwrap();
@@ -240,11 +240,13 @@ fn gen_killed_at_30_random_moments_leaves_an_old_set_or_a_new_one_and_nothing_el
                 if kind == "folder" {
                     _ = fs::remove_dir_all(place.join("out"));
                 }
-                let (status, stderr) = kill_after(&generate(&place, seeds[i % 2]), time.mul_f64(0.7 * share), signal);
+                let (status, stderr) = kill_after(&generate(&place, seeds[i % 2]), longest.mul_f64(share), signal);
                 let context = format!("SIG{signal} to gen into a {kind}: {status}: {stderr}");
                 let ended = status.signal().or(status.code().map(|code| code - 128));
                 assert!(status.success() || ended == Some(number), "{context}");
                 killed += usize::from(!status.success());
+                // So that many runs are killed, and many of them late, also where the machine's speed changes.
+                longest = longest.mul_f64(if status.success() { 0.8 } else { 1.1 });
                 let mut found = files(&place);
                 match signal {
                     "KILL" => found.retain(|path, _| !is_temporary(path)), // until the next start

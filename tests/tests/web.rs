@@ -159,7 +159,7 @@ fn the_page_shows_the_librarys_digits_in_chromium() {
     ] {
         let profile = tempfile::tempdir().unwrap();
         let mut chromium = Command::new("timeout");
-        chromium.arg("60").arg(&tool);
+        chromium.arg("600").arg(&tool);
         chromium.args(["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000"]);
         chromium.arg(format!("--user-data-dir={}", profile.path().display())).arg("--dump-dom");
         let (output, stderr) = run(chromium.arg(format!("http://{address}/{link}")));

@@ -3,7 +3,6 @@
 import pickle
 import subprocess
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -224,15 +223,15 @@ def test_a_notebook_shows_the_programs_png():
 
 
 def test_other_threads_run_while_images_are_drawn():
-    drawing = threading.Thread(target=lambda: mnist_gan.generate(range(30_000), threads=1))
+    out = np.zeros((200_000, 28, 28), np.uint8)
+    drawing = threading.Thread(target=lambda: mnist_gan.generate(range(len(out)), out=out, threads=1))
     drawing.start()
-    pauses, last = [], time.perf_counter()
-    while drawing.is_alive():
-        now = time.perf_counter()
-        pauses.append(now - last)
-        last = now
-    # Each pause is a fraction of the call, which would be one long pause if it kept the GIL.
-    assert len(pauses) > 100 and max(pauses) < sum(pauses) / 2
+    # If the call kept the GIL, this thread would see all images or none.
+    sees_a_part = False
+    while drawing.is_alive() and not sees_a_part:
+        sees_a_part = out[0].any() and not out[-1].any()
+    drawing.join()
+    assert sees_a_part and out[-1].any()
 
 
 def test_many_threads_draw_from_one_generator():

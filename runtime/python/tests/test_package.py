@@ -2,10 +2,8 @@
 
 import doctest
 import os
-import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -31,9 +29,9 @@ def test_everything_public_is_documented():
 IMPORT = """
 import sys, time
 import numpy
-before, start = set(sys.modules), time.perf_counter()
+before, start = set(sys.modules), time.process_time()
 import mnist_gan
-took = time.perf_counter() - start
+took = time.process_time() - start
 print(took * 1000, *{name.partition(".")[0] for name in set(sys.modules) - before})
 """
 
@@ -50,10 +48,14 @@ def test_the_import_needs_numpy_alone_and_adds_20_ms_at_most():
 
 
 LONG_CALL = """
-import numpy, sys, time
+import numpy, os, signal, sys, threading
 import mnist_gan
 out = numpy.zeros((2_000_000, 28, 28), numpy.uint8)
-print(flush=True)
+def interrupt():
+    while not out[1000].any():
+        pass
+    os.kill(os.getpid(), signal.SIGINT)
+threading.Thread(target=interrupt).start()
 try:
     mnist_gan.generate(range(len(out)), out=out, threads={threads})
 except KeyboardInterrupt:
@@ -69,7 +71,4 @@ except KeyboardInterrupt:
 @pytest.mark.parametrize("threads", [1, 3])
 def test_ctrl_c_ends_a_long_call_and_leaves_whole_images(threads):
     program = start([sys.executable, "-c", LONG_CALL.format(threads=threads)])
-    program.stdout.readline()
-    time.sleep(0.5)
-    program.send_signal(signal.SIGINT)
-    assert program.wait(30) == 7
+    assert program.wait(120) == 7

@@ -332,14 +332,14 @@ mod tests {
     }
 
     fn slow(stream: &mut TcpStream, _: Option<usize>) {
-        std::thread::sleep(Duration::from_secs(5));
+        std::thread::sleep(Duration::from_secs(20));
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
     }
 
     /// Ten bytes, and then silence.
     fn stalling(stream: &mut TcpStream, from: Option<usize>) {
         truncated(stream, from);
-        std::thread::sleep(Duration::from_secs(5));
+        std::thread::sleep(Duration::from_secs(20));
     }
 
     /// Bytes without end.
@@ -366,7 +366,7 @@ mod tests {
     fn fetch_into(folder: &Path, mirror: &str) -> Result<()> {
         let sha256 = Sha256Of::Content(hex(&Sha256::digest(CONTENT)).leak());
         let pin = Pin { name: "file", kind: Kind::Labels, len: CONTENT.len() as u64, sha256 };
-        let mut patience = Patience::new(Duration::from_secs(2));
+        let mut patience = Patience::new(Duration::from_secs(4));
         let result = fetch(mirror, &pin, folder, &mut patience, &mut |_| ());
         assert_eq!(folder.join("file.gz").exists(), result.is_ok());
         if result.is_ok() {
@@ -434,7 +434,7 @@ mod tests {
             (serve(&[truncated, forbidden]).0, "status 200 expected, 403 found", 10),
             (serve(&[stalling]).0, "the answer stopped after 10 bytes", 10),
             (serve(&[endless]).0, "at most 65585 bytes expected, more found", 0),
-            (serve(&[slow]).0, "no answer within 2 s", 0),
+            (serve(&[slow]).0, "no answer within ", 0),
             (gone(), "refused", 0),
         ];
         for (url, expected, part) in cases {

@@ -316,8 +316,7 @@ mod tests {
 
     /// The result of a read, and the sentences heard.
     fn read(set: &Published, cache: &Path, mirrors: &[&str], offline: bool) -> (Result<[IdxFile; 4]>, Vec<String>) {
-        let sources =
-            Sources { set, cache: cache.into(), mirrors: mirrors.to_vec(), patience: Duration::from_millis(800) };
+        let sources = Sources { set, cache: cache.into(), mirrors: mirrors.to_vec(), patience: Duration::from_secs(3) };
         let mut heard = vec![];
         let result = sources.read(offline, &mut |progress| match progress {
             Progress::Line(line) => heard.push(line.to_string()),
@@ -365,7 +364,7 @@ mod tests {
         let ((page, _), silent, (good, _)) = (serve(b"<html>".to_vec()), silent(), serve(CONTENT.to_vec()));
         let start = Instant::now();
         let error = read(&set, &cache, &[&page, &silent], false).0.err().unwrap().to_string();
-        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
         for words in [&format!("{page}/{}.gz: ", NAMES[0]), "a web page", &silent, "no answer within", "--data demo"] {
             assert!(error.contains(words), "{words:?} is missing from {error}");
         }
