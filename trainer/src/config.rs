@@ -15,6 +15,9 @@ pub struct Config {
     pub plan: Plan,
     /// Which images to train on.
     pub data: Source,
+    /// How the images of a folder are read.
+    #[serde(default)]
+    pub reading: Reading,
     /// Where and how the training step is computed.
     pub engine: Engine,
     /// Path of the exported generator. The run folder gets its own copy.
@@ -41,10 +44,10 @@ impl Config {
     /// Settings for `plan` on `data`, with defaults for everything else: a new numbered folder in `runs`, three
     /// checkpoints, a score every ten epochs. The seed recipe exports its last generator, other recipes their best.
     pub fn new(plan: Plan, data: Source) -> Self {
-        let (engine, run_dir) = (Engine::default(), RunDir::Next);
+        let (engine, run_dir, reading) = (Engine::default(), RunDir::Next, Reading::default());
         let keep = if plan.recipe.name == "seed" { KeepPolicy::Last } else { KeepPolicy::Best };
         let (out, step_graph, force) = (None, None, false);
-        Self { plan, data, engine, out, step_graph, force, run_dir, checkpoints: 3, score_every: 10, keep }
+        Self { plan, data, reading, engine, out, step_graph, force, run_dir, checkpoints: 3, score_every: 10, keep }
     }
 }
 
@@ -346,17 +349,32 @@ pub const PUBLISHED: [&str; 3] = ["mnist", "fashion", "kmnist"];
 pub enum Source {
     /// A data set of [`PUBLISHED`], from the cache or downloaded.
     Published(String),
-    /// A folder with four IDX files.
+    /// A folder, or a `.npz` file.
     Folder(PathBuf),
     /// Digits drawn by the shipped generator.
     Demo,
+}
+
+/// How the images of a folder are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reading {
+    /// Exchange black and white, for ink on paper.
+    pub invert: bool,
+    /// Images that cannot be read are an error.
+    #[serde(skip)]
+    pub strict: bool,
 }
 
 impl TryFrom<OsString> for Source {
     type Error = UsageError;
 
     fn try_from(text: OsString) -> Result<Self, UsageError> {
-        UsageError::unless(!text.is_empty(), "data", "mnist, fashion, kmnist, demo or a folder", "nothing")?;
+        UsageError::unless(
+            !text.is_empty(),
+            "data",
+            "mnist, fashion, kmnist, demo, a folder or a .npz file",
+            "nothing",
+        )?;
         Ok(match text.to_str() {
             Some("demo") => Source::Demo,
             Some(name) if PUBLISHED.contains(&name) => Source::Published(name.into()),

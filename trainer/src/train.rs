@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use ndarray::s;
 use prost::Message;
 
-use crate::config::{CLASSES, Config, Device, Engine, Source};
+use crate::config::{CLASSES, Config, Device, Engine, Reading, Source};
 use crate::data::Dataset;
 use crate::data::download::Progress;
 use crate::gan::inputs::StepKind;
@@ -72,7 +72,8 @@ pub struct Outcome {
 pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
     config.plan.check()?;
     check_outputs(config)?;
-    let (data, runtime) = open(&config.data, &config.engine, &mut |progress| observer.fetching(progress))?;
+    let (data, runtime) =
+        open(&config.data, config.reading, &config.engine, &mut |progress| observer.fetching(progress))?;
     let plan = &config.plan;
     let total = plan.steps(data.n())?;
     let test_images = data.test_images.nrows();
@@ -146,13 +147,14 @@ fn export(
 ///
 /// # Errors
 /// When the data set or ONNX Runtime is neither on this machine nor can be downloaded.
-pub fn open(source: &Source, engine: &Engine, progress: &mut dyn FnMut(Progress)) -> Result<(Dataset, OnnxRuntime)> {
+pub fn open(
+    source: &Source,
+    reading: Reading,
+    engine: &Engine,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<(Dataset, OnnxRuntime)> {
     // The data set first: a wrong path is the likeliest mistake. Only the demo needs ONNX Runtime for its data.
-    let data = match source {
-        Source::Folder(folder) => Some(Dataset::open(folder)?),
-        Source::Published(name) => Some(Dataset::published(name, engine.offline, progress)?),
-        Source::Demo => None,
-    };
+    let data = read(source, reading, engine.offline, progress)?;
     let classes = data.as_ref().map_or(CLASSES, |data| data.classes.len());
     ensure!(classes <= CLASSES, "--data: at most {CLASSES} classes expected, {classes} found");
     let mut say = |line: &str| progress(Progress::Line(line));
@@ -163,10 +165,31 @@ pub fn open(source: &Source, engine: &Engine, progress: &mut dyn FnMut(Progress)
             say(
                 "warning: --data demo is NOT MNIST: its digits are drawn by the shipped generator, to try things out on",
             );
-            sample::demo(&runtime)?
+            let demo = sample::demo(&runtime)?;
+            if reading.invert { demo.inverted() } else { demo }
         }
     };
     Ok((data, runtime))
+}
+
+/// The data set, if it needs no generator: all but the demo.
+///
+/// # Errors
+/// When the data set is neither on this machine nor can be downloaded.
+pub fn read(
+    source: &Source,
+    reading: Reading,
+    offline: bool,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Option<Dataset>> {
+    Ok(match source {
+        Source::Folder(folder) => Some(Dataset::read(folder, reading, progress)?),
+        Source::Published(name) => {
+            let data = Dataset::published(name, offline, progress)?;
+            Some(if reading.invert { data.inverted() } else { data })
+        }
+        Source::Demo => None,
+    })
 }
 
 /// Trains the remaining epochs. An epoch is scored and recorded on another thread while the steps of the next one are

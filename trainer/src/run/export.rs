@@ -97,7 +97,7 @@ pub fn check_output(path: &Path, kind: Kind, data: &Source, force: bool) -> Resu
         Source::Published(name) => cache::folder(name).ok(),
         Source::Demo => None,
     };
-    let is_data = data.is_some_and(|data| files::resolve(path).is_ok_and(|path| holds(&data, &path, 3)));
+    let is_data = data.is_some_and(|data| files::resolve(path).is_ok_and(|path| is_of(&data, &path)));
     let name = path.display();
     ensure!(!is_data, UsageError(format!("{name} is a file of the data set; choose another name")));
     ensure!(force, UsageError(format!("{name} exists and is no {} of trainer; --force overwrites it", kind.name())));
@@ -155,6 +155,16 @@ fn file_content(path: &Path, model: &onnx::Model) -> Result<Vec<u8>> {
     let mut packer = GzEncoder::new(vec![], Compression::best());
     packer.write_all(&bytes)?;
     Ok(packer.finish()?)
+}
+
+/// Whether `file`, an absolute path without links, belongs to the data set that `--data` names: a file, a folder, or the first letters
+/// of files in the folder above.
+fn is_of(data: &Path, file: &Path) -> bool {
+    match data.parent() {
+        _ if data.is_file() => fs::canonicalize(data).is_ok_and(|data| data == file),
+        Some(above) if !data.exists() => holds(above, file, 0),
+        _ => holds(data, file, 3),
+    }
 }
 
 /// Whether `file`, an absolute path without links, is in `folder` or at most `depth` folders below it, or is named by a link
