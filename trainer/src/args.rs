@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use trainer::config::{Config, Device, Engine, KeepPolicy, Plan, Recipe, RunDir, Source, UsageError};
+use trainer::config::{Config, Device, Engine, KeepPolicy, Plan, Reading, Recipe, RunDir, Source, UsageError};
 use trainer::run::{numbered, resume};
-use trainer::score::judge;
 
 /// Trains a GAN on MNIST and writes its generator to an ONNX file.
 #[derive(Parser)]
@@ -29,9 +28,11 @@ pub struct Cli {
 pub enum Command {
     /// Measures milliseconds per training step, and compares them with the machine's peak in matrix products.
     Bench(BenchArgs),
+    /// Shows what a data set holds: counts, classes, the mean image and contact sheets.
+    Data(DataArgs),
     /// Scores a generator: distance from the test images, variety, copies of training images.
     Score(ScoreArgs),
-    /// Trains the judge of a data set on the CPU. A judge is the classifier whose features score generators.
+    /// Trains the judge on the CPU. The judge is the classifier whose features score generators.
     Judge(JudgeArgs),
     /// Finds ONNX Runtime or downloads it, and checks that it works on this machine.
     Setup(SetupArgs),
@@ -52,10 +53,12 @@ pub enum Command {
 #[derive(Args)]
 pub struct TrainArgs {
     /// Training images: `mnist`, `fashion` or `kmnist` (from the cache, or downloaded), `demo` (drawn by the shipped
-    /// generator, not MNIST), or a folder with the four IDX files, gzipped or raw [default: the folder in MNIST_DIR,
-    /// else mnist].
+    /// generator, not MNIST), a folder with four IDX files, a .npz file, or a folder with a folder of PNG or JPEG images for each
+    /// class [default: the folder in MNIST_DIR, else mnist].
     #[arg(long)]
     data: Option<OsString>,
+    #[command(flatten)]
+    reading: ReadingArgs,
     /// Defaults for the recipe options below: `seed` is the classic recipe, `tuned` has the best scores [default: seed].
     #[arg(long, value_enum)]
     recipe: Option<RecipeName>,
@@ -98,7 +101,7 @@ pub struct TrainArgs {
     /// Also writes the graph of one training step, as the CPU runs it, to inspect in a viewer such as Netron.
     #[arg(long, value_name = "FILE")]
     write_step_graph: Option<PathBuf>,
-    /// Prints the training settings with an estimate of time and memory, and both networks layer by layer, and stops. Downloads the data set and ONNX
+    /// Prints the training settings with an estimate of time and memory, and stops. Downloads the data set and ONNX
     /// Runtime if they are missing.
     #[arg(long)]
     pub dry_run: bool,
@@ -141,6 +144,8 @@ impl TrainArgs {
         set(&mut config.score_every, self.score_every);
         set(&mut config.keep, self.keep);
         set(&mut config.data, self.data.clone().map(Source::try_from).transpose()?);
+        config.reading.invert |= self.reading.invert;
+        config.reading.strict = self.reading.strict;
         match &self.out {
             Some(out) => config.out = Some(out.clone()),
             None => resume::check_recorded_out(&config)?,
@@ -185,8 +190,8 @@ struct RecipeArgs {
     /// Widths of the discriminator's hidden layers [default: 128,64,32; tuned: 256,128].
     #[arg(long, alias = "d", value_delimiter = ',', value_name = "WIDTHS")]
     d_hidden: Option<Vec<usize>>,
-    /// Class-conditional training: z begins with the class as one-hot, and the discriminator has one output per class [default:
-    /// false; tuned: true].
+    /// Class-conditional training: the generator gets the digit as one-hot in z[0..10], and the discriminator has one
+    /// output per digit [default: false; tuned: true].
     #[arg(long, value_name = "BOOL")]
     conditional: Option<bool>,
     /// Uses the same z for the discriminator's and the generator's update [default: false; tuned: true].
@@ -231,6 +236,43 @@ impl RecipeArgs {
 }
 
 #[derive(Args)]
+pub struct ReadingArgs {
+    /// Exchanges black and white in all images, for ink on paper.
+    #[arg(long)]
+    invert: bool,
+    /// Makes images that cannot be read an error. Otherwise they are left out, with a warning.
+    #[arg(long)]
+    strict: bool,
+}
+
+impl ReadingArgs {
+    /// How images are read.
+    pub fn reading(&self) -> Reading {
+        Reading { invert: self.invert, strict: self.strict }
+    }
+}
+
+#[derive(Args)]
+pub struct DataArgs {
+    /// A name, a folder or a .npz file, as --data for training [default: the folder in MNIST_DIR, else mnist].
+    pub data: Option<OsString>,
+    /// Writes the mean image and a contact sheet of each class to this folder, as PNG files.
+    #[arg(long, value_name = "FOLDER")]
+    pub out: Option<PathBuf>,
+    /// Overwrites files in the folder of --out.
+    #[arg(long)]
+    pub force: bool,
+    /// Prints one JSON object instead of a table.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub reading: ReadingArgs,
+    /// Downloads nothing.
+    #[arg(long)]
+    pub offline: bool,
+}
+
+#[derive(Args)]
 pub struct BenchArgs {
     /// Images per training step.
     #[arg(long, default_value_t = 64)]
@@ -254,10 +296,8 @@ pub struct ScoreArgs {
     /// Real images: a name or a folder, as for training.
     #[arg(long)]
     pub data: Option<OsString>,
-    /// The judge: an ONNX file of `trainer judge` [default: the shipped judge for MNIST; for other data, one that is trained once
-    /// and kept in the cache].
-    #[arg(long, value_name = "FILE")]
-    pub judge: Option<PathBuf>,
+    #[command(flatten)]
+    pub reading: ReadingArgs,
     /// Random seed of the drawn images.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
@@ -273,9 +313,8 @@ pub struct JudgeArgs {
     /// Real images: a name or a folder, as for training.
     #[arg(long)]
     pub data: Option<OsString>,
-    /// Adam's step size at the start of the ten epochs; it falls to 0.
-    #[arg(long, default_value_t = judge::LR)]
-    pub lr: f64,
+    #[command(flatten)]
+    pub reading: ReadingArgs,
     /// Random seed of the initial parameters and of the order of the images.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,

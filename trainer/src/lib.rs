@@ -18,6 +18,7 @@
 //! ```text
 //! report                         progress bar and lines on the terminal
 //! train                          the training loop
+//! overview                       what a data set holds
 //! bench   run    score           speed; the run folder; scores of a generator
 //! steps   sample                 the steps of a plan; images drawn by a generator
 //! ort                            ONNX Runtime: sessions, kernels, steps on the CPU and on CUDA
@@ -43,6 +44,7 @@ pub mod gan;
 pub mod graph;
 pub mod noise;
 pub mod ort;
+pub mod overview;
 pub mod pixel;
 pub mod print;
 pub mod report;

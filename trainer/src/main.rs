@@ -2,25 +2,26 @@
 
 mod args;
 
+use std::io::{IsTerminal, stdout};
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser};
 use trainer::config::{Config, Device, Engine, RunDir, UsageError};
-use trainer::gan::summary;
 use trainer::ort::OnnxRuntime;
 use trainer::ort::library::CUDA;
+use trainer::overview::{self, Overview};
 use trainer::print::{MOST, note, printable, result, written};
 use trainer::report::{Style, Terminal, downloads};
 use trainer::run::export::Kind;
 use trainer::run::{GENERATOR, check_outputs, compare, export, resume};
 use trainer::score::judge::{self, Judge};
-use trainer::score::{self, Score, judges};
-use trainer::train::{open, train};
+use trainer::score::{self, Score};
+use trainer::train::{open, read, train};
 use trainer::{bench, signals};
 
-use crate::args::{BenchArgs, Cli, Command, JudgeArgs, ScoreArgs, SetupArgs, TrainArgs, source};
+use crate::args::{BenchArgs, Cli, Command, DataArgs, JudgeArgs, ScoreArgs, SetupArgs, TrainArgs, source};
 
 fn main() -> ExitCode {
     signals::watch().and_then(|()| run()).unwrap_or_else(|error| {
@@ -42,6 +43,7 @@ fn run() -> Result<ExitCode> {
     let text = match &cli.command {
         None => return run_train(&cli.train),
         Some(Command::Bench(args)) => run_bench(args),
+        Some(Command::Data(args)) => run_data(args),
         Some(Command::Score(args)) => run_score(args),
         Some(Command::Judge(args)) => run_judge(args),
         Some(Command::Setup(args)) => run_setup(args),
@@ -78,12 +80,11 @@ fn run_train(args: &TrainArgs) -> Result<ExitCode> {
     terminal.finish().map(|()| ExitCode::SUCCESS)
 }
 
-/// All settings, one a line, an estimate of time and memory, and both networks.
+/// All settings, one a line, and an estimate of time and memory.
 fn dry_run(config: &Config) -> Result<String> {
     config.plan.check()?;
     check_outputs(config)?;
-    let (data, runtime) = open(&config.data, &config.engine, &mut downloads())?;
-    let config = &config.with_classes(data.classes.len());
+    let (data, runtime) = open(&config.data, config.reading, &config.engine, &mut downloads())?;
     let before = resume::resume_point(&config.run_dir, &config.plan, &data)?;
     let done = before.and_then(|before| before.state).map_or(0, |state| state.step);
     let estimate = bench::estimate(&config.plan, &data, &runtime, done)?;
@@ -104,9 +105,7 @@ fn dry_run(config: &Config) -> Result<String> {
         ("memory".into(), format!("about {:.0} MB", estimate.memory_mb)),
         ("time".into(), format!("about {time} ({:.2} ms a step)", estimate.step_ms)),
     ]);
-    let mut lines: Vec<String> =
-        rows.iter().map(|(name, value)| format!("{name:<12} {}", printable(value, 300))).collect();
-    lines.push(format!("\n{}", summary::networks(&config.plan.recipe)));
+    let lines: Vec<String> = rows.iter().map(|(name, value)| format!("{name:<12} {}", printable(value, 300))).collect();
     Ok(lines.join("\n"))
 }
 
@@ -120,15 +119,33 @@ fn run_bench(args: &BenchArgs) -> Result<String> {
     Ok(if args.json { serde_json::to_string(&figures)? } else { figures.table() })
 }
 
-fn run_score(args: &ScoreArgs) -> Result<String> {
-    let (data, runtime) = open(&source(args.data.clone())?, &args.engine.engine(), &mut downloads())?;
-    let cpu = runtime.on_cpu();
-    let mut judge = match &args.judge {
-        Some(path) => judges::open(path, &data, &cpu)?,
-        None => Judge::load(&cpu, &judges::judge_for(&data, &runtime, &mut note)?)?,
+fn run_data(args: &DataArgs) -> Result<String> {
+    let (source, reading) = (source(args.data.clone())?, args.reading.reading());
+    let data = match read(&source, reading, args.offline, &mut downloads())? {
+        Some(data) => data,
+        None => open(&source, reading, &Engine { offline: args.offline, ..Engine::cpu(1) }, &mut downloads())?.0,
     };
-    let (drawn, labels) = score::images_of(&runtime, &args.file, judge.classes(), args.seed)?;
-    let score = Score::measure(&mut judge, &data, drawn.view(), labels.as_ref().map(|labels| labels.view()))?;
+    let overview = Overview::of(&data);
+    let written = args.out.as_ref().map(|out| overview::write_pictures(&data, out, args.force)).transpose()?;
+    if args.json {
+        return Ok(serde_json::to_string(&overview)?);
+    }
+    let mut text = overview.table();
+    if stdout().is_terminal() {
+        text += &format!("\n\n{}", overview::half_blocks(&data));
+    }
+    if let (Some(written), Some(out)) = (written, &args.out) {
+        text += &format!("\n\n{} pictures written to {}", written.len(), printable(&out.display().to_string(), MOST));
+    }
+    Ok(text)
+}
+
+fn run_score(args: &ScoreArgs) -> Result<String> {
+    let (data, runtime) =
+        open(&source(args.data.clone())?, args.reading.reading(), &args.engine.engine(), &mut downloads())?;
+    let (drawn, labels) = score::images_of(&runtime, &args.file, args.seed)?;
+    let labels = labels.as_ref().map(|labels| labels.view());
+    let score = Score::measure(&mut Judge::shipped(&runtime.on_cpu())?, &data, drawn.view(), labels)?;
     score::warning(score.images).iter().for_each(|warning| note(warning));
     Ok(if args.json { serde_json::to_string(&score)? } else { score.table() })
 }
@@ -136,11 +153,9 @@ fn run_score(args: &ScoreArgs) -> Result<String> {
 fn run_judge(args: &JudgeArgs) -> Result<String> {
     let source = source(args.data.clone())?;
     export::check_output(&args.out, Kind::Judge, &source, args.force).context("--out")?;
-    let is_positive = args.lr > 0.0 && args.lr.is_finite();
-    UsageError::unless(is_positive, "lr", "a number above 0", args.lr)?;
     let engine = Engine { device: Some(Device::Cpu), ..args.engine.engine() };
-    let (data, runtime) = open(&source, &engine, &mut downloads())?;
-    let (model, accuracy) = judge::train(&data, &runtime, args.lr, args.seed, &mut note)?;
+    let (data, runtime) = open(&source, args.reading.reading(), &engine, &mut downloads())?;
+    let (model, accuracy) = judge::train(&data, &runtime, args.seed, &mut note)?;
     export::write_model(&args.out, &model)?;
     let percent = 100.0 * accuracy;
     Ok(format!("{} written: it classifies {percent:.2} % of the test images correctly", args.out.display()))
@@ -168,8 +183,8 @@ fn man(subcommand: Option<&str>) -> Result<String> {
     command.build(); // gives the subcommands their full names
     if let Some(name) = subcommand {
         let found = command.find_subcommand(name).cloned();
-        command =
-            found.ok_or_else(|| UsageError(format!("man {name}: bench, score, judge, setup or compare expected")))?;
+        command = found
+            .ok_or_else(|| UsageError(format!("man {name}: bench, data, score, judge, setup or compare expected")))?;
     }
     let mut page = vec![];
     clap_mangen::Man::new(command).render(&mut page)?;

@@ -153,7 +153,14 @@ fn show(bar: &mut Option<ProgressBar>, progress: Progress) {
             total.iter().for_each(|total| bar.set_length(*total));
             bar.set_position(done);
         }
-        // The download ended, or was given up.
+        Progress::Images { done, total } if total != done => {
+            let bar = bar.get_or_insert_with(|| {
+                let style = ProgressStyle::with_template("reading images [{bar:30}] {pos} of {len} | {eta} left");
+                ProgressBar::new(total).with_style(style.expect("a valid template").progress_chars("=> "))
+            });
+            bar.set_position(done);
+        }
+        // All is here, or was given up.
         _ => bar.take().iter().for_each(ProgressBar::finish_and_clear),
     }
     if let Progress::Line(line) = progress {

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use ndarray::s;
 use prost::Message;
 
-use crate::config::{Config, Device, Engine, Plan, Source};
+use crate::config::{CLASSES, Config, Device, Engine, Reading, Source};
 use crate::data::Dataset;
 use crate::data::download::Progress;
 use crate::gan::inputs::StepKind;
@@ -21,7 +21,7 @@ use crate::pixel::unit;
 use crate::run::{Run, check_outputs, export};
 use crate::sample::{self, variety};
 use crate::score::judge::Judge;
-use crate::score::{self, Scorer, judges};
+use crate::score::{self, Scorer};
 use crate::state::{Epoch, Step, TrainState, initial_state};
 use crate::steps::Steps;
 
@@ -72,12 +72,9 @@ pub struct Outcome {
 pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
     config.plan.check()?;
     check_outputs(config)?;
-    let (data, runtime) = open(&config.data, &config.engine, &mut |progress| observer.fetching(progress))?;
-    let config = &config.with_classes(data.classes.len());
+    let (data, runtime) =
+        open(&config.data, config.reading, &config.engine, &mut |progress| observer.fetching(progress))?;
     let plan = &config.plan;
-    if plan.recipe.conditional && plan.recipe.one_hot().is_none() {
-        observer.say(&format!("{} has one class, so the training is unconditional", data.name));
-    }
     let total = plan.steps(data.n())?;
     let test_images = data.test_images.nrows();
     ensure!(
@@ -85,11 +82,8 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
         "--data: {}: at least 2 test images expected for scores, {test_images} found; --score-every 0 goes without",
         data.name
     );
-    let is_scored = config.score_every > 0 && data.classes.len() > 1;
-    if is_scored {
+    if config.score_every > 0 {
         score::warning(test_images).iter().for_each(|warning| observer.say(warning));
-    } else if config.score_every > 0 {
-        observer.say(&format!("warning: {} has one class and so no judge; the run goes on without scores", data.name));
     }
     if let Some(path) = &config.step_graph {
         let graph = step_graph(&plan.recipe, StepKind::all(plan, data.n())[0], data.n());
@@ -116,22 +110,18 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
     ));
     if state.step == total && run.is_exported() {
         observer.say("the run is finished; there is nothing to train");
-        export(&mut run, config, &runtime, &state, true, observer)?;
+        export(&mut run, config, &state, true, observer)?;
         return Ok(Outcome { folder: run.folder().into(), finished: true, state });
     }
-    let judge = match is_scored {
-        true => Some(judges::judge_for(&data, &runtime, &mut |line| observer.say(line)).map_err(user_message)?),
-        false => None,
-    };
     observer.start(total, state.step);
 
     let mut steps = Steps::new(plan, &data, &runtime, state).map_err(user_message)?;
-    let finished = train_epochs(config, &data, &runtime, judge.as_deref(), &mut steps, &mut run, observer)
+    let finished = train_epochs(config, &data, &runtime, &mut steps, &mut run, observer)
         .map_err(user_message)
         .with_context(|| run.failure_context())?;
     let state = steps.state().map_err(user_message)?;
     if finished {
-        export(&mut run, config, &runtime, &state, false, observer)?;
+        export(&mut run, config, &state, false, observer)?;
     }
     Ok(Outcome { folder: run.folder().into(), finished, state })
 }
@@ -140,20 +130,13 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
 fn export(
     run: &mut Run,
     config: &Config,
-    runtime: &OnnxRuntime,
     state: &TrainState,
     was_finished: bool,
     observer: &mut dyn Observer,
 ) -> Result<()> {
     let kept = run.export_generator(state, config.out.as_deref(), was_finished);
     run.take_warnings().iter().for_each(|warning| observer.say(warning));
-    let (kept, model) = kept?;
-    let Plan { recipe, seed, .. } = &config.plan;
-    let drawn = sample::draw(runtime, &model.encode_to_vec(), recipe.one_hot(), *seed).map_err(user_message)?;
-    if let (images, Some(labels)) = drawn {
-        run.show_classes(images.view(), labels.view());
-        run.take_warnings().iter().for_each(|warning| observer.say(warning));
-    }
+    let kept = kept?;
     if kept != config.plan.epochs {
         observer.say(&format!("exported the generator of epoch {kept}, the best by score"));
     }
@@ -164,13 +147,16 @@ fn export(
 ///
 /// # Errors
 /// When the data set or ONNX Runtime is neither on this machine nor can be downloaded.
-pub fn open(source: &Source, engine: &Engine, progress: &mut dyn FnMut(Progress)) -> Result<(Dataset, OnnxRuntime)> {
+pub fn open(
+    source: &Source,
+    reading: Reading,
+    engine: &Engine,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<(Dataset, OnnxRuntime)> {
     // The data set first: a wrong path is the likeliest mistake. Only the demo needs ONNX Runtime for its data.
-    let data = match source {
-        Source::Folder(folder) => Some(Dataset::open(folder)?),
-        Source::Published(name) => Some(Dataset::published(name, engine.offline, progress)?),
-        Source::Demo => None,
-    };
+    let data = read(source, reading, engine.offline, progress)?;
+    let classes = data.as_ref().map_or(CLASSES, |data| data.classes.len());
+    ensure!(classes <= CLASSES, "--data: at most {CLASSES} classes expected, {classes} found");
     let mut say = |line: &str| progress(Progress::Line(line));
     let runtime = OnnxRuntime::open(engine, &mut say)?;
     let data = match data {
@@ -179,10 +165,31 @@ pub fn open(source: &Source, engine: &Engine, progress: &mut dyn FnMut(Progress)
             say(
                 "warning: --data demo is NOT MNIST: its digits are drawn by the shipped generator, to try things out on",
             );
-            sample::demo(&runtime)?
+            let demo = sample::demo(&runtime)?;
+            if reading.invert { demo.inverted() } else { demo }
         }
     };
     Ok((data, runtime))
+}
+
+/// The data set, if it needs no generator: all but the demo.
+///
+/// # Errors
+/// When the data set is neither on this machine nor can be downloaded.
+pub fn read(
+    source: &Source,
+    reading: Reading,
+    offline: bool,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Option<Dataset>> {
+    Ok(match source {
+        Source::Folder(folder) => Some(Dataset::read(folder, reading, progress)?),
+        Source::Published(name) => {
+            let data = Dataset::published(name, offline, progress)?;
+            Some(if reading.invert { data.inverted() } else { data })
+        }
+        Source::Demo => None,
+    })
 }
 
 /// Trains the remaining epochs. An epoch is scored and recorded on another thread while the steps of the next one are
@@ -191,7 +198,6 @@ fn train_epochs(
     config: &Config,
     data: &Dataset,
     runtime: &OnnxRuntime,
-    judge: Option<&[u8]>,
     steps: &mut Steps,
     run: &mut Run,
     observer: &mut dyn Observer,
@@ -247,20 +253,19 @@ fn train_epochs(
             }
             let (is_last, state) = (steps.taken() == total, steps.state()?);
             let mut drawn = None;
-            if let Some(judge) = judge.filter(|_| is_last || epoch.epoch.is_multiple_of(config.score_every)) {
-                let generator = export::generator_model(&plan.recipe, &state, &[], &[]).encode_to_vec();
-                let (images, _) = sample::draw(runtime, &generator, plan.recipe.one_hot(), plan.seed)?;
-                drawn = Some((judge, images));
+            if config.score_every > 0 && (is_last || epoch.epoch.is_multiple_of(config.score_every)) {
+                let generator = export::generator_model(&plan.recipe, &state, &[]).encode_to_vec();
+                drawn = Some(sample::draw(runtime, &generator, plan.recipe.conditional, plan.seed)?.0);
             }
 
             // Score, record and checkpoint, while the loop goes on.
             let send = send.clone();
             recording = spawn(scope, move || {
-                if let Some((judge, drawn)) = drawn {
+                if let Some(drawn) = drawn {
                     let scorer = match &mut scorer {
                         Some(scorer) => scorer,
                         None => {
-                            let judge = Judge::load(&runtime.on_cpu(), judge)?;
+                            let judge = Judge::shipped(&runtime.on_cpu())?;
                             scorer.insert(Scorer::new(judge, data.test_images.view())?)
                         }
                     };

@@ -90,7 +90,7 @@ pub const UNCONDITIONAL: &str =
 /// The images to draw: those of `seed`, `seed + 1`, …
 pub struct Job {
     pub model: Model,
-    class: Option<Class>,
+    pub class: Option<Class>,
     pub seed: u64,
     pub threads: usize,
 }
@@ -98,14 +98,21 @@ pub struct Job {
 impl Job {
     /// Fills `images` with the job's images from number `first` on, on all threads.
     pub fn draw(&self, first: u64, images: &mut [Image]) -> Result<()> {
-        let latent = |i: usize| {
-            let index = first + i as u64;
-            match self.class(index) {
-                Some(class) => Latent::with_class(self.seed + index, class),
-                None => Latent::new(self.seed + index),
-            }
-        };
+        let latent = |i: usize| self.latent(first + i as u64);
         draw_on_threads(self.model.generator, self.threads, &latent, images).with_context(|| self.cannot_start())
+    }
+
+    /// Fills `images` with the job's images of these numbers, on this thread.
+    pub fn draw_each(&self, indices: impl Iterator<Item = u64>, images: &mut [Image]) {
+        self.model.generator.draw_batch(&mut indices.map(|index| self.latent(index)), images);
+    }
+
+    /// The z of image number `index`.
+    fn latent(&self, index: u64) -> Latent {
+        match self.class(index) {
+            Some(class) => Latent::with_class(self.seed + index, class),
+            None => Latent::new(self.seed + index),
+        }
     }
 
     pub fn cannot_start(&self) -> String {
@@ -135,19 +142,19 @@ impl Job {
 const BLOCK: u64 = 16 * 1024;
 
 /// A progress bar, which appears on a terminal after one second.
-struct Progress {
+pub struct Progress {
     bar: ProgressBar,
     start: Instant,
 }
 
 impl Progress {
-    fn new(count: u64) -> Self {
+    pub fn new(count: u64) -> Self {
         let style = ProgressStyle::with_template("{bar:40} {human_pos}/{human_len} images, {per_sec}, {eta} left");
         let bar = ProgressBar::with_draw_target(Some(count), ProgressDrawTarget::hidden());
         Self { bar: bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())), start: Instant::now() }
     }
 
-    fn at(&self, done: u64) {
+    pub fn at(&self, done: u64) {
         if self.bar.is_hidden() && self.start.elapsed() > Duration::from_secs(1) {
             self.bar.set_draw_target(ProgressDrawTarget::stderr()); // silent unless it is a terminal
         }

@@ -58,7 +58,7 @@ impl OutputFile {
         let gzip = is_gzip(path);
         let sink = Sink::open(to, found).with_context(|| cannot_write(path))?;
         if let Sink::Replace { to, .. } = &sink {
-            check_room(path, folder_of(to), if gzip { bytes / MOST_GZIP_RATIO } else { bytes })?;
+            check_room(&flag(path), folder_of(to), if gzip { bytes / MOST_GZIP_RATIO } else { bytes })?;
         }
         let file = sink.file().expect("only stdout has none").try_clone()?;
         Ok(Self::new(flag(path), sink, Box::new(file), gzip))
@@ -186,7 +186,7 @@ impl OutputFolder {
         [folder_of(&to), place].into_iter().for_each(temporary::sweep);
         let empty = !exists || fs::read_dir(&to).is_ok_and(|mut entries| entries.next().is_none());
         ensure!(empty || force, "{}: contains files already; --force adds to them and overwrites", flag(path));
-        check_room(path, place, count.saturating_mul((pixels + 64).next_multiple_of(4096)))?;
+        check_room(&flag(path), place, count.saturating_mul((pixels + 64).next_multiple_of(4096)))?;
         let temporary = Temporary::folder(place).with_context(|| cannot_write(path))?;
         Ok(Self { temporary, to, path: path.into() })
     }
@@ -312,7 +312,7 @@ fn resolve(path: &Path) -> PathBuf {
 const MAX_LINKS: usize = 40;
 
 /// The folder of a file; `.` for a bare name.
-fn folder_of(path: &Path) -> &Path {
+pub fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
@@ -417,19 +417,19 @@ fn sync_files(folder: &Path) -> io::Result<()> {
 }
 
 /// Flushes the names in a folder to disk. Not every file system can.
-fn sync_folder(folder: &Path) {
+pub fn sync_folder(folder: &Path) {
     let _ = File::open(folder).and_then(|folder| folder.sync_all());
 }
 
-/// Fails if the disk of `folder` has less than `bytes` free. `path` is for the message.
+/// Fails if the disk of `folder` has less than `bytes` free. The message begins with `name`.
 #[cfg(unix)]
-fn check_room(path: &Path, folder: &Path, bytes: u64) -> Result<()> {
-    let disk = rustix::fs::statvfs(folder).map_err(io::Error::from).with_context(|| cannot_write(path))?;
+pub fn check_room(name: &str, folder: &Path, bytes: u64) -> Result<()> {
+    let disk = rustix::fs::statvfs(folder).map_err(io::Error::from);
+    let disk = disk.with_context(|| format!("{name}: cannot be written"))?;
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
     ensure!(
         bytes <= free,
-        "{}: {} MB free expected, {} MB found; draw fewer images",
-        flag(path),
+        "{name}: {} MB free expected, {} MB found; draw fewer images",
         bytes.div_ceil(1_000_000),
         free / 1_000_000
     );
@@ -437,7 +437,7 @@ fn check_room(path: &Path, folder: &Path, bytes: u64) -> Result<()> {
 }
 
 #[cfg(not(unix))]
-fn check_room(_: &Path, _: &Path, _: u64) -> Result<()> {
+pub fn check_room(_: &str, _: &Path, _: u64) -> Result<()> {
     Ok(())
 }
 

@@ -44,7 +44,8 @@ pub fn run(args: &Inspect) -> Result<()> {
             "data": data.collect::<Vec<_>>(), "opset": model.opset, "producer": model.producer,
             "conditional": !model.classes.is_empty(), "classes": model.classes,
             "looks_conditional": model.likely_classes().is_some(), "parameters": parameters,
-            "f32_bytes": f32_bytes, "int8_bytes": int8_bytes, "layers": layers.collect::<Vec<_>>(), "metadata": metadata,
+            "weights_sha256": sha256(&model.f32_bytes()), "f32_bytes": f32_bytes, "int8_bytes": int8_bytes,
+            "layers": layers.collect::<Vec<_>>(), "metadata": metadata,
         });
         // serde_json escapes ASCII control characters only.
         let escape = |c: char| if c == '\n' || !c.is_control() { c.into() } else { format!("\\u{:04x}", u32::from(c)) };
@@ -81,6 +82,11 @@ pub fn run(args: &Inspect) -> Result<()> {
         )?;
     }
     writeln!(out, "  parameters   {parameters}: {f32_bytes} bytes as f32, {int8_bytes} as int8")?;
+    writeln!(
+        out,
+        "  weights      sha256 {} as f32, which names the generator in `runtime shards`",
+        sha256(&model.f32_bytes())
+    )?;
     for (key, value) in &model.metadata {
         writeln!(out, "  {:<12} {}", printable(key), printable(value))?;
     }

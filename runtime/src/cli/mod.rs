@@ -6,10 +6,14 @@ mod error;
 mod files;
 mod r#gen;
 mod inspect;
+mod layout;
 mod model;
 mod output;
 mod parallel;
+mod pipeline;
+mod shards;
 mod temporary;
+mod verify;
 
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, Write};
@@ -37,6 +41,10 @@ struct Cli {
 enum Command {
     /// Draws digits: as characters on a terminal, as PNG or a data set into a file, a folder or a pipe.
     Gen(r#gen::Gen),
+    /// Draws a data set in shards, alone or as one of many programs on any number of machines.
+    Shards(shards::Shards),
+    /// Checks a data set in shards: digests, gaps, overlaps, labels, and a share of the images drawn again.
+    Verify(verify::Verify),
     /// Measures microseconds per image on this machine.
     Bench(bench::Bench),
     /// Prints what a generator's ONNX file contains.
@@ -76,6 +84,8 @@ pub fn main(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> u8 {
 fn run(command: Command) -> Result<()> {
     match command {
         Command::Gen(args) => r#gen::run(&args),
+        Command::Shards(args) => shards::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Completions { shell } => completions(shell),
@@ -94,7 +104,7 @@ fn man(subcommand: Option<&str>) -> Result<()> {
     page.build(); // gives the subcommands their full names
     if let Some(name) = subcommand {
         let found = page.find_subcommand(name).cloned();
-        page = found.ok_or_else(|| Usage(format!("man {name}: gen, bench or inspect expected")))?;
+        page = found.ok_or_else(|| Usage(format!("man {name}: gen, shards, verify, bench or inspect expected")))?;
     }
     let mut text = vec![];
     clap_mangen::Man::new(page).render(&mut text)?;

@@ -5,13 +5,15 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
 use clap::ValueEnum;
+use sha2::{Digest as _, Sha256};
 
+use super::output::hex;
 use crate::generate::Generate;
 use crate::generator::Generator;
 use crate::{generator_int8, onnx, quantize, weights};
 
 /// The arithmetic of the network.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Precision {
     /// Single precision.
     F32,
@@ -27,6 +29,8 @@ pub struct Model {
     pub classes: Vec<String>,
     /// The number of classes that the weights suggest if neither the file nor the user tells one.
     pub likely_classes: Option<usize>,
+    /// The same generator in f32.
+    f32: &'static Generator,
 }
 
 impl Model {
@@ -42,18 +46,24 @@ impl Model {
                 Precision::Int8 => &weights::INT8,
             };
             let classes = weights::CLASSES.iter().map(|name| name.to_string()).collect();
-            return Ok(Self { generator, classes, likely_classes: None });
+            return Ok(Self { generator, classes, likely_classes: None, f32: &weights::GENERATOR });
         };
         let mut file = ModelFile::read(path).context("--model")?;
         let likely_classes = file.likely_classes().filter(|_| classes.is_none());
         if let Some(classes) = classes {
             file.set_classes(classes);
         }
+        let f32: &'static Generator = Box::leak(file.f32());
         let generator: &'static dyn Generate = match precision {
-            Precision::F32 => Box::leak(file.f32()),
+            Precision::F32 => f32,
             Precision::Int8 => Box::leak(file.int8()),
         };
-        Ok(Self { generator, classes: file.model.classes, likely_classes })
+        Ok(Self { generator, classes: file.model.classes, likely_classes, f32 })
+    }
+
+    /// The SHA-256 of the weights and biases in f32, layer by layer. It names the generator, whichever program wrote its file.
+    pub fn weights_sha256(&self) -> String {
+        hex(&Sha256::digest(self.f32.as_bytes()))
     }
 }
 

@@ -77,15 +77,21 @@ pub fn before_signals<T>(work: impl FnOnce() -> T) -> T {
 /// Removes from `folder` what killed programs left. Without file locks on its file system nothing is removed.
 pub fn sweep(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let ours = |name: &OsStr| name.to_str().is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX));
         let is_link_or_device = |kind: fs::FileType| !kind.is_file() && !kind.is_dir();
-        if !ours(&entry.file_name()) || entry.file_type().map_or(true, is_link_or_device) {
+        if !is_temporary(&entry.file_name()) || entry.file_type().map_or(true, is_link_or_device) {
             continue;
         }
-        if File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok()) {
+        // NFS locks only files that are open for writing, and folders cannot be opened so.
+        let opened = File::options().write(true).open(entry.path()).or_else(|_| File::open(entry.path()));
+        if opened.is_ok_and(|file| file.try_lock().is_ok()) {
             remove(&entry.path());
         }
     }
+}
+
+/// Whether a file or a folder has the name of a [`Temporary`].
+pub fn is_temporary(name: &OsStr) -> bool {
+    name.to_str().is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX))
 }
 
 /// From now on SIGINT, SIGTERM and SIGHUP remove all temporary files before they end the program. Signals that were ignored at

@@ -16,7 +16,7 @@ use crate::clients;
 use crate::data::pin::Pin;
 use crate::files;
 
-/// What the caller hears while files are fetched.
+/// What the caller hears while files are fetched or read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress<'a> {
     /// A sentence for the user.
@@ -29,6 +29,13 @@ pub enum Progress<'a> {
         done: u64,
         /// Number of all bytes, if it is known.
         total: Option<u64>,
+    },
+    /// Number of images of a folder that are read, and of all files. The last event has both equal.
+    Images {
+        /// Number of files that are read.
+        done: u64,
+        /// Number of all files.
+        total: u64,
     },
 }
 

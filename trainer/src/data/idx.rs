@@ -1,4 +1,4 @@
-//! IDX files of unsigned bytes: images (N, 28, 28) and labels (N,).
+//! IDX files: images (N, 28, 28) and labels (N,) of unsigned bytes, and QMNIST's labels (N, 8) of 32-bit integers.
 //!
 //! The content of a file tells whether it is raw, gzipped, or gzipped twice. The header is judged before the items are read,
 //! and the file is read no further than its header says.
@@ -22,9 +22,24 @@ use crate::files::{self, hex};
 pub enum Kind {
     /// Images of 28 × 28 bytes.
     Images,
-    /// Labels of one byte.
+    /// Labels of one byte, or rows of eight 32-bit integers, of which the first is the label.
     Labels,
 }
+
+/// The type and shape of an IDX file's items.
+#[derive(Debug, PartialEq, Eq)]
+struct Layout {
+    /// First four bytes of the file.
+    magic: u32,
+    /// Shape of one item.
+    shape: &'static [usize],
+    /// Bytes of a number.
+    width: usize,
+}
+
+const IMAGES: Layout = Layout { magic: 0x0803, shape: &[SIDE, SIDE], width: 1 };
+const LABELS: Layout = Layout { magic: 0x0801, shape: &[], width: 1 };
+const QMNIST_LABELS: Layout = Layout { magic: 0x0c02, shape: &[8], width: 4 };
 
 /// The content of an IDX file.
 pub struct IdxFile {
@@ -34,7 +49,7 @@ pub struct IdxFile {
     pub bytes: Vec<u8>,
     /// The file as it was, if it was gzipped.
     pub gzip: Option<Vec<u8>>,
-    kind: Kind,
+    layout: &'static Layout,
 }
 
 /// The largest number of items in a file. So many images take 0.8 GB.
@@ -47,7 +62,8 @@ impl IdxFile {
     /// Names the file, which cannot be read or is no whole IDX file of this kind.
     pub fn open(path: &Path, kind: Kind) -> Result<Self> {
         let file = File::open(path).context("cannot be read");
-        let limit = kind.header_len() + MAX_ITEMS * kind.item_len();
+        let limit = kind.layouts().iter().map(|layout| layout.header_len() + MAX_ITEMS * layout.item_len()).max();
+        let limit = limit.unwrap_or(0);
         file.and_then(|file| Self::read(file, kind, limit)).with_context(|| path.display().to_string())
     }
 
@@ -59,13 +75,13 @@ impl IdxFile {
         // No gzip file is much longer than its content.
         let (gzipped, mut file) = peek(file.take(limit + (1 << 16)))?;
         let mut copy = Copying { file: &mut file, copy: vec![] };
-        let bytes = if gzipped {
+        let (layout, bytes) = if gzipped {
             let (twice, mut content) = peek(MultiGzDecoder::new(&mut copy))?;
             if twice { kind.read(&mut MultiGzDecoder::new(content), limit)? } else { kind.read(&mut content, limit)? }
         } else {
             kind.read(copy.file, limit)?
         };
-        Ok(Self { sha256: hex(&Sha256::digest(&bytes)), bytes, gzip: gzipped.then_some(copy.copy), kind })
+        Ok(Self { sha256: hex(&Sha256::digest(&bytes)), bytes, gzip: gzipped.then_some(copy.copy), layout })
     }
 
     /// The images, (N, 784).
@@ -73,7 +89,7 @@ impl IdxFile {
     /// # Errors
     /// When the file holds labels.
     pub fn images(self) -> Result<Array2<u8>> {
-        ensure!(self.kind == Kind::Images, "images expected, labels found");
+        ensure!(*self.layout == IMAGES, "images expected, labels found");
         let pixels = self.items();
         Ok(Array2::from_shape_vec((pixels.len() / PIXELS, PIXELS), pixels)?)
     }
@@ -83,82 +99,108 @@ impl IdxFile {
     /// # Errors
     /// When the file holds images, another number of labels, or a label above 63. The caller adds the file's name.
     pub fn labels(self, images: usize) -> Result<Array1<u8>> {
-        ensure!(self.kind == Kind::Labels, "labels expected, images found");
-        let labels = self.items();
-        ensure!(labels.len() == images, "a label for each of {images} images expected, {} found", labels.len());
-        if let Some(at) = labels.iter().position(|&label| usize::from(label) >= MAX_CLASSES) {
-            bail!("labels from 0 to {} expected, {} found at {at}", MAX_CLASSES - 1, labels[at]);
-        }
-        Ok(labels.into())
+        ensure!(*self.layout != IMAGES, "labels expected, images found");
+        let labels: Vec<i64> = match self.layout.width {
+            1 => self.items().into_iter().map(i64::from).collect(),
+            _ => {
+                let rows = self.bytes[self.layout.header_len() as usize..].chunks(self.layout.item_len() as usize);
+                rows.map(|row| i32::from_be_bytes([row[0], row[1], row[2], row[3]]).into()).collect()
+            }
+        };
+        checked_labels(&labels, images)
     }
 
     /// The bytes after the header.
     fn items(mut self) -> Vec<u8> {
-        self.bytes.drain(..self.kind.header_len() as usize);
+        self.bytes.drain(..self.layout.header_len() as usize);
         self.bytes
     }
 }
 
+/// The labels (N,) of N `images`.
+///
+/// # Errors
+/// When there is another number of labels, or one is not from 0 to 63. The caller adds the file's name.
+pub(crate) fn checked_labels(labels: &[i64], images: usize) -> Result<Array1<u8>> {
+    ensure!(labels.len() == images, "a label for each of {images} images expected, {} found", labels.len());
+    if let Some(at) = labels.iter().position(|label| !(0..MAX_CLASSES as i64).contains(label)) {
+        bail!("labels from 0 to {} expected, {} found at {at}", MAX_CLASSES - 1, labels[at]);
+    }
+    Ok(labels.iter().map(|&label| label as u8).collect())
+}
+
 impl Kind {
-    /// Shape of one item.
-    fn shape(self) -> &'static [usize] {
+    /// The layouts of such files, the usual one first.
+    fn layouts(self) -> &'static [Layout] {
         match self {
-            Self::Images => &[SIDE, SIDE],
-            Self::Labels => &[],
+            Self::Images => &[IMAGES],
+            Self::Labels => &[LABELS, QMNIST_LABELS],
         }
     }
 
-    fn item_len(self) -> u64 {
-        self.shape().iter().product::<usize>() as u64
-    }
-
-    /// Four bytes of magic number, the number of items, and the shape of one item.
-    fn header_len(self) -> u64 {
-        8 + 4 * self.shape().len() as u64
-    }
-
-    /// The bytes of a whole file, header included.
-    fn read(self, file: &mut dyn Read, limit: u64) -> Result<Vec<u8>> {
+    /// The bytes of a whole file, header included, and their layout.
+    fn read(self, file: &mut dyn Read, limit: u64) -> Result<(&'static Layout, Vec<u8>)> {
         let mut bytes = vec![];
-        read_on(file, self.header_len(), &mut bytes)?;
-        let n = self.count(&bytes)?;
-        let expected = self.header_len() + n * self.item_len();
+        read_on(file, self.layouts()[0].header_len(), &mut bytes)?;
+        let layout = self.layouts().iter().find(|layout| bytes.starts_with(&layout.magic.to_be_bytes()));
+        let layout = layout.unwrap_or(&self.layouts()[0]);
+        read_on(file, layout.header_len() - bytes.len().min(layout.header_len() as usize) as u64, &mut bytes)?;
+        let n = layout.count(&bytes)?;
+        let expected = layout.header_len() + n * layout.item_len();
         ensure!(
             expected <= limit,
             "at most {limit} unpacked bytes expected, {expected} for the {n} items of its header"
         );
-        read_on(file, expected - self.header_len() + 1, &mut bytes)?;
+        read_on(file, expected - layout.header_len() + 1, &mut bytes)?;
         if bytes.len() as u64 != expected {
             let found = bytes.len() as u64;
             let found = if found > expected { "more found".into() } else { format!("{found} found: it is truncated") };
             bail!("{expected} bytes expected for the {n} items of its header, {found}");
         }
-        Ok(bytes)
+        Ok((layout, bytes))
+    }
+}
+
+impl Layout {
+    fn item_len(&self) -> u64 {
+        (self.shape.iter().product::<usize>() * self.width) as u64
+    }
+
+    /// Four bytes of magic number, the number of items, and the shape of one item.
+    fn header_len(&self) -> u64 {
+        8 + 4 * self.shape.len() as u64
     }
 
     /// The number of items, from the file's header.
-    fn count(self, header: &[u8]) -> Result<u64> {
-        let other = [
-            (&b"<?xml"[..], "an XML text"),
-            (b"<", "a web page"),
-            (b"PK\x03\x04", "a zip archive"),
-            (b"version ", "a pointer of Git LFS"),
-            (&files::GZIP, "a gzip file in a gzip file in a gzip file"),
-        ];
-        if let Some((_, found)) = other.iter().find(|(start, _)| header.trim_ascii_start().starts_with(start)) {
+    fn count(&self, header: &[u8]) -> Result<u64> {
+        if let Some(found) = other_format(header) {
             bail!("an IDX file expected, {found} found");
         }
         ensure!(!header.is_empty(), "an IDX file expected, an empty one found");
         let (expected, found) = (self.header_len(), header.len());
         ensure!(found as u64 == expected, "an IDX header of {expected} bytes expected, {found} bytes found");
         let words: Vec<u32> = header.chunks_exact(4).map(|w| u32::from_be_bytes([w[0], w[1], w[2], w[3]])).collect();
-        let magic = 0x0801 + self.shape().len() as u32;
-        ensure!(words[0] == magic, "magic number {magic:#010x} expected, {:#010x} found", words[0]);
+        ensure!(words[0] == self.magic, "magic number {:#010x} expected, {:#010x} found", self.magic, words[0]);
         let shape: Vec<usize> = words[2..].iter().map(|&n| n as usize).collect();
-        ensure!(shape == self.shape(), "images of {:?} pixels expected, {shape:?} found", self.shape());
+        let what = if *self == IMAGES { "images of {:?} pixels" } else { "rows of {:?} numbers" };
+        let what = what.replace("{:?}", &format!("{:?}", self.shape));
+        ensure!(shape == self.shape, "{what} expected, {shape:?} found");
         ensure!(words[1] > 0, "at least one item expected, its header says 0");
         Ok(words[1].into())
     }
+}
+
+/// What a file is that should have been another, told by its first bytes: a word for formats that are often saved under a
+/// wrong name.
+pub(crate) fn other_format(start: &[u8]) -> Option<&'static str> {
+    let formats = [
+        (&b"<?xml"[..], "an XML text"),
+        (b"<", "a web page"),
+        (b"PK\x03\x04", "a zip archive"),
+        (b"version ", "a pointer of Git LFS"),
+        (&files::GZIP, "a gzip file in a gzip file in a gzip file"),
+    ];
+    formats.iter().find(|(magic, _)| start.trim_ascii_start().starts_with(magic)).map(|(_, name)| *name)
 }
 
 /// Whether `file` begins as a gzip file, and a reader of the whole file.

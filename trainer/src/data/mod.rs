@@ -1,28 +1,36 @@
-//! The data set: four IDX files of a folder or of a published data set, as arrays.
+//! The data set: images and labels as arrays, from IDX files, `.npz` files or folders of images.
 
-use std::fs;
-use std::iter;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use ndarray::{Array1, Array2};
+use sha2::{Digest, Sha256};
 
+pub mod decode;
 pub mod download;
 pub mod idx;
+pub mod idx_folder;
+pub mod image_folder;
+pub mod npz;
 pub mod package;
 pub mod pin;
 pub mod published;
+pub mod resize;
 
+use crate::config::{PUBLISHED, Reading};
 use crate::data::download::Progress;
 use crate::data::idx::{IdxFile, Kind};
+use crate::data::idx_folder::Paths;
 use crate::data::published::{NAMES, Published, SETS};
+use crate::files::hex;
 
-/// Images of digits and their labels.
+/// Images of 28 × 28 pixels and their labels.
 #[derive(Default)]
 pub struct Dataset {
     /// Name of the published data set that the files are, else the folder's name (the one above torchvision's `raw`).
     pub name: String,
-    /// SHA-256 of the unpacked file of training images, in hexadecimal.
+    /// SHA-256 in hexadecimal: of the unpacked file of training images, if that has the images as they are here. Otherwise of the
+    /// names of the classes and all images and labels.
     pub sha256: String,
     /// Names of the classes, 1 to 64 of them, in the order of their labels.
     pub classes: Vec<String>,
@@ -37,37 +45,68 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// The data set in a folder: its four IDX files, or those in a folder below it where other programs put them, such as
-    /// torchvision's `MNIST/raw`.
+    /// The data set in a folder or file, told by its content:
+    ///
+    /// - four IDX files, raw or gzipped, in the folder or in one below it where other programs put them, such as torchvision's
+    ///   `MNIST/raw`; EMNIST's images are turned upright; of several sets in a folder, `DIR/emnist-letters` names one
+    /// - a `.npz` file of Keras or MedMNIST, or a folder with it; a folder with four `.npz` files as Kuzushiji-49 has them
+    /// - a folder of PNG or JPEG images for each class
     ///
     /// # Errors
     /// When a file is missing or damaged: names the file, what was expected and what was found.
-    pub fn open(folder: &Path) -> Result<Self> {
-        ensure!(folder.is_dir(), "--data: {}: a folder with the four MNIST IDX files expected", folder.display());
-        let below = LAYOUTS.iter().map(|below| folder.join(below));
-        let folder = iter::once(folder.into())
-            .chain(below)
-            .find(|folder| find(folder, NAMES[0]).is_ok())
-            .unwrap_or(folder.into());
-        let [a, b, c, d] = NAMES.map(|name| find(&folder, name));
-        let paths = [a?, b?, c?, d?];
-        let [images, labels, test_images, test_labels] = &paths;
-        let files = [
-            IdxFile::open(images, Kind::Images)?,
-            IdxFile::open(labels, Kind::Labels)?,
-            IdxFile::open(test_images, Kind::Images)?,
-            IdxFile::open(test_labels, Kind::Labels)?,
-        ];
+    pub fn open(path: &Path) -> Result<Self> {
+        Self::read(path, Reading::default(), &mut |_| ())
+    }
+
+    /// [`Self::open`] with options. Reports the progress of reading images, and those that are broken.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and for broken images if `reading.strict`.
+    pub fn read(path: &Path, reading: Reading, progress: &mut dyn FnMut(Progress)) -> Result<Self> {
+        let shown = path.display();
+        let data = if let Some(paths) = idx_folder::find(path)? {
+            Self::of_idx_folder(path, paths)?
+        } else if path.is_file() {
+            Self::of_parts(name_of(&path.with_extension("")), npz::read(path)?)?
+        } else if !path.is_dir() {
+            bail!("--data: {shown}: {}, demo, a folder or a .npz file expected, none found", PUBLISHED.join(", "))
+        } else if let Some(parts) = npz::read_folder(path)? {
+            Self::of_parts(name_of(path), parts)?
+        } else if let Some(found) = image_folder::read(path, progress)? {
+            let first = found.broken.iter().take(3).map(String::as_str).collect::<Vec<_>>().join("; ");
+            if !found.broken.is_empty() {
+                let (n, total) =
+                    (found.broken.len(), found.broken.len() + found.images[0].nrows() + found.images[1].nrows());
+                let line = format!("{shown}: {n} of {total} images cannot be read: {first}");
+                ensure!(!reading.strict, line);
+                progress(Progress::Line(&format!(
+                    "warning: {line}; they are left out, and --strict makes this an error"
+                )));
+            }
+            let ([images, test_images], [labels, test_labels]) = (found.images, found.labels);
+            let (name, classes) = (name_of(path), found.classes);
+            Self { name, classes, images, labels, test_images, test_labels, ..Self::default() }.with_digest()
+        } else {
+            bail!(
+                "--data: {shown}: four IDX files ({}, …), .npz files, or a folder of PNG or JPEG images for each class expected, none found",
+                NAMES[0]
+            )
+        };
+        Ok(if reading.invert { data.inverted() } else { data })
+    }
+
+    /// The data set of four IDX files that were found for `path`.
+    fn of_idx_folder(path: &Path, paths: Paths) -> Result<Self> {
+        let files = idx_folder::open(&paths)?;
         let name = match SETS.iter().find(|set| set.is(&files)) {
             Some(set) => set.name.to_string(),
+            None if !path.exists() => name_of(path), // such as DIR/emnist-letters
             None => {
-                let named = folder.parent().filter(|_| folder.ends_with("raw")).unwrap_or(&folder);
-                let name = named.file_name().unwrap_or(named.as_os_str()).to_string_lossy();
-                // The names of the published sets are for those alone.
-                if Published::named(&name).is_ok() { format!("folder {name}") } else { name.into_owned() }
+                let folder = paths[0].parent().unwrap_or(Path::new(""));
+                name_of(folder.parent().filter(|_| folder.ends_with("raw")).unwrap_or(folder))
             }
         };
-        Self::of(name, paths, files)
+        Self::of_files(name, paths, files)
     }
 
     /// The published data set of a name: from the cache, from Debian's package, or fetched into the cache.
@@ -75,29 +114,72 @@ impl Dataset {
     /// # Errors
     /// When there is no such set or no source has it: names the sources, what is wrong with each, and the ways out.
     pub fn published(name: &str, offline: bool, progress: &mut dyn FnMut(Progress)) -> Result<Self> {
-        Self::of(name.into(), NAMES.map(PathBuf::from), Published::named(name)?.read(offline, progress)?)
+        Self::of_files(name.into(), NAMES.map(PathBuf::from), Published::named(name)?.read(offline, progress)?)
     }
 
-    /// The data set of training images and labels, test images and labels. The paths are for error messages.
-    fn of(name: String, paths: [PathBuf; 4], files: [IdxFile; 4]) -> Result<Self> {
+    /// The data set of training images and labels, test images and labels. The paths tell EMNIST, and are for error messages.
+    fn of_files(name: String, paths: Paths, files: [IdxFile; 4]) -> Result<Self> {
         let [images, labels, test_images, test_labels] = files;
         let sha256 = images.sha256.clone();
-        let (images, test_images) = (images.images()?, test_images.images()?);
+        let (mut images, mut test_images) = (images.images()?, test_images.images()?);
         let labels_of = |labels: IdxFile, n, path: &Path| labels.labels(n).with_context(|| path.display().to_string());
-        let labels = labels_of(labels, images.nrows(), &paths[1])?;
-        let test_labels = labels_of(test_labels, test_images.nrows(), &paths[3])?;
-        let n = labels.iter().max().map_or(0, |&label| usize::from(label) + 1);
-        let has_images = |class: &usize| labels.iter().any(|&label| usize::from(label) == *class);
-        if let Some(class) = (0..n).find(|class| !has_images(class)) {
-            let (path, last) = (paths[1].display(), n - 1);
-            bail!("{path}: training images of each class from 0 to {last} expected, none of class {class} found");
+        let mut labels = labels_of(labels, images.nrows(), &paths[1])?;
+        let mut test_labels = labels_of(test_labels, test_images.nrows(), &paths[3])?;
+        let sources = [&paths[1], &paths[3]].map(|path| path.display().to_string());
+        if !idx_folder::is_emnist(&paths, images.nrows(), test_images.nrows()) {
+            let classes = match Published::named(&name) {
+                Ok(set) => set.classes.map(String::from).into(),
+                Err(_) => numbers(&labels),
+            };
+            return Self { name, sha256, classes, images, labels, test_images, test_labels }.checked(&sources);
         }
-        if let Some(at) = test_labels.iter().position(|&label| usize::from(label) >= n) {
-            let (path, last, found) = (paths[3].display(), n - 1, test_labels[at]);
-            bail!("{path}: labels from 0 to {last} expected, as the training images have, {found} found at {at}");
+        let classes = idx_folder::emnist_classes(&mut labels, &mut test_labels).with_context(|| sources[1].clone())?;
+        [&mut images, &mut test_images].into_iter().for_each(idx_folder::transpose);
+        Ok(Self { name, sha256, classes, images, labels, test_images, test_labels }.checked(&sources)?.with_digest())
+    }
+
+    /// The data set of arrays for training and for tests.
+    fn of_parts(name: String, [train, test]: [npz::Part; 2]) -> Result<Self> {
+        let (classes, sources) = (numbers(&train.labels), [train.source, test.source]);
+        let (images, labels, test_images, test_labels) = (train.images, train.labels, test.images, test.labels);
+        let data = Self { name, classes, images, labels, test_images, test_labels, ..Self::default() };
+        Ok(data.checked(&sources)?.with_digest())
+    }
+
+    /// The data set, if each class has a training image and each test image a class. `sources` names the labels for training and
+    /// for tests.
+    fn checked(self, sources: &[String; 2]) -> Result<Self> {
+        let (last, [train, test]) = (self.classes.len().saturating_sub(1), sources);
+        let mut counts = vec![0; self.classes.len()];
+        self.labels.iter().for_each(|&label| counts[usize::from(label)] += 1);
+        if let Some(class) = counts.iter().position(|&n| n == 0) {
+            bail!("{train}: training images of each class from 0 to {last} expected, none of class {class} found");
         }
-        let classes = (0..n).map(|class| class.to_string()).collect();
-        Ok(Self { name, sha256, classes, images, labels, test_images, test_labels })
+        if let Some(at) = self.test_labels.iter().position(|&label| usize::from(label) > last) {
+            let found = self.test_labels[at];
+            bail!("{test}: labels from 0 to {last} expected, as the training images have, {found} found at {at}");
+        }
+        Ok(self)
+    }
+
+    /// The data set with the SHA-256 of all that it holds.
+    fn with_digest(mut self) -> Self {
+        let mut digest = Sha256::new();
+        digest.update(format!("{:?}", self.classes));
+        for (images, labels) in [(&self.images, &self.labels), (&self.test_images, &self.test_labels)] {
+            digest.update((labels.len() as u64).to_le_bytes());
+            digest.update(images.as_slice().expect("row-major"));
+            digest.update(labels.as_slice().expect("row-major"));
+        }
+        self.sha256 = hex(&digest.finalize());
+        self
+    }
+
+    /// The data set with black and white exchanged.
+    pub fn inverted(mut self) -> Self {
+        [&mut self.images, &mut self.test_images].into_iter().flatten().for_each(|level| *level = 255 - *level);
+        self.name += ", inverted";
+        self.with_digest()
     }
 
     /// Number of training images, N.
@@ -124,57 +206,20 @@ pub fn read_drawn(path: &Path) -> Result<(Array2<u8>, Option<Array1<u8>>)> {
     Ok((images, labels))
 }
 
-/// Where the files may be below a folder, if they are not in the folder itself.
-const LAYOUTS: [&str; 6] = ["raw", "MNIST/raw", "FashionMNIST/raw", "KMNIST/raw", "EMNIST/raw", "QMNIST/raw"];
-
-/// Path of the file in `folder` that has one of the names in use for `name`, one of [`NAMES`]: with other punctuation, in
-/// capitals, with a prefix such as `emnist-digits-`, with `test` for `t10k`, or in a folder of its own name, as Kaggle has it.
-/// The file with just this name comes first, and empty files come last.
-///
-/// # Errors
-/// When there is none, or several with different prefixes.
-fn find(folder: &Path, name: &str) -> Result<PathBuf> {
-    let names = [letters(name), letters(&name.replace("t10k", "test"))];
-    let named = |folder: &Path| -> Vec<PathBuf> {
-        let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-        let matches = |path: &PathBuf| names.iter().any(|name| stem(path).contains(name)) && !is_hidden(path);
-        entries.filter(matches).collect()
-    };
-    let (folders, mut files): (Vec<_>, Vec<_>) = named(folder).into_iter().partition(|path| path.is_dir());
-    if files.is_empty() {
-        files = folders.iter().flat_map(|folder| named(folder)).collect();
-    }
-    files.retain(|path| path.is_file());
-    let is_exact = |path: &Path| names.contains(&stem(path));
-    files.sort_by_key(|path| (!is_exact(path), fs::metadata(path).map_or(0, |data| data.len()) == 0, path.clone()));
-    let shown = folder.display();
-    let first =
-        files.first().with_context(|| format!("{shown}: a file with a name like {name} expected, none found"))?;
-    if let Some(other) = files.iter().find(|path| stem(path) != stem(first)).filter(|_| !is_exact(first)) {
-        let (first, other) = (first.display(), other.display());
-        bail!("{shown}: one file for {name} expected, {first} and {other} found; name a folder with one data set");
-    }
-    Ok(first.clone())
+/// A folder's or file's name. The names of the published sets are for those alone.
+fn name_of(path: &Path) -> String {
+    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+    if Published::named(&name).is_ok() { format!("folder {name}") } else { name.into_owned() }
 }
 
-/// The letters and digits of a file's name without `.gz`.
-fn stem(path: &Path) -> String {
-    let name = letters(&path.file_name().unwrap_or_default().to_string_lossy());
-    name.strip_suffix("gz").map(String::from).unwrap_or(name)
-}
-
-/// The letters and digits of a text, in lower case.
-fn letters(text: &str) -> String {
-    text.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
-}
-
-/// Whether a file's name starts with a dot, like those that macOS puts beside others.
-fn is_hidden(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))
+/// Names of the classes that only have numbers: 0 to the largest label.
+fn numbers(labels: &Array1<u8>) -> Vec<String> {
+    (0..labels.iter().max().map_or(0, |&label| usize::from(label) + 1)).map(|class| class.to_string()).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::io::Read;
 
     use super::*;
@@ -222,7 +267,7 @@ mod tests {
             |name| name.to_uppercase(),
             |name| name.replace('-', "_"),
             |name| name.replace("t10k", "test"),
-            |name| format!("emnist-digits-{}", name.replace("t10k", "test")),
+            |name| format!("my-digits-{}", name.replace("t10k", "test")),
             |name| format!("{name}.txt"),
             |name| format!("{name} (1).gz"),
             |name| format!("{name}/{}", name.replace("-idx", ".idx")),

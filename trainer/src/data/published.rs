@@ -22,6 +22,8 @@ use crate::data::pin::{Mismatch, Pin, Sha256Of};
 pub struct Published {
     /// Name for `--data`.
     pub name: &'static str,
+    /// Names of the classes, in the order of their labels.
+    pub classes: [&'static str; 10],
     /// Training images and labels, test images and labels.
     pub files: [Pin; 4],
     /// Name of Debian's package of the data set, and the folder where it puts the files.
@@ -35,6 +37,8 @@ pub struct Published {
 /// Names of the four files, as MNIST's publishers chose them: training images and labels, test images and labels.
 pub const NAMES: [&str; 4] =
     ["train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"];
+
+const DIGITS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
 
 /// Every set has 60,000 training and 10,000 test images.
 const fn pins([a, b, c, d]: [Sha256Of; 4]) -> [Pin; 4] {
@@ -50,6 +54,7 @@ const fn pins([a, b, c, d]: [Sha256Of; 4]) -> [Pin; 4] {
 pub static SETS: [Published; PUBLISHED.len()] = [
     Published {
         name: PUBLISHED[0],
+        classes: DIGITS,
         files: pins([
             Sha256Of::Content("ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"),
             Sha256Of::Content("65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"),
@@ -73,6 +78,7 @@ pub static SETS: [Published; PUBLISHED.len()] = [
     // the SHA-256 that TensorFlow Datasets checks.
     Published {
         name: PUBLISHED[1],
+        classes: ["T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"],
         files: pins([
             Sha256Of::Content("c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"),
             Sha256Of::Content("bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9"),
@@ -90,6 +96,7 @@ pub static SETS: [Published; PUBLISHED.len()] = [
     // refused under this name.
     Published {
         name: PUBLISHED[2],
+        classes: ["o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"],
         files: pins([
             Sha256Of::Gzip("51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4"),
             Sha256Of::Gzip("e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17"),
@@ -289,7 +296,7 @@ mod tests {
         let sha256 = Sha256Of::Content(files::hex(&Sha256::digest(CONTENT)).leak());
         let files = NAMES.map(|name| Pin { name, kind: Kind::Labels, len: CONTENT.len() as u64, sha256 });
         let debian = debian.map(|folder| ("dataset-small", &*folder.display().to_string().leak()));
-        Published { name: "small", files, debian, mirrors: &[], package: None }
+        Published { name: "small", classes: DIGITS, files, debian, mirrors: &[], package: None }
     }
 
     /// URL of a server that gives the same file to every request, and the number of requests.
@@ -321,6 +328,7 @@ mod tests {
         let result = sources.read(offline, &mut |progress| match progress {
             Progress::Line(line) => heard.push(line.to_string()),
             Progress::Bytes { done, total, .. } => assert!(done <= total.unwrap()),
+            Progress::Images { .. } => panic!("no images are read"),
         });
         (result, heard)
     }
