@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use ndarray::{Array1, Array2};
 use zip::ZipArchive;
 
-use crate::config::{PIXELS, SIDE};
+use crate::config::PIXELS;
 use crate::data::decode::{MAX_PIXELS, grey};
 use crate::data::idx::{MAX_ITEMS, checked_labels, other_format};
 use crate::data::resize::resize;
@@ -61,23 +61,17 @@ pub fn read_folder(folder: &Path) -> Result<Option<[Part; 2]>> {
     files
         .retain(|path| path.is_file() && !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.')));
     files.sort();
-    let named = |words: [&str; 2]| -> Result<Option<&PathBuf>> {
-        let is_named = |path: &&PathBuf| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-            words.iter().all(|word| name.contains(word))
-        };
-        let found: Vec<&PathBuf> = files.iter().filter(is_named).collect();
-        let shown = found.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" and ");
-        ensure!(found.len() < 2, "one .npz file of {} {} expected, {shown} found", words[0], words[1]);
-        Ok(found.first().copied())
+    if let [file] = &files[..] {
+        return read(file).map(Some);
+    }
+    let named = |split: &str, kind: &str| -> Vec<&PathBuf> {
+        let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+        files.iter().filter(|path| name(path).contains(split) && name(path).contains(kind)).collect()
     };
-    let four = || {
-        anyhow::Ok([named(["train", "im"])?, named(["train", "lab"])?, named(["test", "im"])?, named(["test", "lab"])?])
-    };
-    match (&files[..], four().with_context(|| folder.display().to_string())?) {
-        ([], _) => Ok(None),
-        ([file], _) => read(file).map(Some),
-        (_, [Some(a), Some(b), Some(c), Some(d)]) => {
+    let four = [named("train", "im"), named("train", "lab"), named("test", "im"), named("test", "lab")];
+    match four.each_ref().map(|found| &found[..]) {
+        _ if files.is_empty() => Ok(None),
+        [[a], [b], [c], [d]] => {
             let part = |images: &Path, labels: &Path| {
                 let images = Archive::open(images)?.images("arr_0")?;
                 let (labels, source) = Archive::open(labels)?.labels("arr_0", images.nrows())?;
@@ -147,8 +141,7 @@ impl Archive {
                     .content
                     .read_exact(&mut image)
                     .with_context(|| format!("{n} images expected, it ends in image {i}"))?;
-                let grey = grey(image.clone(), channels)?;
-                images.extend(if (height, width) == (SIDE, SIDE) { grey } else { resize(grey, width, height) });
+                images.extend(resize(grey(image.clone(), channels)?, width, height));
             }
             Ok(Array2::from_shape_vec((n, PIXELS), images)?)
         })
