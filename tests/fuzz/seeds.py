@@ -61,7 +61,7 @@ def generators():
     yield "flatten", generator(gemm, end="t = Flatten<axis: int = 1>({x}) image = Tanh(t)")
     yield "constant", generator("{y} = Gemm({x}, w{i}, b{i}) c{i} = Constant<value: tensor = float[2] {{1, 2}}>()")
     conditional = generator(gemm)
-    helper.set_model_props(conditional, {"conditional": "one-hot:10"})
+    helper.set_model_props(conditional, {"conditional": "one-hot:3", "classes": json.dumps(["B", "é", "T-shirt/top"])})
     yield "conditional", conditional
     yield "identity_only", onnx.parser.parse_model(
         '<ir_version: 8, opset_import: ["" : 17]> g (float[N,100] z) => (float[N,100] z) { z = Identity(z) }'

@@ -58,6 +58,34 @@ pub fn data_set(folder: &Path, prefix: &str, images: &[u8], labels: &[u8]) {
     }
 }
 
+/// A protobuf field: its tag, its length, its bytes.
+pub fn field(tag: u8, bytes: &[u8]) -> Vec<u8> {
+    let (mut header, mut len) = (vec![tag << 3 | 2], bytes.len());
+    while len > 127 {
+        header.push(len as u8 | 128);
+        len >>= 7;
+    }
+    header.push(len as u8);
+    [header, bytes.to_vec()].concat()
+}
+
+/// The shipped generator with other metadata: `conditional`, 10 characters such as `one-hot:26`, and `classes`, unless that is
+/// empty.
+pub fn generator_of(conditional: &str, classes: &str) -> Vec<u8> {
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/g.onnx");
+    let mut model = std::fs::read(shipped).expect("models/g.onnx");
+    let at = model.windows(10).position(|part| part == b"one-hot:10").expect("ten classes");
+    model[at..at + 10].copy_from_slice(conditional.as_bytes());
+    let entry = field(14, &[field(1, b"classes"), field(2, classes.as_bytes())].concat());
+    if classes.is_empty() { model } else { [model, entry].concat() }
+}
+
+/// [`generator_of`] the 26 classes A to Z.
+pub fn letters() -> Vec<u8> {
+    let names = ('A'..='Z').map(|name| format!("{name:?}").replace('\'', "\"")).collect::<Vec<_>>();
+    generator_of("one-hot:26", &format!("[{}]", names.join(",")))
+}
+
 /// `command` with the default effect for all signals, also where the parent ignores them, as a shell does for programs in the
 /// background; or with another `option` of env(1), such as `--ignore-signal=HUP`. Keeps only the standard error.
 pub fn with_signals(option: &str, command: &Command) -> Command {

@@ -5,10 +5,12 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use object::{Object, ObjectSymbol};
 use runtime::{Digit, Image, int8, png};
-use tests::{peers_python, run};
+use sha2::{Digest as _, Sha256};
+use tests::{letters, peers_python, program, run};
 
 /// What gcc must not complain of.
 const STRICT: [&str; 5] = ["-std=c11", "-Wall", "-Wextra", "-pedantic", "-Werror"];
@@ -32,23 +34,60 @@ fn passes(command: &mut Command) -> Vec<u8> {
     output.stdout
 }
 
-/// The static library: of the host, or of a target with the rustc in `tools`.
-fn library(target: Option<(&Path, &str)>) -> PathBuf {
-    let folder = root("target/c");
+/// The library with the shipped generator or another one built in, in the folder `into`: the host's, or that of a target with the
+/// rustc in `tools`. It is static, or a module for WebAssembly.
+fn library(into: &Path, target: Option<(&Path, &str)>, generator: Option<&Path>) -> PathBuf {
+    // Generators share a build folder: one at a time, and the library is copied elsewhere.
+    static FOLDER: Mutex<()> = Mutex::new(());
+    let _one = FOLDER.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut folder = root("target/c");
+    let (kind, name) = match target {
+        Some((_, "wasm32-unknown-unknown")) => ("cdylib", "runtime.wasm"),
+        _ => ("staticlib", "libruntime.a"),
+    };
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["rustc", "--quiet", "--release", "--locked", "-p", "runtime", "--lib", "--no-default-features"]);
-    cargo.args(["--crate-type", "staticlib", "--features", if target.is_none() { "capi,std" } else { "capi" }]);
+    cargo.args(["--crate-type", kind, "--features", if target.is_none() { "capi,std" } else { "capi" }]);
     cargo.current_dir(root(".")).env("CARGO_TARGET_DIR", &folder).env_remove("RUSTFLAGS").env_remove("GENERATOR_ONNX");
-    match target {
-        Some((tools, target)) => {
-            passes(cargo.args(["--target", target]).env("RUSTC", tools.join("rustc")));
-            folder.join(target).join("release/libruntime.a")
-        }
-        None => {
-            passes(&mut cargo);
-            folder.join("release/libruntime.a")
-        }
+    generator.map(|generator| cargo.env("GENERATOR_ONNX", generator));
+    if let Some((tools, target)) = target {
+        cargo.args(["--target", target]).env("RUSTC", tools.join("rustc"));
+        folder.push(target);
     }
+    passes(&mut cargo);
+    fs::copy(folder.join("release").join(name), into.join(name)).unwrap();
+    into.join(name)
+}
+
+/// What a C program writes on this machine.
+fn on_the_host(folder: &Path, library: &Path, source: &str) -> Vec<u8> {
+    let program = folder.join("program");
+    let mut cc = Command::new("cc");
+    cc.args(STRICT).arg("-I").arg(root("runtime/include")).arg(root(source)).arg(library);
+    passes(cc.args(["-lm", "-lpthread", "-ldl", "-o"]).arg(&program));
+    passes(&mut Command::new(&program))
+}
+
+/// What a C program writes on an emulated Cortex-M4F.
+fn on_a_cortex_m4f(folder: &Path, tools: &Path, library: &Path, source: &str) -> Vec<u8> {
+    let (program, device) = (folder.join("program.elf"), root("tests/peers/device"));
+    let mut gcc = Command::new(tools.join("arm-none-eabi-gcc"));
+    gcc.args([
+        "-mcpu=cortex-m4",
+        "-mthumb",
+        "-mfloat-abi=hard",
+        "-mfpu=fpv4-sp-d16",
+        "-O2",
+        "-ffreestanding",
+        "-nostdlib",
+    ]);
+    gcc.args(STRICT).arg("-T").arg(device.join("link.ld")).arg("-I").arg(root("runtime/include"));
+    gcc.args([&device.join("board.c"), &root(source), library]).args(["-lgcc", "-o"]).arg(&program);
+    passes(&mut gcc);
+    let mut qemu = Command::new("timeout");
+    qemu.arg("600").arg(tools.join("qemu-system-arm"));
+    qemu.args(["-machine", "mps2-an386", "-display", "none", "-monitor", "none", "-serial", "none"]);
+    passes(qemu.args(["-semihosting-config", "enable=on,target=native", "-kernel"]).arg(&program))
 }
 
 /// What examples/digit.c writes.
@@ -62,48 +101,27 @@ fn expected() -> Vec<u8> {
 
 #[test]
 fn the_c_example_draws_the_same_bytes_on_the_host() {
-    let library = library(None);
     let folder = tempfile::tempdir().unwrap();
+    let library = library(folder.path(), None, None);
     for (source, bytes) in [("runtime/examples/digit.c", expected()), ("tests/peers/nulls.c", vec![])] {
-        let program = folder.path().join("program");
-        let mut cc = Command::new("cc");
-        cc.args(STRICT).arg("-I").arg(root("runtime/include")).arg(root(source)).arg(&library);
-        passes(cc.args(["-lm", "-lpthread", "-ldl", "-o"]).arg(&program));
-        assert!(passes(&mut Command::new(&program)) == bytes, "{source}: other bytes");
+        assert!(on_the_host(folder.path(), &library, source) == bytes, "{source}: other bytes");
     }
 }
 
 #[test]
 fn the_c_example_draws_the_same_bytes_on_a_cortex_m4f() {
     let Some(tools) = tools() else { return };
-    let library = library(Some((&tools, "thumbv7em-none-eabihf")));
-    let (folder, device) = (tempfile::tempdir().unwrap(), root("tests/peers/device"));
-    let program = folder.path().join("digit.elf");
-    let mut gcc = Command::new(tools.join("arm-none-eabi-gcc"));
-    gcc.args([
-        "-mcpu=cortex-m4",
-        "-mthumb",
-        "-mfloat-abi=hard",
-        "-mfpu=fpv4-sp-d16",
-        "-O2",
-        "-ffreestanding",
-        "-nostdlib",
-    ]);
-    gcc.args(STRICT).arg("-T").arg(device.join("link.ld")).arg("-I").arg(root("runtime/include"));
-    gcc.args([device.join("board.c"), root("runtime/examples/digit.c"), library]).args(["-lgcc", "-o"]).arg(&program);
-    passes(&mut gcc);
-    let mut qemu = Command::new("timeout");
-    qemu.arg("600").arg(tools.join("qemu-system-arm"));
-    qemu.args(["-machine", "mps2-an386", "-display", "none", "-monitor", "none", "-serial", "none"]);
-    let drawn = passes(qemu.args(["-semihosting-config", "enable=on,target=native", "-kernel"]).arg(&program));
+    let folder = tempfile::tempdir().unwrap();
+    let library = library(folder.path(), Some((&tools, "thumbv7em-none-eabihf")), None);
+    let drawn = on_a_cortex_m4f(folder.path(), &tools, &library, "runtime/examples/digit.c");
     assert!(drawn == expected(), "other bytes than the host's");
 }
 
 #[test]
 fn the_c_example_draws_the_same_bytes_on_aarch64_with_neon() {
     let Some(tools) = tools() else { return };
-    let library = library(Some((&tools, "aarch64-unknown-none")));
     let folder = tempfile::tempdir().unwrap();
+    let library = library(folder.path(), Some((&tools, "aarch64-unknown-none")), None);
     let program = folder.path().join("digit");
     let mut gcc = Command::new(tools.join("aarch64-linux-gnu-gcc"));
     gcc.args(STRICT).args(["-O2", "-static", "-I"]).arg(root("runtime/include"));
@@ -112,9 +130,56 @@ fn the_c_example_draws_the_same_bytes_on_aarch64_with_neon() {
     assert!(drawn == expected(), "other bytes than the host's");
 }
 
+/// All draw what tests/peers/classes.c says.
+#[test]
+fn the_program_c_web_assembly_and_a_cortex_m4f_draw_the_same_26_classes() {
+    const DRAW: &str = "
+        import { readFileSync } from 'fs';
+        import { pathToFileURL } from 'url';
+        const [, script, module] = process.argv, bytes = readFileSync(module), images = [];
+        const { load } = await import(pathToFileURL(script));
+        const f32 = await load(bytes), seeds = f32.classes.map((_, i) => BigInt(i));
+        for (const name of f32.classes) images.push(f32.generate(7n, name));
+        for (const seed of seeds) images.push(f32.generate(seed));
+        const int8 = (await WebAssembly.instantiate(bytes)).instance.exports, at = 65536 * int8.memory.grow(1);
+        const drawn = () => images.push(new Uint8Array(int8.memory.buffer, at, 784).slice());
+        f32.classes.forEach((_, i) => drawn(int8.mnist_gan_generate_class_int8(7n, i, at)));
+        for (const seed of seeds) drawn(int8.mnist_gan_generate_int8(seed, at));
+        process.stdout.write(Buffer.concat([...images, Buffer.from(f32.classes.join(''))]));";
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let (generator, source) = (at.join("letters.onnx"), "tests/peers/classes.c");
+    fs::write(&generator, letters()).unwrap();
+    let names: String = ('A'..='Z').collect();
+    let mut by_the_program = vec![];
+    for precision in ["f32", "int8"] {
+        let draws = |flags: &[&str]| {
+            let mut draw = program("runtime");
+            draw.args(["gen", "--format", "raw", "--precision", precision, "--model"]).arg(&generator);
+            passes(draw.args(flags))
+        };
+        names.chars().for_each(|name| by_the_program.extend(draws(&["--seed", "7", "--class", &name.to_string()])));
+        by_the_program.extend(draws(&["--count", "26"]));
+    }
+    by_the_program.extend(names.as_bytes());
+    let hash = |bytes: &[u8]| -> String { Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect() };
+    let expected = hash(&by_the_program);
+    println!("26 classes: {expected}");
+    assert_eq!(by_the_program.len(), 2 * 52 * Image::PIXELS + 26);
+    assert_eq!(hash(&on_the_host(at, &library(at, None, Some(&generator)), source)), expected, "in C on the host");
+    let Some(tools) = tools() else { return };
+    let device = library(at, Some((&tools, "thumbv7em-none-eabihf")), Some(&generator));
+    assert_eq!(hash(&on_a_cortex_m4f(at, &tools, &device, source)), expected, "in C on a Cortex-M4F");
+    let module = library(at, Some((&tools, "wasm32-unknown-unknown")), Some(&generator));
+    let mut node = Command::new("node");
+    node.args(["--no-warnings", "--input-type=module", "-e", DRAW]).arg(root("runtime/web/digit.js")).arg(module);
+    assert_eq!(hash(&passes(&mut node)), expected, "in WebAssembly");
+}
+
 #[test]
 fn the_header_declares_what_the_library_exports() {
-    let bytes = fs::read(library(None)).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = fs::read(library(folder.path(), None, None)).unwrap();
     let archive = object::read::archive::ArchiveFile::parse(&*bytes).unwrap();
     let mut exported = BTreeSet::new();
     for member in archive.members() {
@@ -128,7 +193,7 @@ fn the_header_declares_what_the_library_exports() {
         header[at..].split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap().to_string()
     });
     assert_eq!(named.collect::<BTreeSet<_>>(), exported);
-    assert!(exported.len() >= 14);
+    assert!(exported.len() >= 18);
 }
 
 #[test]

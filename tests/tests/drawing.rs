@@ -11,7 +11,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tests::{end_of, peers_python, program, run, send, with_signals};
+use runtime::Class;
+use tests::{end_of, generator_of, letters, peers_python, program, run, send, with_signals};
 
 fn root(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
@@ -155,13 +156,83 @@ fn what_cannot_be_drawn_is_refused_with_what_was_expected_and_found() {
         ("--out no/such/x", 1, "--out: no/such/x: cannot be written"),
         ("--out /dev/full", 1, "--out: /dev/full: cannot be written: No space left"),
         ("--digit 10", 2, "10"),
+        ("--class 10", 2, "--class 10: one of the generator's classes expected: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"),
+        ("--class seven", 2, "--class seven: one of the generator's classes expected"),
+        ("--class 7 --digit 7", 2, "cannot be used with"),
+        ("--by-class --count 2", 2, "--out <PATH>"),
+        ("--by-class --grid 2x2 --out x", 2, "cannot be used with"),
+        ("--by-class --count 2 --format idx --out x", 2, "--by-class: --format png or pgm expected"),
+        ("--classes 1 --model no.onnx", 2, "0 or 2 to 64 expected"),
+        ("--classes 65 --model no.onnx", 2, "0 or 2 to 64 expected"),
         ("--digit 3 --model no.onnx", 1, "--model: no.onnx"),
     ] {
         refuses(folder.path(), arguments, code, expected);
     }
     fs::copy(root("models/seed.onnx"), folder.path().join("seed.onnx")).unwrap();
-    let expected = "--digit 3: a class-conditional generator expected, an unconditional one found";
-    refuses(folder.path(), "--digit 3 --model seed.onnx", 2, expected);
+    for flags in ["--digit 3", "--class 3", "--by-class --out x"] {
+        let flag = flags.trim_end_matches(" --out x");
+        let expected = format!("{flag}: a class-conditional generator expected, an unconditional one found");
+        refuses(folder.path(), &format!("{flags} --model seed.onnx"), 2, &expected);
+    }
+    fs::write(folder.path().join("letters.onnx"), letters()).unwrap();
+    let expected = "--digit 3: one of the generator's classes expected: A, B, C, ";
+    refuses(folder.path(), "--digit 3 --model letters.onnx", 2, expected);
+}
+
+#[test]
+fn a_class_is_chosen_by_its_name_or_number_and_labels_are_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    fs::write(at.join("letters.onnx"), letters()).unwrap();
+    fs::write(at.join("dropped.onnx"), generator_of("one-hot:00", "")).unwrap();
+    for precision in ["f32", "int8"] {
+        let draw = |flags: &str| draws(at, &format!("--seed 5 --format raw --precision {precision} {flags}"));
+        let q = draw("--model letters.onnx --class Q");
+        assert!(q == draw("--model letters.onnx --class 16"));
+        assert!(q == draw("--model dropped.onnx --classes 26 --class 16"));
+        assert!(q != draw("--model letters.onnx --class P"));
+        assert!(draw("--digit 7") == draw("--class 7"));
+    }
+    let labels = |flags: &str| {
+        draws(at, &format!("--model letters.onnx --count 1000 --format idx --out x-images --force {flags}"));
+        fs::read(at.join("x-labels")).unwrap()[8..].to_vec()
+    };
+    let of_seeds: Vec<u8> = (0..1000).map(|seed| Class::of(seed, 26).unwrap().index() as u8).collect();
+    assert_eq!(labels(""), of_seeds);
+    assert_eq!(labels("--class Q"), [16; 1000]);
+}
+
+#[test]
+fn images_are_sorted_into_folders_by_class() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    fs::write(at.join("letters.onnx"), letters()).unwrap();
+    draws(at, "--model letters.onnx --count 300 --out flat");
+    let is_sorted = |count: u64| {
+        for seed in 0..count {
+            let class = b'A' + Class::of(seed, 26).unwrap().index() as u8;
+            let [sorted, flat] = [format!("sorted/{}/{seed:03}.png", class as char), format!("flat/{seed:03}.png")];
+            assert_eq!(fs::read(at.join(&sorted)).unwrap(), fs::read(at.join(flat)).unwrap(), "{sorted}");
+        }
+        let folders: Vec<_> = fs::read_dir(at.join("sorted")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let files: usize = folders.iter().map(|folder| fs::read_dir(folder).unwrap().count()).sum();
+        assert_eq!(files as u64, count, "{folders:?}");
+    };
+    draws(at, "--model letters.onnx --seed 100 --count 200 --by-class --out sorted");
+    draws(at, "--model letters.onnx --count 101 --by-class --out sorted --force"); // the last one is there already
+    is_sorted(300);
+    fs::remove_dir_all(at.join("sorted")).unwrap();
+    draws(at, "--model letters.onnx --count 2 --class B --by-class --out sorted");
+    assert_eq!(listing(&at.join("sorted")).len(), 1, "no folder without an image");
+    fs::write(at.join("sorted/C"), "mine").unwrap();
+    let existing = "--model letters.onnx --count 2 --class C --by-class --out sorted --force";
+    refuses(at, existing, 1, "--out: sorted/C: a folder expected, a file found");
+    assert_eq!(fs::read(at.join("sorted/C")).unwrap(), b"mine");
+
+    fs::write(at.join("odd.onnx"), generator_of("one-hot:02", r#"["T-shirt/top", ".."]"#)).unwrap();
+    draws(at, "--model odd.onnx --count 9 --by-class --out odd");
+    let names: Vec<_> = listing(&at.join("odd")).into_iter().map(|(path, _)| path).collect();
+    assert_eq!(names, [at.join("odd/%2E%2E"), at.join("odd/T-shirt%2Ftop")]);
 }
 
 #[test]

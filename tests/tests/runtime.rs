@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use runtime::{GENERATOR, generate};
+use runtime::{GENERATOR, Latent, generate};
 use tempfile::TempDir;
-use tests::{peers_python, program, run};
+use tests::{field, generator_of, letters, peers_python, program, run};
 
 fn root(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
@@ -18,17 +18,31 @@ fn script(name: &str) -> PathBuf {
 
 #[test]
 fn onnx_runtime_draws_the_same_digits() {
+    onnx_runtime_draws(&fs::read(root("models/g.onnx")).unwrap(), 10);
+}
+
+#[test]
+fn onnx_runtime_draws_the_same_letters() {
+    onnx_runtime_draws(&letters(), 26);
+}
+
+/// Compares what the program draws with ONNX Runtime. The model has the weights of the shipped one.
+fn onnx_runtime_draws(model: &[u8], classes: usize) {
     let Some(python) = peers_python() else { return };
     let folder = tempfile::tempdir().unwrap();
-    let (file, mut bytes) = (folder.path().join("drawn"), vec![]);
-    for seed in 0..1000 {
-        let z = runtime::latent_of(seed);
+    let (model_file, file, mut bytes) = (folder.path().join("g.onnx"), folder.path().join("drawn"), vec![]);
+    fs::write(&model_file, model).unwrap();
+    let (drawn, stderr) =
+        run(program("runtime").args(["gen", "--count", "1000", "--format", "raw", "--model"]).arg(&model_file));
+    assert!(drawn.status.success(), "{stderr}");
+    for (seed, image) in drawn.stdout.chunks_exact(784).enumerate() {
+        let z = Latent::of_seed(seed as u64, classes);
         bytes.extend(z.numbers().iter().chain(&GENERATOR.draw_f32(&z)).flat_map(|x| x.to_le_bytes()));
-        bytes.extend(generate(seed).0);
+        bytes.extend(image);
     }
     fs::write(&file, bytes).unwrap();
     let mut compare = Command::new(python);
-    let (output, stderr) = run(compare.arg(script("compare_generator.py")).arg(root("models/g.onnx")).arg(file));
+    let (output, stderr) = run(compare.arg(script("compare_generator.py")).args([model_file, file]));
     assert!(output.status.success(), "{stderr}");
     print!("{}", String::from_utf8_lossy(&output.stdout));
 }
@@ -174,17 +188,6 @@ fn weights_in_a_data_file_are_read_from_beside_the_model_only() {
     refuses_model(&data.join("data.onnx"), &["data.onnx.data: the values at byte", "459196 bytes found"]);
 }
 
-/// A protobuf field: its tag, its length, its bytes.
-fn field(tag: u8, bytes: &[u8]) -> Vec<u8> {
-    let (mut header, mut len) = (vec![tag << 3 | 2], bytes.len());
-    while len > 127 {
-        header.push(len as u8 | 128);
-        len >>= 7;
-    }
-    header.push(len as u8);
-    [header, bytes.to_vec()].concat()
-}
-
 #[test]
 fn a_graph_without_end_or_measure_is_refused_in_little_time_and_memory() {
     let node = |inputs: &[&str], to: &str, operator: &str, more: &[u8]| {
@@ -265,6 +268,60 @@ fn a_class_conditional_model_without_metadata_draws_digits_with_classes_10_and_w
     assert!(String::from_utf8_lossy(&seen.stdout).contains("by its weights class-conditional with 10 classes"));
     let (unconditional, stderr) = run(program("runtime").arg("gen").arg("--model").arg(root("models/seed.onnx")));
     assert!(unconditional.status.success() && stderr.is_empty(), "{stderr}");
+}
+
+#[test]
+fn classes_that_make_no_sense_are_refused_with_one_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("g.onnx");
+    for (conditional, classes, expected) in [
+        ("one-hot:aa", "", "conditional: one-hot:0 to one-hot:64 expected, one-hot:aa found"),
+        ("one-hot:02", r#"["a"]"#, "classes: 2 names expected, 1 found"),
+        ("one-hot:02", r#"["a","a"]"#, "classes: 2 different names expected, a found twice"),
+        ("one-hot:02", r#"["a",""]"#, "classes: names without control characters expected, \"\" found"),
+        (
+            "one-hot:02",
+            r#"["a","\u001b[2J"]"#,
+            r#"classes: names without control characters expected, "\u{1b}[2J" found"#,
+        ),
+        ("one-hot:02", r#"["a","b""#, "classes: a JSON array of 2 names expected, "),
+        ("one-hot:02", r#"["a",2]"#, "classes: a JSON array of 2 names expected, "),
+        ("one-hot:65", "", "conditional: one-hot:0 to one-hot:64 expected, one-hot:65 found"),
+    ] {
+        fs::write(&file, generator_of(conditional, classes)).unwrap();
+        refuses_model(&file, &["g.onnx: ", expected]);
+        let (refused, stderr) = run(program("runtime").arg("inspect").arg(&file));
+        assert!(refused.status.code() == Some(1) && stderr.contains(expected), "{stderr}");
+    }
+    let (refused, stderr) = run(&mut built_with(&file));
+    assert!(!refused.status.success());
+    assert!(stderr.contains("g.onnx: conditional: one-hot:0 to one-hot:64 expected, one-hot:65 found"), "{stderr}");
+}
+
+#[test]
+fn inspect_lists_the_classes_and_a_generator_of_one_class_has_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("g.onnx");
+    let inspect = |model: &[u8], flags: &[&str]| {
+        fs::write(&file, model).unwrap();
+        let (seen, stderr) = run(program("runtime").arg("inspect").args(flags).arg(&file));
+        assert!(seen.status.success(), "{stderr}");
+        String::from_utf8(seen.stdout).unwrap()
+    };
+    let text = inspect(&letters(), &[]);
+    assert!(text.contains("class-conditional: z[0..26] is the class as one-hot"), "{text}");
+    assert!(text.contains("  26 classes   A, B, C, D, E, F, G, H, I, J, K, L, M, N, O, P, "), "{text}");
+    let most: Vec<String> = (0..64).map(|class| class.to_string()).collect();
+    for (model, names) in [
+        (generator_of("one-hot:02", r#"["T-shirt/top","\u00e9"]"#), &["T-shirt/top".to_string(), "é".into()][..]),
+        (generator_of("one-hot:64", ""), &most),
+        (generator_of("one-hot:10", ""), &most[..10]),
+        (generator_of("one-hot:01", r#"["a"]"#), &[]),
+        (generator_of("one-hot:00", ""), &[]),
+    ] {
+        let json: serde_json::Value = serde_json::from_str(&inspect(&model, &["--json"])).unwrap();
+        assert_eq!((&json["classes"], &json["conditional"]), (&names.into(), &(!names.is_empty()).into()));
+    }
 }
 
 #[test]

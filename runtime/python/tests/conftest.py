@@ -3,6 +3,8 @@ import signal
 import subprocess
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[3]
 MODELS = ROOT / "models"
 # The `runtime` program to compare with.
@@ -14,3 +16,14 @@ def start(command):
     background programs ignore the signal, and their children inherit that."""
     heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     return subprocess.Popen(command, stdout=subprocess.PIPE, preexec_fn=heed)
+
+
+@pytest.fixture
+def letters(tmp_path):
+    """A file of the shipped generator whose metadata tell 26 classes, A to Z."""
+    names = b'["' + b'","'.join(bytes([c]) for c in range(ord("A"), ord("Z") + 1)) + b'"]'
+    entry = b"\x0a\x07classes\x12" + bytes([len(names)]) + names  # protobuf: 1 is the key, 2 the value
+    model = (MODELS / "g.onnx").read_bytes().replace(b"one-hot:10", b"one-hot:26")
+    path = tmp_path / "letters.onnx"
+    path.write_bytes(model + b"\x72" + bytes([len(entry)]) + entry)
+    return path

@@ -33,6 +33,19 @@ def test_digits_transform_precision_and_generator_are_used():
     assert np.array_equal(image, seed.generate(6)) and label == -1
 
 
+def test_data_sets_have_the_names_of_their_classes(letters):
+    generator = mnist_gan.Generator(letters)
+    for data in (Digits(0, 100, generator=generator), DigitStream(count=100, generator=generator)):
+        assert data.classes == generator.class_names and data.class_to_idx["Z"] == 25 and len(data.class_to_idx) == 26
+        assert [label for _, label in data] == generator.labels(range(100)).tolist()
+    for data in (Digits(0, 3, generator=generator, classes="Q"), DigitStream(count=3, generator=generator, classes="Q")):
+        images, labels = zip(*data)
+        assert labels == (16, 16, 16) and np.array_equal(images, generator.generate(range(3), classes=16))
+    assert [label for _, label in Digits(0, 3, generator=generator, classes=["C", "A", "Z"])] == [2, 0, 25]
+    unconditional = mnist_gan.Generator(MODELS / "seed.onnx")
+    assert Digits(0, 1).classes == list("0123456789") and Digits(0, 1, generator=unconditional).classes == []
+
+
 def test_bad_data_sets_are_refused_when_they_are_made():
     with pytest.raises(ValueError, match="digits: one per seed expected, 3 for 2 seeds found"):
         Digits(0, 2, [1, 2, 3])

@@ -1,5 +1,6 @@
 """Images: the bytes of the `runtime` program, whatever the call looks like."""
 
+import functools
 import pickle
 import subprocess
 import threading
@@ -136,9 +137,50 @@ def test_bad_input_is_refused_with_one_sentence_and_out_is_left_alone(error, sen
 
 def test_an_unconditional_generator_refuses_digits():
     generator = mnist_gan.Generator(MODELS / "seed.onnx")
-    for call in (lambda: generator.generate(1, 2), lambda: generator.latent(1, 2), lambda: generator.labels(1)):
+    assert generator.classes == 0 and generator.class_names == []
+    calls = (lambda: generator.generate(1, 2), lambda: generator.generate(1, classes="2"), lambda: generator.latent(1, 2))
+    for call in (*calls, lambda: generator.labels(1)):
         with pytest.raises(ValueError, match="a class-conditional generator expected, an unconditional one found"):
             call()
+
+
+def test_classes_have_names_and_numbers(letters):
+    generator = mnist_gan.Generator(letters)
+    names = list("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    assert generator.class_names == names and generator.classes == 26
+    raw = [RUNTIME, "gen", "--model", letters, "--count", "100", "--format", "raw"]
+    for precision in ("f32", "int8"):
+        drawn = {flags: subprocess.check_output([*raw, "--precision", precision, *flags]) for flags in [(), ("--class", "Q")]}
+        draw = functools.partial(generator.generate, range(100), precision=precision)
+        assert draw().tobytes() == drawn[()]
+        assert draw(classes="Q").tobytes() == draw(classes=16).tobytes() == drawn["--class", "Q"]
+        of_each = [names[label] for label in generator.labels(range(100))]
+        for classes in (of_each, np.array(of_each), generator.labels(range(100)), tuple(generator.labels(range(100)))):
+            assert draw(classes=classes).tobytes() == drawn[()]
+    assert np.array_equal(generator.generate(3, classes="B"), generator.generate([3], classes=["B"])[0])
+    assert np.array_equal(generator.latent(5, classes="Z")[:26], np.eye(26)[25])
+    assert np.array_equal(generator.draw(generator.latent(range(9), classes="C")), generator.generate(range(9), classes="C"))
+    same = pickle.loads(pickle.dumps(generator))
+    assert same.class_names == names and np.array_equal(same.generate(3, classes="B"), generator.generate(3, classes="B"))
+    assert np.array_equal(mnist_gan.generate(5, classes="7"), mnist_gan.generate(5, 7))
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence", "arguments"),
+    [
+        (ValueError, "classes: one of A, B, .*, Z expected, b found", dict(classes="b")),
+        (ValueError, "classes: one of A, B, .*, Z expected, 7 found", dict(classes=["A", "7"])),
+        (ValueError, "classes: 0 to 25 expected, 26 found", dict(classes=26)),
+        (ValueError, "classes: one per seed expected, 3 for 2 seeds found", dict(classes=["A", "B", "C"])),
+        (ValueError, "classes: one expected for one seed, 2 found", dict(seeds=1, classes=["A", "B"])),
+        (TypeError, "classes: integers expected, float found", dict(classes=1.0)),
+        (ValueError, "classes: digits or classes expected, both found", dict(digits=1, classes=1)),
+        (ValueError, "digits: a generator of digits expected, one of A, B, .*, Z found; use classes", dict(digits=1)),
+    ],
+)
+def test_a_class_that_a_generator_does_not_have_is_refused_with_one_sentence(letters, error, sentence, arguments):
+    with pytest.raises(error, match=f"^{sentence}$"):
+        mnist_gan.Generator(letters).generate(**{"seeds": range(2), **arguments})
 
 
 def test_a_file_that_is_no_generator_is_refused_with_the_programs_sentence(tmp_path):

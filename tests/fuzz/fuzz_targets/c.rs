@@ -9,7 +9,7 @@ use std::ptr::{null, null_mut};
 
 use libfuzzer_sys::fuzz_target;
 use runtime::capi::*;
-use runtime::{Digit, Image, int8, png};
+use runtime::{CLASSES, Class, Digit, Image, int8, png};
 
 /// Images in the buffer: more than a kernel draws in one pass.
 const N: usize = 20;
@@ -21,6 +21,7 @@ const NULL: i32 = -1;
 const NO_DIGIT: i32 = -3;
 const TOO_SMALL: i32 = -4;
 const TOO_LARGE: i32 = -5;
+const NO_CLASS: i32 = -7;
 
 fuzz_target!(|input: (u8, u8, u64, u64)| {
     let (function, flags, size, seed) = input;
@@ -32,7 +33,7 @@ fuzz_target!(|input: (u8, u8, u64, u64)| {
     let (is_huge, small) = (size >> 63 == 1, size as usize % (N * Image::PIXELS));
     let mut nulls = no_output;
     // What the function returned, and the bytes or the error that are right.
-    let (code, expected) = match function % 6 {
+    let (code, expected) = match function % 7 {
         0 => {
             let generate = if is_int8 { mnist_gan_generate_int8 } else { mnist_gan_generate };
             (unsafe { generate(seed, output) }, Ok(image(seed).0.to_vec()))
@@ -65,6 +66,14 @@ fuzz_target!(|input: (u8, u8, u64, u64)| {
             assert_eq!(unsafe { mnist_gan_latent(seed, z.as_mut_ptr()) }, OK);
             nulls |= no_input;
             (unsafe { draw(if no_input { null() } else { z.as_ptr() }, output) }, Ok(image(seed).0.to_vec()))
+        }
+        5 => {
+            let generate = if is_int8 { mnist_gan_generate_class_int8 } else { mnist_gan_generate_class };
+            let draw = if is_int8 { int8::generate_class } else { runtime::generate_class };
+            let index = if is_huge { size as u32 } else { size as u32 % 12 };
+            let drawn = Class::new(index as usize, CLASSES.len()).and_then(|class| draw(seed, class));
+            assert_eq!(mnist_gan_class_name(index).is_null(), drawn.is_none());
+            (unsafe { generate(seed, index, output) }, drawn.map(|image| image.0.to_vec()).ok_or(NO_CLASS))
         }
         _ => {
             let (image, mut length) = (image(seed), 0);

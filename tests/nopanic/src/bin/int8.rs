@@ -14,7 +14,8 @@ extern "C" fn main() -> i32 {
     let mut images = [Image::BLANK; 5];
     int8::generate_batch(seeds, black_box(&mut images[..]));
     let digit = Digit::new(black_box(7)).and_then(|digit| int8::generate_digit(black_box(1), digit));
-    black_box((images, digit, int8::generate(black_box(42))));
+    let class = runtime::class(black_box("7")).and_then(|class| int8::generate_class(black_box(1), class));
+    black_box((images, digit, class, int8::generate(black_box(42))));
     black_box(runtime::png::encode(black_box(&images[0])));
     int8::generate_rows(black_box(7), |row| {
         black_box(row);
