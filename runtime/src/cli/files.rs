@@ -234,7 +234,7 @@ fn sort_out(from: &Path, to: &Path, renames: &mut Vec<Rename>, rewrites: &mut Ve
         let name = entry?.file_name();
         let rename = Rename { from: from.join(&name), to: to.join(&name) };
         let found = fs::symlink_metadata(&rename.to).ok();
-        if let (true, Some(_)) = (rename.from.is_dir(), &found) {
+        if found.is_some() && rename.from.is_dir() {
             ensure!(rename.to.is_dir(), "{}: a folder expected, a file found", flag(&rename.to));
             sort_out(&rename.from, &rename.to, renames, rewrites)?;
             continue;

@@ -93,7 +93,7 @@ def _chosen(
         raise ValueError("classes: digits or classes expected, both found")
     if not names:
         raise ValueError(f"{_name(classes)}: a class-conditional generator expected, an unconditional one found")
-    if classes is not None:
+    if digits is None:
         return integers("classes", _numbers(classes, names), len(names) - 1, ValueError)
     if names[:10] != DIGITS:
         raise ValueError(f"digits: a generator of digits expected, one of {', '.join(names)} found; use classes")
@@ -112,7 +112,7 @@ def _numbers(classes: Any, names: list[str]) -> Any:
         return names.index(classes)
     if hasattr(classes, "__array__"):
         array = np.asarray(classes)
-        return array if array.dtype.kind != "U" else _numbers(array.tolist(), names)
+        return _numbers(array.tolist(), names) if array.dtype.kind == "U" else classes
     if isinstance(classes, Iterable) and not isinstance(classes, range):
         return [_numbers(item, names) for item in classes]
     return classes
