@@ -57,7 +57,7 @@ def write_table(rows):
     """In the place of the table of so many epochs, if there is one."""
     seeds = "seed 0" if a.seeds == 1 else f"means over seeds 0 to {a.seeds - 1}, and the least and greatest distance"
     table = (f"## {a.epochs} epochs\n\nThe last generators, {seeds}; best first.\n\n"
-             "| variant | options beside `--recipe tuned` | Fréchet distance | | recall | coverage | digit as asked |\n"
+             "| variant | options beside `--recipe tuned` | Fréchet distance | | recall | coverage | class accuracy |\n"
              "|---|---|--:|---|--:|--:|--:|\n" + "\n".join(row for _, row in sorted(rows)) + "\n")
     text = open(TABLES).read() if os.path.exists(TABLES) else "# The search behind the tuned recipe\n\n"
     parts = [part for part in re.split(r"(?m)^(?=## )", text) if not part.startswith(f"## {a.epochs} epochs")]
@@ -73,7 +73,7 @@ with concurrent.futures.ThreadPoolExecutor(a.jobs) as pool:
         mean = lambda key: statistics.mean(s[key] for s in scores)
         distances = [s["frechet_distance"] for s in scores]
         spread = "" if a.seeds == 1 else f"{min(distances):.2f} to {max(distances):.2f}"
-        digit = "–" if scores[0]["digit_accuracy"] is None else f"{100 * mean('digit_accuracy'):.1f} %"
+        digit = "–" if scores[0]["class_accuracy"] is None else f"{100 * mean('class_accuracy'):.1f} %"
         rows.append((mean("frechet_distance"), f"| {name} | `{VARIANTS[name]}` | {mean('frechet_distance'):.2f} | {spread} |"
                      f" {mean('recall'):.2f} | {mean('coverage'):.2f} | {digit} |"))
         print(rows[-1][1], flush=True)

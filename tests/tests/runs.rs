@@ -8,7 +8,11 @@ use std::process::{Command, Stdio};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tests::{digits, end_of, kill_after, peers_python, program, random_shares, run, send, with_signals};
+use prost::Message;
+use tests::{data_set, digits, end_of, kill_after, peers_python, program, random_shares, run, send, with_signals};
+use trainer::config::Engine;
+use trainer::graph::onnx::Model;
+use trainer::ort::OnnxRuntime;
 use trainer::run::checkpoint;
 use trainer::run::resume::{self, RunConfig};
 
@@ -934,4 +938,156 @@ fn a_file_system_without_locks_gets_a_warning() {
         "{said}"
     );
     assert_eq!(said.lines().count(), 1, "{said}");
+}
+
+/// Writes a data set of `classes` classes: 15 training images and 2 test images of each, with a bright square at a place of the
+/// class's own.
+fn squares(folder: &Path, classes: usize) {
+    fs::create_dir_all(folder).unwrap();
+    for (prefix, seeds) in [("train", 0..15 * classes), ("t10k", 15 * classes..17 * classes)] {
+        let labels: Vec<u8> = seeds.clone().map(|seed| (seed % classes) as u8).collect();
+        let image = |seed: usize| {
+            let (top, left) = (seed % classes / 6 * 5, seed % classes % 6 * 4);
+            let mut image = runtime::generate(seed as u64).0.map(|pixel| pixel / 4);
+            (0..16).for_each(|i| image[(top + i / 4) * 28 + left + i % 4] = 255);
+            image
+        };
+        let images: Vec<u8> = seeds.flat_map(image).collect();
+        data_set(folder, prefix, &images, &labels);
+    }
+}
+
+/// Sets the trainer's cache to a folder of the test, with the ONNX Runtime that all tests use.
+fn with_cache<'a>(command: &'a mut Command, cache: &Path) -> &'a mut Command {
+    let runtime = OnnxRuntime::open(&Engine::cpu(1), &mut |_| ()).unwrap();
+    let (library, _) = runtime.library.rsplit_once(" (").unwrap();
+    command.env("XDG_CACHE_HOME", cache).env("ORT_DYLIB_PATH", library)
+}
+
+#[test]
+fn data_of_26_classes_train_resume_exactly_and_have_a_judge_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let [data, whole, killed, cache] = ["data", "whole", "killed", "cache"].map(|name| folder.path().join(name));
+    squares(&data, 26);
+    let tuned = |run_dir: &Path| {
+        let mut command = train(&data, run_dir, "6");
+        with_cache(command.args(["--recipe", "tuned", "--score-every", "2", "--batch", "64"]), &cache);
+        command
+    };
+    const TRAINS: &str = "training the judge of data, once";
+    let said = succeeds(&mut tuned(&whole));
+    assert!(said.contains(TRAINS) && said.contains("% of the test images of data correctly"), "{said}");
+    let mut trainer = tuned(&killed).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    wait_for(&killed.join("samples/epoch-002.png"));
+    trainer.kill().unwrap();
+    trainer.wait().unwrap();
+    let said = succeeds(with_cache(&mut resume(&killed, &[]), &cache));
+    assert!(!said.contains(TRAINS) && said.contains("% of the test images of data correctly"), "{said}");
+    assert!(generator(&killed) == generator(&whole), "the killed run ended in another generator");
+    for picture in ["samples/classes.png", "samples/epoch-006.png"] {
+        assert!(fs::read(killed.join(picture)).unwrap() == fs::read(whole.join(picture)).unwrap(), "{picture}");
+    }
+    let model = Model::decode(&generator(&whole)[..]).unwrap();
+    let metadata = |key: &str| model.metadata_props.iter().find(|entry| entry.key == key).map(|entry| &*entry.value);
+    // The names of these classes are their numbers.
+    assert_eq!((metadata("conditional"), metadata("classes")), (Some("one-hot:26"), None));
+    assert!(model.doc_string.contains("the first 26 of them the class as one-hot"), "{}", model.doc_string);
+
+    let score = |generator: &Path, more: &[&str]| {
+        let mut command = program("trainer");
+        command.args(["score", "--device", "cpu", "--threads", "1", "--json"]).arg(generator).arg("--data").arg(&data);
+        with_cache(command.args(more), &cache);
+        command
+    };
+    let result = |command: &mut Command| {
+        let (output, stderr) = run(command);
+        assert!(output.status.success(), "{stderr}");
+        (String::from_utf8(output.stdout).unwrap(), stderr)
+    };
+    let (expected, said) = result(&mut score(&whole.join("g.onnx"), &[]));
+    assert!(!said.contains(TRAINS), "{said}");
+    let json: serde_json::Value = serde_json::from_str(&expected).unwrap();
+    assert_eq!((json["histogram"].as_array().unwrap().len(), &json["classes"][25]), (26, &"25".into()));
+    assert!((0.0..=1.0).contains(&json["class_accuracy"].as_f64().unwrap()), "{expected}");
+
+    // A judge that was changed in the cache is trained again, to the same bytes.
+    let kept = fs::read_dir(cache.join("mnist-gan")).unwrap().flatten().map(|entry| entry.path().join("judge.onnx"));
+    let kept = kept.filter(|path| path.is_file()).collect::<Vec<_>>();
+    let [kept] = &kept[..] else { panic!("one judge expected, {kept:?} found") };
+    let judge = fs::read(kept).unwrap();
+    let mut spoilt = judge.clone();
+    spoilt[100_000] ^= 1;
+    fs::write(kept, spoilt).unwrap();
+    let (again, said) = result(&mut score(&whole.join("g.onnx"), &[]));
+    assert!(said.contains("judge.onnx.sha256 expected, another file found; the judge is trained again"), "{said}");
+    assert!(again == expected && fs::read(kept).unwrap() == judge);
+
+    // A judge's file may be named; it must be a judge of these classes.
+    let own = folder.path().join("judge.onnx");
+    let mut command = program("trainer");
+    command.args(["judge", "--threads", "1", "--data"]).arg(&data).arg("--out").arg(&own);
+    assert!(result(&mut command).0.contains("of the test images correctly"));
+    assert!(fs::read(&own).unwrap() == judge);
+    let named = result(&mut score(&whole.join("g.onnx"), &["--judge", own.to_str().unwrap()])).0;
+    assert_eq!(named, expected);
+    let shipped = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("../models").join(name);
+    let [of_digits, digits] = ["judge.onnx", "g.onnx"].map(shipped);
+    fails(
+        &mut score(&whole.join("g.onnx"), &["--judge", of_digits.to_str().unwrap()]),
+        &["judge.onnx: a judge of 26 classes expected, as data has, one of 10 found"],
+    );
+    fails(
+        &mut score(&whole.join("g.onnx"), &["--judge", digits.to_str().unwrap()]),
+        &["g.onnx: a judge with image (N, 784), features (N, 84)", "z (N, 100), image (N, 784) found"],
+    );
+    fails(&mut score(&digits, &[]), &["g.onnx: a generator of 26 classes expected, as the judge has, one of 10 found"]);
+
+    // The same images with other labels are other data.
+    let other = folder.path().join("other");
+    squares(&other, 26);
+    let labels: Vec<u8> = (0..26 * 15).map(|i| i % 13).map(|label| label as u8).collect();
+    let head = (labels.len() as u32).to_be_bytes();
+    fs::write(other.join("train-labels-idx1-ubyte"), [&[0, 0, 8, 1][..], &head, &labels].concat()).unwrap();
+    fs::write(other.join("t10k-labels-idx1-ubyte"), [&[0, 0, 8, 1, 0, 0, 0, 52][..], &[0; 52]].concat()).unwrap();
+    let mut command = resume(&whole, &["--data"]);
+    is_misuse(
+        with_cache(command.arg(&other), &cache),
+        &["--data: 26 classes expected, as the run in ", "has, 13 of other found"],
+    );
+}
+
+#[test]
+fn data_of_one_class_train_unconditionally_and_without_scores() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, run_dir) = (folder.path().join("data"), folder.path().join("run"));
+    squares(&data, 1);
+    let said = succeeds(train(&data, &run_dir, "2").args(["--recipe", "tuned"]));
+    assert!(said.contains("data has one class, so the training is unconditional"), "{said}");
+    assert!(said.contains("warning: data has one class and so no judge; the run goes on without scores"), "{said}");
+    let model = Model::decode(&generator(&run_dir)[..]).unwrap();
+    assert!(!model.metadata_props.iter().any(|entry| entry.key == "conditional"));
+    assert!(!run_dir.join("samples/classes.png").exists());
+    let mut command = program("trainer");
+    command.args(["score", "--device", "cpu", "--data"]).arg(&data).arg(run_dir.join("g.onnx"));
+    fails(&mut command, &["--data: data: at least 2 classes expected for a judge, 1 found"]);
+}
+
+#[test]
+fn a_dry_run_shows_both_networks_layer_by_layer() {
+    let (folder, data) = workshop();
+    let command = &mut train(&data, &folder.path().join("run"), "1");
+    let (output, stderr) = run(command.args(["--recipe", "tuned", "--dry-run"]));
+    assert!(output.status.success(), "{stderr}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    for words in [
+        ["z: one-hot of 10 classes, then uniform numbers", "100"].as_slice(),
+        &["fc1: dense, LeakyReLU 0.2", "32", "3232"],
+        &["fc4: dense, tanh", "784", "101136"],
+        &["total", "114800"],
+        &["fc3: dense, one logit per class", "10", "1290"],
+        &["total", "235146"],
+    ] {
+        let has_all = |line: &str| words.iter().all(|word| line.contains(word));
+        assert!(text.lines().any(has_all), "{words:?} are missing from {text}");
+    }
 }

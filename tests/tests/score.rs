@@ -15,6 +15,7 @@ use trainer::ort::OnnxRuntime;
 use trainer::sample::draw_foreign;
 use trainer::score::frechet::Gaussian;
 use trainer::score::judge::{FEATURES, Judge};
+use trainer::score::judges::SHIPPED;
 use trainer::score::{self, Score, Scorer, images_of};
 
 const SEEDS: u64 = 10_000;
@@ -24,7 +25,7 @@ fn the_judge_tells_digits_and_its_scores_are_numpys() {
     let Some(mnist) = mnist() else { return };
     let data = Dataset::open(&mnist).unwrap();
     let runtime = OnnxRuntime::open(&Engine::cpu(2), &mut |_| ()).unwrap();
-    let mut judge = Judge::shipped(&runtime).unwrap();
+    let mut judge = Judge::load(&runtime, SHIPPED).unwrap();
     let accuracy = judge.accuracy(data.test_images.view(), data.test_labels.view()).unwrap();
     println!("the judge tells {:.2} % of the test images", 100.0 * accuracy);
     assert!(accuracy >= 0.985, "{accuracy}");
@@ -33,7 +34,7 @@ fn the_judge_tells_digits_and_its_scores_are_numpys() {
     let [drawn, int8] = [runtime::generate, runtime::int8::generate]
         .map(|draw| (0..SEEDS).flat_map(|seed| draw(seed).0).collect::<Vec<u8>>())
         .map(|pixels| Array2::from_shape_vec((SEEDS as usize, 784), pixels).unwrap());
-    let seed_recipe = trainer::sample::draw(&runtime, include_bytes!("../../models/seed.onnx"), false, 0).unwrap().0;
+    let seed_recipe = trainer::sample::draw(&runtime, include_bytes!("../../models/seed.onnx"), None, 0).unwrap().0;
     let mut measure = |images: ArrayView2<u8>, labels| Score::measure(&mut judge, &data, images, labels).unwrap();
     let (shipped, floor) =
         (measure(drawn.view(), Some(labels.view())), measure(data.images.slice(s![..drawn.nrows(), ..]), None));
@@ -43,12 +44,12 @@ fn the_judge_tells_digits_and_its_scores_are_numpys() {
     }
     assert!(floor.frechet_distance > 0.0 && shipped.frechet_distance < 2.0 * floor.frechet_distance);
     assert!(seed_recipe.frechet_distance > 70.0 * shipped.frechet_distance);
-    assert!(shipped.recall >= 0.75 && shipped.coverage >= 0.75 && shipped.digit_accuracy.unwrap() >= 0.98);
+    assert!(shipped.recall >= 0.75 && shipped.coverage >= 0.75 && shipped.class_accuracy.unwrap() >= 0.98);
     assert!(shipped.histogram.iter().all(|share| (0.08..0.12).contains(share)) && shipped.duplicates == 0);
     // A generator that copies is found out: training images are their own nearest.
     assert!(shipped.copies <= 10 && floor.copies == 1000 && floor.nearest == 0.0);
     assert!(int8.frechet_distance <= shipped.frechet_distance + 0.15);
-    assert!(int8.digit_accuracy.unwrap() >= shipped.digit_accuracy.unwrap() - 0.003);
+    assert!(int8.class_accuracy.unwrap() >= shipped.class_accuracy.unwrap() - 0.003);
 
     let Some(python) = peers_python() else { return };
     let folder = tempfile::tempdir().unwrap();
@@ -71,7 +72,7 @@ fn the_judge_tells_digits_and_its_scores_are_numpys() {
 #[test]
 fn both_sides_of_a_score_have_as_many_images() {
     let runtime = OnnxRuntime::open(&Engine::cpu(1), &mut |_| ()).unwrap();
-    let mut judge = Judge::shipped(&runtime).unwrap();
+    let mut judge = Judge::load(&runtime, SHIPPED).unwrap();
     let digits = |seeds: std::ops::Range<u64>| {
         let pixels: Vec<u8> = seeds.flat_map(|seed| runtime::generate(seed).0).collect();
         Array2::from_shape_vec((pixels.len() / 784, 784), pixels).unwrap()
@@ -91,7 +92,7 @@ fn both_sides_of_a_score_have_as_many_images() {
     // JSON has no number for NaN or infinity: it would write null.
     let json = serde_json::to_value(&equal).unwrap();
     let nulls: Vec<_> = json.as_object().unwrap().iter().filter(|(_, value)| value.is_null()).collect();
-    assert!(matches!(nulls[..], [(name, _)] if name == "digit_accuracy"), "{nulls:?}");
+    assert!(matches!(nulls[..], [(name, _)] if name == "class_accuracy"), "{nulls:?}");
     let mut error = |data: &Dataset, drawn| measure(data, drawn).unwrap_err().to_string();
     let copied = error(&data(0..200, 0..200), 2000..2200);
     assert_eq!(copied, "test images other than the training images expected, most are equal to one");
@@ -116,7 +117,7 @@ fn a_foreign_model_is_scored_or_refused_in_a_sentence() {
     let (output, stderr) = run(Command::new(python).arg(tests.join("peers/foreign.py")).arg(&seed).arg(&folder));
     assert!(output.status.success(), "{stderr}");
     let runtime = OnnxRuntime::open(&Engine::cpu(2), &mut |_| ()).unwrap();
-    let images = |path: &Path| images_of(&runtime, path, 0);
+    let images = |path: &Path| images_of(&runtime, path, 10, 0);
     assert_eq!(images(&folder.join("good.onnx")).unwrap().0.dim(), (10_000, 784));
     assert_eq!(images(&folder.join("external_beside.onnx")).unwrap(), images(&seed).unwrap());
 

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use trainer::config::{Config, Device, Engine, KeepPolicy, Plan, Reading, Recipe, RunDir, Source, UsageError};
 use trainer::run::{numbered, resume};
+use trainer::score::judge;
 
 /// Trains a GAN on MNIST and writes its generator to an ONNX file.
 #[derive(Parser)]
@@ -32,7 +33,7 @@ pub enum Command {
     Data(DataArgs),
     /// Scores a generator: distance from the test images, variety, copies of training images.
     Score(ScoreArgs),
-    /// Trains the judge on the CPU. The judge is the classifier whose features score generators.
+    /// Trains the judge of a data set on the CPU. A judge is the classifier whose features score generators.
     Judge(JudgeArgs),
     /// Finds ONNX Runtime or downloads it, and checks that it works on this machine.
     Setup(SetupArgs),
@@ -101,7 +102,7 @@ pub struct TrainArgs {
     /// Also writes the graph of one training step, as the CPU runs it, to inspect in a viewer such as Netron.
     #[arg(long, value_name = "FILE")]
     write_step_graph: Option<PathBuf>,
-    /// Prints the training settings with an estimate of time and memory, and stops. Downloads the data set and ONNX
+    /// Prints the training settings with an estimate of time and memory, and both networks layer by layer, and stops. Downloads the data set and ONNX
     /// Runtime if they are missing.
     #[arg(long)]
     pub dry_run: bool,
@@ -190,8 +191,8 @@ struct RecipeArgs {
     /// Widths of the discriminator's hidden layers [default: 128,64,32; tuned: 256,128].
     #[arg(long, alias = "d", value_delimiter = ',', value_name = "WIDTHS")]
     d_hidden: Option<Vec<usize>>,
-    /// Class-conditional training: the generator gets the digit as one-hot in z[0..10], and the discriminator has one
-    /// output per digit [default: false; tuned: true].
+    /// Class-conditional training: z begins with the class as one-hot, and the discriminator has one output per class [default:
+    /// false; tuned: true].
     #[arg(long, value_name = "BOOL")]
     conditional: Option<bool>,
     /// Uses the same z for the discriminator's and the generator's update [default: false; tuned: true].
@@ -298,6 +299,10 @@ pub struct ScoreArgs {
     pub data: Option<OsString>,
     #[command(flatten)]
     pub reading: ReadingArgs,
+    /// The judge: an ONNX file of `trainer judge` [default: the shipped judge for MNIST; for other data, one that is trained once
+    /// and kept in the cache].
+    #[arg(long, value_name = "FILE")]
+    pub judge: Option<PathBuf>,
     /// Random seed of the drawn images.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
@@ -315,6 +320,9 @@ pub struct JudgeArgs {
     pub data: Option<OsString>,
     #[command(flatten)]
     pub reading: ReadingArgs,
+    /// Adam's step size at the start of the ten epochs; it falls to 0.
+    #[arg(long, default_value_t = judge::LR)]
+    pub lr: f64,
     /// Random seed of the initial parameters and of the order of the images.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,

@@ -49,6 +49,12 @@ impl Config {
         let (out, step_graph, force) = (None, None, false);
         Self { plan, data, reading, engine, out, step_graph, force, run_dir, checkpoints: 3, score_every: 10, keep }
     }
+
+    /// The same settings for a data set with this number of classes.
+    pub fn with_classes(&self, classes: usize) -> Self {
+        let recipe = Recipe { classes, ..self.plan.recipe.clone() };
+        Self { plan: Plan { recipe, ..self.plan.clone() }, ..self.clone() }
+    }
 }
 
 /// Everything that determines the trained weights, given the data set and the device.
@@ -84,6 +90,13 @@ impl Plan {
         let Recipe { adam, d_hidden, p_drop, real_target, r1, r1_every, ema, .. } = &self.recipe;
         UsageError::unless(self.epochs >= 1, "epochs", "at least 1", self.epochs)?;
         UsageError::unless(self.batch >= 1, "batch", "at least 1", self.batch)?;
+        let classes = self.recipe.classes;
+        UsageError::unless(
+            (1..=MAX_CLASSES).contains(&classes),
+            "data",
+            &format!("1 to {MAX_CLASSES} classes"),
+            classes,
+        )?;
         UsageError::unless(adam.alpha > 0.0 && adam.alpha.is_finite(), "lr", "a number above 0", adam.alpha)?;
         let ranges = [
             ("lr-end", adam.alpha_end, 0.0..=1.0),
@@ -126,7 +139,8 @@ impl Plan {
             .collect()
     }
 
-    /// Names of the command-line options, without `--`, and their values. `epsilon` is among them, but is no option.
+    /// Names of the command-line options, without `--`, and their values. `classes` and `epsilon` are among them, but are no
+    /// options.
     pub fn options(&self) -> Vec<(String, String)> {
         let json = serde_json::to_value(self).unwrap_or_default();
         let plain = |value: &Value| value.as_str().map_or(value.to_string(), str::to_string).replace(['[', ']'], "");
@@ -135,7 +149,7 @@ impl Plan {
     }
 }
 
-/// The networks, losses and optimizer settings. In JSON each field but `epsilon` has the name of its command-line option,
+/// The networks, losses and optimizer settings. In JSON each field but `classes` and `epsilon` has the name of its command-line option,
 /// with `_` for `-`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Recipe {
@@ -148,7 +162,10 @@ pub struct Recipe {
     /// Widths of the discriminator's hidden layers.
     #[serde(alias = "d")]
     pub d_hidden: Vec<usize>,
-    /// Class-conditional training: z[0..10] is the class as one-hot, and D has one logit per class.
+    /// Number of classes of the data set, 1 to 64. It comes from the data and is no option. Older runs had ten.
+    #[serde(default = "ten_classes")]
+    pub classes: usize,
+    /// Class-conditional training, see [`Self::one_hot`].
     pub conditional: bool,
     /// Use the same z, and so the same pass through G, for the D update and the G update.
     #[serde(alias = "one_z")]
@@ -177,6 +194,7 @@ impl Recipe {
             name: "seed".into(),
             adam: Adam { alpha: 2e-3, alpha_end: 1.0, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 },
             d_hidden: vec![128, 64, 32],
+            classes: ten_classes(),
             conditional: false,
             shared_z: false,
             p_drop: 0.2,
@@ -194,6 +212,7 @@ impl Recipe {
             name: "tuned".into(),
             adam: Adam { alpha: 3e-3, alpha_end: 0.25, beta1: 0.5, beta2: 0.99, epsilon: 1e-8 },
             d_hidden: vec![256, 128],
+            classes: ten_classes(),
             conditional: true,
             shared_z: true,
             p_drop: 0.0,
@@ -207,8 +226,13 @@ impl Recipe {
 
     /// The discriminator's layer widths, input and output included.
     pub fn d_sizes(&self) -> Vec<usize> {
-        let logits = if self.conditional { CLASSES } else { 1 };
-        [&[PIXELS], &self.d_hidden[..], &[logits]].concat()
+        [&[PIXELS], &self.d_hidden[..], &[self.one_hot().unwrap_or(1)]].concat()
+    }
+
+    /// Number of classes if the recipe is class-conditional: z begins with the class as one-hot of this length, and D has one
+    /// logit per class. `None` for unconditional training, which is also that on a data set of one class.
+    pub fn one_hot(&self) -> Option<usize> {
+        (self.conditional && self.classes > 1).then_some(self.classes)
     }
 
     /// Number of z vectors drawn for a step of `batch` images.
@@ -462,8 +486,6 @@ pub enum KeepPolicy {
 
 /// The generator's layer widths, input and output included.
 pub const G_SIZES: [usize; 5] = [LATENT, 32, 64, 128, PIXELS];
-/// Number of classes: the ten digits.
-pub const CLASSES: usize = 10;
 /// Largest number of classes of a data set.
 pub const MAX_CLASSES: usize = 64;
 /// Length of z.
@@ -472,6 +494,16 @@ pub const LATENT: usize = 100;
 pub const SIDE: usize = 28;
 /// Pixels of an image.
 pub const PIXELS: usize = SIDE * SIDE;
+
+/// Whether the names of classes are just their numbers: "0", "1", and so on, as for digits.
+pub fn are_numbers(classes: &[String]) -> bool {
+    classes.iter().enumerate().all(|(class, name)| *name == class.to_string())
+}
+
+/// The number of classes in runs of older versions: the ten digits.
+fn ten_classes() -> usize {
+    10
+}
 
 /// Number of steps in an epoch over `n` images.
 pub fn steps_per_epoch(n: usize, batch: usize) -> u64 {
@@ -512,6 +544,18 @@ mod tests {
         assert!(json.contains("\"d_hidden\":[256,128]") && json.contains("\"shared_z\":true"), "{json}");
         let older = json.replace("\"d_hidden\"", "\"d\"").replace("\"shared_z\"", "\"one_z\"");
         assert_eq!(serde_json::from_str::<Plan>(&older).unwrap(), plan);
+        let of_digits = json.replace("\"classes\":10,", "");
+        assert!(of_digits != json && serde_json::from_str::<Plan>(&of_digits).unwrap() == plan);
+    }
+
+    #[test]
+    fn a_recipe_for_one_class_is_unconditional() {
+        let recipe = |classes| Recipe { classes, ..Recipe::tuned() };
+        assert_eq!((recipe(1).one_hot(), recipe(1).d_sizes()), (None, vec![PIXELS, 256, 128, 1]));
+        assert_eq!((recipe(64).one_hot(), recipe(64).d_sizes()), (Some(64), vec![PIXELS, 256, 128, 64]));
+        let check = |classes| Plan { recipe: recipe(classes), ..Plan::tuned_recipe() }.check();
+        assert!(check(1).is_ok() && check(64).is_ok());
+        assert_eq!(check(65).unwrap_err().to_string(), "--data: 1 to 64 classes expected, 65 found");
     }
 
     #[cfg(unix)]

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser};
 use trainer::config::{Config, Device, Engine, RunDir, UsageError};
+use trainer::gan::summary;
 use trainer::ort::OnnxRuntime;
 use trainer::ort::library::CUDA;
 use trainer::overview::{self, Overview};
@@ -17,7 +18,7 @@ use trainer::report::{Style, Terminal, downloads};
 use trainer::run::export::Kind;
 use trainer::run::{GENERATOR, check_outputs, compare, export, resume};
 use trainer::score::judge::{self, Judge};
-use trainer::score::{self, Score};
+use trainer::score::{self, Score, judges};
 use trainer::train::{open, read, train};
 use trainer::{bench, signals};
 
@@ -80,11 +81,12 @@ fn run_train(args: &TrainArgs) -> Result<ExitCode> {
     terminal.finish().map(|()| ExitCode::SUCCESS)
 }
 
-/// All settings, one a line, and an estimate of time and memory.
+/// All settings, one a line, an estimate of time and memory, and both networks.
 fn dry_run(config: &Config) -> Result<String> {
     config.plan.check()?;
     check_outputs(config)?;
     let (data, runtime) = open(&config.data, config.reading, &config.engine, &mut downloads())?;
+    let config = &config.with_classes(data.classes.len());
     let before = resume::resume_point(&config.run_dir, &config.plan, &data)?;
     let done = before.and_then(|before| before.state).map_or(0, |state| state.step);
     let estimate = bench::estimate(&config.plan, &data, &runtime, done)?;
@@ -105,7 +107,9 @@ fn dry_run(config: &Config) -> Result<String> {
         ("memory".into(), format!("about {:.0} MB", estimate.memory_mb)),
         ("time".into(), format!("about {time} ({:.2} ms a step)", estimate.step_ms)),
     ]);
-    let lines: Vec<String> = rows.iter().map(|(name, value)| format!("{name:<12} {}", printable(value, 300))).collect();
+    let mut lines: Vec<String> =
+        rows.iter().map(|(name, value)| format!("{name:<12} {}", printable(value, 300))).collect();
+    lines.push(format!("\n{}", summary::networks(&config.plan.recipe)));
     Ok(lines.join("\n"))
 }
 
@@ -143,9 +147,13 @@ fn run_data(args: &DataArgs) -> Result<String> {
 fn run_score(args: &ScoreArgs) -> Result<String> {
     let (data, runtime) =
         open(&source(args.data.clone())?, args.reading.reading(), &args.engine.engine(), &mut downloads())?;
-    let (drawn, labels) = score::images_of(&runtime, &args.file, args.seed)?;
-    let labels = labels.as_ref().map(|labels| labels.view());
-    let score = Score::measure(&mut Judge::shipped(&runtime.on_cpu())?, &data, drawn.view(), labels)?;
+    let cpu = runtime.on_cpu();
+    let mut judge = match &args.judge {
+        Some(path) => judges::open(path, &data, &cpu)?,
+        None => Judge::load(&cpu, &judges::judge_for(&data, &runtime, &mut note)?)?,
+    };
+    let (drawn, labels) = score::images_of(&runtime, &args.file, judge.classes(), args.seed)?;
+    let score = Score::measure(&mut judge, &data, drawn.view(), labels.as_ref().map(|labels| labels.view()))?;
     score::warning(score.images).iter().for_each(|warning| note(warning));
     Ok(if args.json { serde_json::to_string(&score)? } else { score.table() })
 }
@@ -153,9 +161,11 @@ fn run_score(args: &ScoreArgs) -> Result<String> {
 fn run_judge(args: &JudgeArgs) -> Result<String> {
     let source = source(args.data.clone())?;
     export::check_output(&args.out, Kind::Judge, &source, args.force).context("--out")?;
+    let is_positive = args.lr > 0.0 && args.lr.is_finite();
+    UsageError::unless(is_positive, "lr", "a number above 0", args.lr)?;
     let engine = Engine { device: Some(Device::Cpu), ..args.engine.engine() };
     let (data, runtime) = open(&source, args.reading.reading(), &engine, &mut downloads())?;
-    let (model, accuracy) = judge::train(&data, &runtime, args.seed, &mut note)?;
+    let (model, accuracy) = judge::train(&data, &runtime, args.lr, args.seed, &mut note)?;
     export::write_model(&args.out, &model)?;
     let percent = 100.0 * accuracy;
     Ok(format!("{} written: it classifies {percent:.2} % of the test images correctly", args.out.display()))

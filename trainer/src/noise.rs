@@ -6,7 +6,7 @@ use ndarray::{Array1, Array2, ArrayViewMut1, ArrayViewMut2, s};
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 use rand_xoshiro::{SplitMix64, Xoshiro256PlusPlus};
 
-use crate::config::{CLASSES, LATENT, Plan};
+use crate::config::{LATENT, Plan};
 
 /// The streams: one number for each use of random numbers.
 pub mod stream {
@@ -85,14 +85,14 @@ fn below(rng: &mut Xoshiro256PlusPlus, n: u64) -> u64 {
     }
 }
 
-/// Turns each z of (n, 100) into one for a class-conditional generator: z[0..10] becomes the one-hot of a digit.
-/// Returns the digits (n,). The first number of z, uniform in [-1, 1), selects one of ten equal intervals.
-pub fn write_one_hot(mut z: ArrayViewMut2<f32>) -> Array1<u8> {
+/// Turns each z of (n, 100) into one for a generator of this many classes: z begins with the one-hot of a class. Returns the
+/// classes (n,). The first number of z, uniform in [-1, 1), selects one of equal intervals.
+pub fn write_one_hot(mut z: ArrayViewMut2<f32>, classes: usize) -> Array1<u8> {
     let one_hot = |mut z: ArrayViewMut1<f32>| {
-        let digit = ((z[0] + 1.0) / 2.0 * CLASSES as f32) as usize;
-        z.slice_mut(s![..CLASSES]).fill(0.0);
-        z[digit] = 1.0;
-        digit as u8
+        let class = ((z[0] + 1.0) / 2.0 * classes as f32) as usize;
+        z.slice_mut(s![..classes]).fill(0.0);
+        z[class] = 1.0;
+        class as u8
     };
     z.rows_mut().into_iter().map(one_hot).collect()
 }
@@ -101,8 +101,8 @@ pub fn write_one_hot(mut z: ArrayViewMut2<f32>) -> Array1<u8> {
 pub fn sample_latents(plan: &Plan) -> Array2<f32> {
     let mut z = Array2::zeros((16, LATENT));
     write_uniform(z.as_slice_mut().expect("row-major"), plan.seed, 0, stream::SAMPLES);
-    if plan.recipe.conditional {
-        write_one_hot(z.view_mut());
+    if let Some(classes) = plan.recipe.one_hot() {
+        write_one_hot(z.view_mut(), classes);
     }
     z
 }
@@ -110,6 +110,7 @@ pub fn sample_latents(plan: &Plan) -> Array2<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::MAX_CLASSES;
 
     /// Checkpoints and models depend on these numbers, so they must never change. The expected ones were computed with
     /// the C code of Blackman and Vigna for SplitMix64 and xoshiro256++.
@@ -125,6 +126,24 @@ mod tests {
         let mut order = [0; 10];
         write_order(&mut order, 42, 7);
         assert_eq!(order, [7, 0, 9, 8, 5, 4, 3, 1, 2, 6]);
+    }
+
+    #[test]
+    fn equal_intervals_of_the_first_number_select_the_class() {
+        for classes in 2..=MAX_CLASSES {
+            let first = |class: usize| 2.0 * class as f32 / classes as f32 - 1.0;
+            let inside = (0..classes).flat_map(|class| [first(class) + 1e-5, first(class + 1) - 1e-5]);
+            let ends = [-1.0, 1.0 - 2f32.powi(-23)]; // the least and the greatest number that is drawn
+            let mut z = Array2::from_elem((2 * classes + 2, LATENT), 0.5);
+            z.column_mut(0).assign(&inside.chain(ends).collect::<Array1<_>>());
+            let found = write_one_hot(z.view_mut(), classes);
+            let expected = (0..2 * classes).map(|i| i / 2).chain([0, classes - 1]);
+            assert!(found.iter().map(|&class| usize::from(class)).eq(expected), "{classes}: {found}");
+            for (z, &class) in z.rows().into_iter().zip(&found) {
+                let one_hot = z.iter().take(classes).enumerate().all(|(i, &x)| x == f32::from(i == usize::from(class)));
+                assert!(one_hot && z.iter().skip(classes).all(|&x| x == 0.5), "{classes}: {z}");
+            }
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 use sha2::{Digest, Sha256};
 
-use crate::config::{CLASSES, LATENT, PIXELS};
+use crate::config::{LATENT, MAX_CLASSES, PIXELS};
 use crate::data::Dataset;
 use crate::files::hex;
 use crate::graph::foreign::ForeignModel;
@@ -17,21 +17,21 @@ use crate::pixel::pixel;
 /// Number of images that a score is computed from.
 pub const SAMPLES: usize = 10_000;
 
-/// [`SAMPLES`] images (n, 784) of grey levels, drawn by a generator's file from z that depend on `seed` alone. If the
-/// generator is class-conditional, also the digits (n,) that they should show.
+/// [`SAMPLES`] images (n, 784) of grey levels, drawn by a generator's file from z that depend on `seed` alone. `classes` is
+/// the number of classes of a class-conditional generator. Then the classes (n,) that the images should show come with them.
 ///
 /// # Errors
 /// When the file is not a generator z (N, 100) → image (N, 784), or a pixel is not finite.
 pub fn draw(
     runtime: &OnnxRuntime,
     generator: &[u8],
-    conditional: bool,
+    classes: Option<usize>,
     seed: u64,
 ) -> Result<(Array2<u8>, Option<Array1<u8>>)> {
-    draw_samples(&mut runtime.load(generator)?, conditional, seed)
+    draw_samples(&mut runtime.load(generator)?, classes, seed)
 }
 
-/// As [`draw`], with a model of unknown origin. It is class-conditional if its metadata say so.
+/// As [`draw`], with a model of unknown origin of [`classes_of`].
 ///
 /// # Errors
 /// As [`draw`], and when the model takes longer than `limit`.
@@ -41,14 +41,19 @@ pub fn draw_foreign(
     seed: u64,
     limit: Duration,
 ) -> Result<(Array2<u8>, Option<Array1<u8>>)> {
-    let one_hot = format!("one-hot:{CLASSES}");
-    let conditional = model.metadata.iter().any(|entry| entry.key == "conditional" && entry.value == one_hot);
-    runtime.run_foreign(model, limit, move |model| draw_samples(model, conditional, seed))
+    let classes = classes_of(&model);
+    runtime.run_foreign(model, limit, move |model| draw_samples(model, classes, seed))
 }
 
-fn draw_samples(model: &mut Loaded, conditional: bool, seed: u64) -> Result<(Array2<u8>, Option<Array1<u8>>)> {
-    let (images, digits) = draw_from(model, conditional, SAMPLES, 1000, seed, stream::SCORE)?;
-    Ok((images, conditional.then_some(digits)))
+/// The number of classes of a generator that is class-conditional by its metadata, 2 to 64.
+pub fn classes_of(model: &ForeignModel) -> Option<usize> {
+    let entry = model.metadata.iter().find(|entry| entry.key == "conditional")?;
+    entry.value.strip_prefix("one-hot:")?.parse().ok().filter(|classes| (2..=MAX_CLASSES).contains(classes))
+}
+
+fn draw_samples(model: &mut Loaded, classes: Option<usize>, seed: u64) -> Result<(Array2<u8>, Option<Array1<u8>>)> {
+    let (images, labels) = draw_from(model, classes, SAMPLES, 1000, seed, stream::SCORE)?;
+    Ok((images, classes.map(|_| labels)))
 }
 
 /// A data set of 60,000 digits for training and 10,000 for tests, drawn by the shipped generator. It is not MNIST, but
@@ -59,32 +64,38 @@ fn draw_samples(model: &mut Loaded, conditional: bool, seed: u64) -> Result<(Arr
 pub fn demo(runtime: &OnnxRuntime) -> Result<Dataset> {
     let generator = include_bytes!("../../models/g.onnx");
     let generator = &mut runtime.on_cpu().load(generator)?;
-    let (images, labels) = draw_from(generator, true, 70_000, 5000, 0, stream::DEMO)?;
+    let (images, labels) = draw_from(generator, Some(DIGITS), 70_000, 5000, 0, stream::DEMO)?;
     let part =
         |from: usize, to: usize| (images.slice(s![from..to, ..]).to_owned(), labels.slice(s![from..to]).to_owned());
     let ((images, labels), (test_images, test_labels)) = (part(0, 60_000), part(60_000, 70_000));
     let sha256 = hex(&Sha256::digest(images.as_slice().expect("row-major")));
-    let classes = (0..CLASSES).map(|digit| digit.to_string()).collect();
-    Ok(Dataset { name: "demo (no MNIST)".into(), sha256, classes, images, labels, test_images, test_labels })
+    let classes = (0..DIGITS).map(|digit| digit.to_string()).collect();
+    Ok(Dataset { name: DEMO.into(), sha256, classes, images, labels, test_images, test_labels })
 }
 
-/// `n` images (n, 784) in parts of `part`, each from the z of (seed, number of the part, stream), and the digits (n,)
-/// that they should show; no digits unless `conditional`.
+/// Name of the data set that [`demo`] draws.
+pub const DEMO: &str = "demo (no MNIST)";
+
+/// Number of classes of the shipped generator.
+const DIGITS: usize = 10;
+
+/// `n` images (n, 784) in parts of `part`, each from the z of (seed, number of the part, stream), and the classes (n,) that they
+/// should show, which are 0 without `classes`.
 fn draw_from(
     generator: &mut Loaded,
-    conditional: bool,
+    classes: Option<usize>,
     n: usize,
     part: usize,
     seed: u64,
     stream: u64,
 ) -> Result<(Array2<u8>, Array1<u8>)> {
-    let (mut images, mut digits) = (Array2::zeros((n, PIXELS)), Array1::zeros(n));
+    let (mut images, mut labels) = (Array2::zeros((n, PIXELS)), Array1::zeros(n));
     let mut z = Array2::zeros((part, LATENT));
-    let parts = images.axis_chunks_iter_mut(Axis(0), part).zip(digits.axis_chunks_iter_mut(Axis(0), part));
-    for ((mut images, mut digits), i) in parts.zip(0..) {
+    let parts = images.axis_chunks_iter_mut(Axis(0), part).zip(labels.axis_chunks_iter_mut(Axis(0), part));
+    for ((mut images, mut labels), i) in parts.zip(0..) {
         noise::write_uniform(z.as_slice_mut().expect("row-major"), seed, i, stream);
-        if conditional {
-            digits.assign(&write_one_hot(z.view_mut()));
+        if let Some(classes) = classes {
+            labels.assign(&write_one_hot(z.view_mut(), classes));
         }
         let drawn = generator.run(&[("z", z.view().into_dyn())])?;
         let drawn = drawn.first().filter(|drawn| drawn.shape() == [part, PIXELS]);
@@ -97,7 +108,7 @@ fn draw_from(
         );
         images.iter_mut().zip(drawn).for_each(|(to, &x)| *to = pixel(x));
     }
-    Ok((images, digits))
+    Ok((images, labels))
 }
 
 /// The mean over pixels of the standard deviation between images (n, 784); 0 if all images are equal.

@@ -186,8 +186,8 @@ pub(crate) fn write_step_inputs(
     *inputs.rates = recipe.rates(step, total);
     inputs.indices.assign(&indices);
     noise::write_uniform(inputs.z.as_slice_mut().expect("contiguous"), seed, step, stream::Z);
-    if recipe.conditional {
-        write_one_hot(inputs.z);
+    if let Some(classes) = recipe.one_hot() {
+        write_one_hot(inputs.z, classes);
     }
     noise::write_dropout_mask(inputs.dropout_mask, seed, step, stream::DROPOUT, recipe.p_drop);
 }
@@ -212,14 +212,15 @@ mod tests {
     fn the_cpu_and_the_gpu_stepper_train_alike() {
         let runtime = OnnxRuntime::open(&Engine::cpu(1), &mut |_| ()).unwrap();
         let images = Array2::from_shape_fn((100, PIXELS), |(n, i)| ((n * PIXELS + i) * 7919 % 251) as u8);
-        let labels = (0..100).map(|i| i % 10).collect();
-        let data = Dataset { images, labels, ..Dataset::default() };
+        let labels = Array1::from_iter((0..100).map(|i| i % 10));
         let (seed, tuned) = (Plan::seed_recipe(), Plan::tuned_recipe());
         // Combinations that neither recipe has, and layer widths that are no multiple of a vector register.
-        let other = Recipe { conditional: true, ema: 0.9, d_hidden: vec![33, 17], ..seed.recipe.clone() };
+        let other = Recipe { conditional: true, classes: 26, ema: 0.9, d_hidden: vec![33, 17], ..seed.recipe.clone() };
         let shared_z = Recipe { shared_z: true, ..seed.recipe.clone() };
         for plan in [Plan { recipe: other, ..seed.clone() }, Plan { recipe: shared_z, ..seed.clone() }, seed, tuned] {
             let plan = Plan { batch: 16, epochs: 2, ..plan };
+            let labels = labels.mapv(|label| label * (plan.recipe.classes as u8 / 10));
+            let data = Dataset { images: images.clone(), labels, ..Dataset::default() };
             let cpu: MakeStepper = &|state| Box::new(CpuStepper::new(&runtime, &plan, state, &data).unwrap());
             let gpu = |block_len: usize| {
                 let (runtime, plan, data) = (&runtime, &plan, &data);

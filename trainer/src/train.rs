@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use ndarray::s;
 use prost::Message;
 
-use crate::config::{CLASSES, Config, Device, Engine, Reading, Source};
+use crate::config::{Config, Device, Engine, Plan, Reading, Source};
 use crate::data::Dataset;
 use crate::data::download::Progress;
 use crate::gan::inputs::StepKind;
@@ -21,7 +21,7 @@ use crate::pixel::unit;
 use crate::run::{Run, check_outputs, export};
 use crate::sample::{self, variety};
 use crate::score::judge::Judge;
-use crate::score::{self, Scorer};
+use crate::score::{self, Scorer, judges};
 use crate::state::{Epoch, Step, TrainState, initial_state};
 use crate::steps::Steps;
 
@@ -74,7 +74,11 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
     check_outputs(config)?;
     let (data, runtime) =
         open(&config.data, config.reading, &config.engine, &mut |progress| observer.fetching(progress))?;
+    let config = &config.with_classes(data.classes.len());
     let plan = &config.plan;
+    if plan.recipe.conditional && plan.recipe.one_hot().is_none() {
+        observer.say(&format!("{} has one class, so the training is unconditional", data.name));
+    }
     let total = plan.steps(data.n())?;
     let test_images = data.test_images.nrows();
     ensure!(
@@ -82,8 +86,11 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
         "--data: {}: at least 2 test images expected for scores, {test_images} found; --score-every 0 goes without",
         data.name
     );
-    if config.score_every > 0 {
+    let is_scored = config.score_every > 0 && data.classes.len() > 1;
+    if is_scored {
         score::warning(test_images).iter().for_each(|warning| observer.say(warning));
+    } else if config.score_every > 0 {
+        observer.say(&format!("warning: {} has one class and so no judge; the run goes on without scores", data.name));
     }
     if let Some(path) = &config.step_graph {
         let graph = step_graph(&plan.recipe, StepKind::all(plan, data.n())[0], data.n());
@@ -110,18 +117,22 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
     ));
     if state.step == total && run.is_exported() {
         observer.say("the run is finished; there is nothing to train");
-        export(&mut run, config, &state, true, observer)?;
+        export(&mut run, config, &runtime, &state, true, observer)?;
         return Ok(Outcome { folder: run.folder().into(), finished: true, state });
     }
+    let judge = match is_scored {
+        true => Some(judges::judge_for(&data, &runtime, &mut |line| observer.say(line)).map_err(user_message)?),
+        false => None,
+    };
     observer.start(total, state.step);
 
     let mut steps = Steps::new(plan, &data, &runtime, state).map_err(user_message)?;
-    let finished = train_epochs(config, &data, &runtime, &mut steps, &mut run, observer)
+    let finished = train_epochs(config, &data, &runtime, judge.as_deref(), &mut steps, &mut run, observer)
         .map_err(user_message)
         .with_context(|| run.failure_context())?;
     let state = steps.state().map_err(user_message)?;
     if finished {
-        export(&mut run, config, &state, false, observer)?;
+        export(&mut run, config, &runtime, &state, false, observer)?;
     }
     Ok(Outcome { folder: run.folder().into(), finished, state })
 }
@@ -130,13 +141,20 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
 fn export(
     run: &mut Run,
     config: &Config,
+    runtime: &OnnxRuntime,
     state: &TrainState,
     was_finished: bool,
     observer: &mut dyn Observer,
 ) -> Result<()> {
     let kept = run.export_generator(state, config.out.as_deref(), was_finished);
     run.take_warnings().iter().for_each(|warning| observer.say(warning));
-    let kept = kept?;
+    let (kept, model) = kept?;
+    let Plan { recipe, seed, .. } = &config.plan;
+    let drawn = sample::draw(runtime, &model.encode_to_vec(), recipe.one_hot(), *seed).map_err(user_message)?;
+    if let (images, Some(labels)) = drawn {
+        run.show_classes(images.view(), labels.view());
+        run.take_warnings().iter().for_each(|warning| observer.say(warning));
+    }
     if kept != config.plan.epochs {
         observer.say(&format!("exported the generator of epoch {kept}, the best by score"));
     }
@@ -155,8 +173,6 @@ pub fn open(
 ) -> Result<(Dataset, OnnxRuntime)> {
     // The data set first: a wrong path is the likeliest mistake. Only the demo needs ONNX Runtime for its data.
     let data = read(source, reading, engine.offline, progress)?;
-    let classes = data.as_ref().map_or(CLASSES, |data| data.classes.len());
-    ensure!(classes <= CLASSES, "--data: at most {CLASSES} classes expected, {classes} found");
     let mut say = |line: &str| progress(Progress::Line(line));
     let runtime = OnnxRuntime::open(engine, &mut say)?;
     let data = match data {
@@ -198,6 +214,7 @@ fn train_epochs(
     config: &Config,
     data: &Dataset,
     runtime: &OnnxRuntime,
+    judge: Option<&[u8]>,
     steps: &mut Steps,
     run: &mut Run,
     observer: &mut dyn Observer,
@@ -253,19 +270,20 @@ fn train_epochs(
             }
             let (is_last, state) = (steps.taken() == total, steps.state()?);
             let mut drawn = None;
-            if config.score_every > 0 && (is_last || epoch.epoch.is_multiple_of(config.score_every)) {
-                let generator = export::generator_model(&plan.recipe, &state, &[]).encode_to_vec();
-                drawn = Some(sample::draw(runtime, &generator, plan.recipe.conditional, plan.seed)?.0);
+            if let Some(judge) = judge.filter(|_| is_last || epoch.epoch.is_multiple_of(config.score_every)) {
+                let generator = export::generator_model(&plan.recipe, &state, &[], &[]).encode_to_vec();
+                let (images, _) = sample::draw(runtime, &generator, plan.recipe.one_hot(), plan.seed)?;
+                drawn = Some((judge, images));
             }
 
             // Score, record and checkpoint, while the loop goes on.
             let send = send.clone();
             recording = spawn(scope, move || {
-                if let Some(drawn) = drawn {
+                if let Some((judge, drawn)) = drawn {
                     let scorer = match &mut scorer {
                         Some(scorer) => scorer,
                         None => {
-                            let judge = Judge::shipped(&runtime.on_cpu())?;
+                            let judge = Judge::load(&runtime.on_cpu(), judge)?;
                             scorer.insert(Scorer::new(judge, data.test_images.view())?)
                         }
                     };

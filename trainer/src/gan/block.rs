@@ -14,7 +14,7 @@
 //! Some arithmetic is redundant, to save operators: one pass of G makes the fakes of both updates, and if they
 //! have separate z, D' sees 2B fakes of which the loss counts B. [`ort::gpu`](crate::ort::gpu) runs the three graphs.
 
-use crate::config::{BiasCorrected, CLASSES, LATENT, PIXELS, Recipe};
+use crate::config::{BiasCorrected, LATENT, PIXELS, Recipe};
 use crate::gan::dropout::{Dropout, Passes, leaky_slopes};
 use crate::gan::inputs::{StepKind, declare, host_inputs, one_hot};
 use crate::gan::layout::{PackedTensor, ParamLayout, StateVars};
@@ -65,8 +65,8 @@ pub fn prepare(recipe: &Recipe, batch: usize, n: usize, steps: usize) -> Model {
     let images = g.input("images", Type::F32, &[n, PIXELS]);
     let mut outputs = vec![(g.gather(images, indices), "real".to_string())];
     outputs.extend([(rates, "rates".into()), (z, "z".into())]);
-    if recipe.conditional {
-        outputs.push((one_hot(g, n, indices), "class".into()));
+    if let Some(classes) = recipe.one_hot() {
+        outputs.push((one_hot(g, n, indices, classes), "class".into()));
     }
     if recipe.p_drop > 0.0 {
         let shapes = Passes::mask_shapes(recipe, batch);
@@ -111,7 +111,7 @@ pub(crate) fn host_tensors(recipe: &Recipe, batch: usize, steps: usize) -> [Spec
 /// - `rates` (steps, 3): `step_size`, `epsilon`, `ema_rate`
 /// - `z` (steps · rows, 100)
 /// - `real` (steps · B, 784): images in [-1, 1]
-/// - `class` (steps · B, 10): their classes, one-hot; for class-conditional recipes only
+/// - `class` (steps · B, C): their classes, one-hot; for class-conditional recipes only
 /// - `positive_slope` and `negative_slope` (steps, numbers): the factor of LeakyReLU and dropout for positive and for
 ///   other inputs of each hidden layer, `positive_slope.d_on_both.fc1` and so on
 ///
@@ -128,7 +128,10 @@ pub fn prepared(recipe: &Recipe, batch: usize, steps: usize) -> [PackedTensor; 6
     let [rates, ..] = host_inputs(recipe, batch);
     let rates = side_by_side("rates", rates);
     let z = rows("z", recipe.z_rows(batch), LATENT);
-    let class = if recipe.conditional { rows("class", batch, CLASSES) } else { side_by_side("class", vec![]) };
+    let class = match recipe.one_hot() {
+        Some(classes) => rows("class", batch, classes),
+        None => side_by_side("class", vec![]),
+    };
     let shapes = Passes::one_pass_shapes(recipe, batch);
     let [positive, negative] =
         ["positive_slope", "negative_slope"].map(|name| side_by_side(name, shapes.specs(name, Type::F32)));

@@ -1,6 +1,6 @@
 //! The inputs of a training step beside the training state.
 
-use crate::config::{CLASSES, LATENT, Plan, Recipe};
+use crate::config::{LATENT, Plan, Recipe};
 use crate::gan::dropout::Passes;
 use crate::graph::onnx::Type;
 use crate::graph::{Graph, Var};
@@ -51,11 +51,11 @@ pub(crate) fn declare(g: &mut Graph, specs: &[Spec]) -> Vec<Var> {
     specs.iter().map(|spec| g.input(&spec.name, spec.elem, &spec.shape)).collect()
 }
 
-/// The classes of the images at `indices` (B,), one-hot (B, 10), out of the graph input `labels` (n,) u8.
-pub(crate) fn one_hot(g: &mut Graph, n: usize, indices: Var) -> Var {
+/// The classes of the images at `indices` (B,), one-hot (B, `classes`), out of the graph input `labels` (n,) u8.
+pub(crate) fn one_hot(g: &mut Graph, n: usize, indices: Var, classes: usize) -> Var {
     let labels = g.input("labels", Type::U8, &[n]);
-    let eye = ndarray::Array2::<f32>::eye(CLASSES);
-    let eye = g.constant("eye", &[CLASSES, CLASSES], eye.as_slice().expect("row-major"));
+    let eye = ndarray::Array2::<f32>::eye(classes);
+    let eye = g.constant("eye", &[classes, classes], eye.as_slice().expect("row-major"));
     let labels = g.gather(labels, indices);
     let labels = g.cast(labels, Type::I64);
     g.gather(eye, labels)

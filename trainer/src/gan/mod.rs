@@ -15,4 +15,5 @@ pub mod inputs;
 pub mod layout;
 pub mod networks;
 pub mod step;
+pub mod summary;
 pub mod update;

@@ -1,6 +1,6 @@
 //! The generator G and the discriminator D.
 //!
-//! Shapes: B batch; I, O widths of a dense layer's input and output. The parameters θ of a network are a list of weight
+//! Shapes: B batch; C classes; I, O widths of a dense layer's input and output. The parameters θ of a network are a list of weight
 //! (I, O) and bias (O,) for each layer.
 
 use crate::config::{G_SIZES, LATENT};
@@ -16,9 +16,9 @@ pub(crate) fn generate(g: &mut Graph, theta: &[Var], z: Var, dropout: &[Dropout]
 }
 
 /// D in training: the logit (B, 1) that images x (B, 784) are real, with the dropout of each hidden layer. A
-/// class-conditional D has one logit per class; `class` (B, 10), one-hot, selects the logit of each image.
+/// class-conditional D has one logit per class; `class` (B, C), one-hot, selects the logit of each image.
 pub(crate) fn discriminate(g: &mut Graph, theta: &[Var], x: Var, class: Option<Var>, dropout: &[Dropout]) -> Var {
-    let logits = mlp(g, theta, x, |g, i, h| leaky_relu_dropout(g, h, dropout.get(i))); // (B, 1) or (B, 10)
+    let logits = mlp(g, theta, x, |g, i, h| leaky_relu_dropout(g, h, dropout.get(i))); // (B, 1) or (B, C)
     match class {
         Some(class) => {
             let selected = g.mul(logits, class);

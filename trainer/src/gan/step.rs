@@ -32,7 +32,7 @@ pub fn step_graph(recipe: &Recipe, kind: StepKind, n: usize) -> Model {
     let images = g.input("images", Type::U8, &[n, PIXELS]);
     let real = g.gather(images, indices[0]);
     let real = unit(g, real);
-    let class = recipe.conditional.then(|| one_hot(g, n, indices[0]));
+    let class = recipe.one_hot().map(|classes| one_hot(g, n, indices[0], classes));
     let p_drop = recipe.p_drop as f32;
     let dropout = masks.iter().map(|&mask| Dropout::Mask { mask, p_drop });
     let dropout = Passes::mask_shapes(recipe, batch).group(dropout);

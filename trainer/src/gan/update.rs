@@ -18,7 +18,7 @@
 
 use ndarray::{Array2, s};
 
-use crate::config::{BiasCorrected, CLASSES, Recipe};
+use crate::config::{BiasCorrected, Recipe};
 use crate::gan::dropout::{Dropout, Passes};
 use crate::gan::layout::StateVars;
 use crate::gan::networks::{discriminate, generate};
@@ -32,7 +32,7 @@ pub(crate) struct UpdateInputs {
     pub ema_rate: Var,
     /// Real images (B, 784) in [-1, 1].
     pub real: Var,
-    /// Their classes (B, 10), one-hot, for class-conditional recipes.
+    /// Their classes (B, C), one-hot, for class-conditional recipes.
     pub class: Option<Var>,
     pub z: Latents,
     pub dropout: Passes<Dropout>,
@@ -117,7 +117,7 @@ pub(crate) fn update(
 struct Fakes {
     /// (B, 784), or (2B, 784) of which the last B count.
     images: Var,
-    /// Their classes (B or 2B, 10), one-hot, for class-conditional recipes.
+    /// Their classes (B or 2B, C), one-hot, for class-conditional recipes.
     class: Option<Var>,
 }
 
@@ -135,7 +135,7 @@ fn fakes(g: &mut Graph, recipe: &Recipe, theta_g: &[Var], inputs: &UpdateInputs)
         }
     };
     // A class-conditional z begins with its class, one-hot.
-    z_and_images.map(|(z, images)| Fakes { images, class: recipe.conditional.then(|| g.columns(z, 0, CLASSES)) })
+    z_and_images.map(|(z, images)| Fakes { images, class: recipe.one_hot().map(|classes| g.columns(z, 0, classes)) })
 }
 
 /// D's logits (2B, 1) of reals, then fakes; with R1 also the penalty, a scalar.

@@ -49,7 +49,7 @@ impl CpuStepper {
         let mut state = StateBuffers::upload(runtime, recipe, ParamLayout::PerTensor, state)?;
         let inputs = BatchBuffers::new(recipe, &kinds, 1)?;
         let images = runtime.upload(data.images.view())?;
-        let labels = recipe.conditional.then(|| runtime.upload(data.labels.view())).transpose()?;
+        let labels = recipe.one_hot().map(|_| runtime.upload(data.labels.view())).transpose()?;
         let mut metrics = Tensor::<f32>::new(&Allocator::default(), [METRICS.len()])?;
         let mut programs = vec![];
         for kind in kinds {

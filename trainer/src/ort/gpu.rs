@@ -120,7 +120,7 @@ impl GpuStepper {
         let images = runtime.upload_filled(data.images.shape(), |images| {
             images.iter_mut().zip(&data.images).for_each(|(x, &pixel)| *x = unit(pixel));
         })?;
-        let labels = recipe.conditional.then(|| runtime.upload(data.labels.view())).transpose()?;
+        let labels = recipe.one_hot().map(|_| runtime.upload(data.labels.view())).transpose()?;
         let metrics = runtime.upload(Array2::<f32>::zeros((block_len, METRICS.len())).view())?.upcast();
         let mut blocks = vec![];
         for layout in &inputs.layouts {

@@ -11,30 +11,44 @@ use flate2::write::GzEncoder;
 use prost::Message;
 
 use crate::cache;
-use crate::config::{CLASSES, Recipe, Source, UsageError};
+use crate::config::{Recipe, Source, UsageError, are_numbers};
 use crate::files;
 use crate::gan::networks::generator;
 use crate::graph::onnx;
 use crate::run::resume::RunConfig;
 use crate::state::{Epoch, TrainState, state_specs};
 
-/// The generator of a training state as an ONNX model, z (N, 100) → image (N, 784), with `metadata` as key-value pairs.
-pub fn generator_model(recipe: &Recipe, state: &TrainState, metadata: &[(&str, String)]) -> onnx::Model {
+/// The generator of a training state as an ONNX model, z (N, 100) → image (N, 784), with the names of the data set's classes and
+/// with `metadata` as key-value pairs.
+pub fn generator_model(
+    recipe: &Recipe,
+    state: &TrainState,
+    classes: &[String],
+    metadata: &[(&str, String)],
+) -> onnx::Model {
     let exported = format!("{}g.", recipe.export_prefix());
     let weights: Vec<&[f32]> = (state_specs(recipe).iter().zip(&state.tensors))
         .filter(|(spec, _)| spec.name.starts_with(&exported))
         .map(|(_, tensor)| tensor.as_slice())
         .collect();
     let mut model = generator(&weights);
-    let z = if recipe.conditional { "ten of them the digit as one-hot, the rest" } else { "all" };
+    let are_digits = are_numbers(classes) && recipe.classes == 10;
+    let what = if are_digits { "handwritten digits" } else { "images" };
+    let z = match recipe.one_hot() {
+        None => "all".into(),
+        Some(_) if are_digits => "ten of them the digit as one-hot, the rest".into(),
+        Some(classes) => format!("the first {classes} of them the class as one-hot, the rest"),
+    };
     model.doc_string = format!(
-        "Draws handwritten digits: z (N, 100), {z} uniform in [-1, 1], to image (N, 784), 28 × 28 row-major, -1 black to 1 \
-         white."
+        "Draws {what}: z (N, 100), {z} uniform in [-1, 1], to image (N, 784), 28 × 28 row-major, -1 black to 1 white."
     );
-    let conditional = recipe.conditional.then(|| ("conditional", format!("one-hot:{CLASSES}")));
+    let conditional = recipe.one_hot().map(|classes| ("conditional", format!("one-hot:{classes}")));
+    let names = (conditional.is_some() && !are_numbers(classes))
+        .then(|| ("classes", serde_json::to_string(classes).expect("texts")));
     model.metadata_props = metadata
         .iter()
         .chain(&conditional)
+        .chain(&names)
         .map(|(key, value)| onnx::StringStringEntry { key: (*key).into(), value: value.clone() })
         .collect();
     model
@@ -175,4 +189,42 @@ fn holds(folder: &Path, file: &Path, depth: u32) -> bool {
         true => depth > 0 && holds(&path, file, depth - 1),
         false => fs::canonicalize(path).is_ok_and(|path| path == file),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::aview2;
+
+    use super::*;
+    use crate::config::Plan;
+    use crate::state::initial_state;
+
+    #[test]
+    fn a_file_names_the_classes_unless_they_are_numbers() {
+        let text = |names: &[&str], conditional: bool| {
+            let recipe = Recipe { classes: names.len(), conditional, ..Recipe::tuned() };
+            let plan = Plan { recipe, ..Plan::tuned_recipe() };
+            let classes: Vec<String> = names.iter().map(|name| name.to_string()).collect();
+            let state = initial_state(&plan, aview2(&[[0; 784]]));
+            let model = generator_model(&plan.recipe, &state, &classes, &[]);
+            let metadata: Vec<_> =
+                model.metadata_props.iter().map(|entry| format!("{} = {}", entry.key, entry.value)).collect();
+            (metadata.join("; "), model.doc_string)
+        };
+        const SHAPES: &str = "uniform in [-1, 1], to image (N, 784), 28 × 28 row-major, -1 black to 1 white.";
+        let (metadata, doc) = text(&["T-shirt/top", "\"1\"", "été"], true);
+        assert_eq!(metadata, r#"conditional = one-hot:3; classes = ["T-shirt/top","\"1\"","été"]"#);
+        assert_eq!(
+            doc,
+            format!("Draws images: z (N, 100), the first 3 of them the class as one-hot, the rest {SHAPES}")
+        );
+        assert_eq!(text(&["a", "b"], false), (String::new(), format!("Draws images: z (N, 100), all {SHAPES}")));
+        assert_eq!(text(&["only"], true).0, "");
+        let digits = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
+        let (metadata, doc) = text(&digits, true);
+        assert_eq!(metadata, "conditional = one-hot:10");
+        let z = "ten of them the digit as one-hot, the rest";
+        assert_eq!(doc, format!("Draws handwritten digits: z (N, 100), {z} {SHAPES}"));
+        assert_eq!(text(&digits[..9], true).0, "conditional = one-hot:9");
+    }
 }

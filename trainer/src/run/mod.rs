@@ -10,6 +10,7 @@
 //!   samples/epoch-001.png …     16 digits drawn from the same z after every epoch, at most 200 files; samples.png animates
 //!                               them, every 25 epochs
 //!   checkpoints/step-….ckpt     the newest checkpoints; best.ckpt has the best score
+//!   samples/classes.png         ten images of every class, drawn by g.onnx; for class-conditional recipes
 //!   g.onnx                      the exported generator, written when the run ends
 //! ```
 //!
@@ -22,7 +23,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayView1, ArrayView2};
 
 pub mod checkpoint;
 pub mod compare;
@@ -37,6 +38,7 @@ pub mod resume;
 use crate::config::{Config, DeviceSettings, KeepPolicy, RunDir, UsageError};
 use crate::data::Dataset;
 use crate::files;
+use crate::graph::onnx;
 use crate::run::events::EventFile;
 use crate::run::export::{Kind, check_output};
 use crate::run::metrics::MetricsLog;
@@ -262,12 +264,17 @@ impl Run {
         checkpoint::save(path, &self.config.settings.plan, self.config.run.as_deref(), state)
     }
 
-    /// Exports the generator that the keep policy selects to the run folder and to `out`, and returns its epoch. If the run
-    /// was `finished` before, files that hold it already are not touched.
+    /// Exports the generator that the keep policy selects to the run folder and to `out`. Returns its epoch and the model. If the
+    /// run was `finished` before, files that hold it already are not touched.
     ///
     /// # Errors
     /// When a file cannot be written.
-    pub fn export_generator(&mut self, last: &TrainState, out: Option<&Path>, finished: bool) -> Result<u64> {
+    pub fn export_generator(
+        &mut self,
+        last: &TrainState,
+        out: Option<&Path>,
+        finished: bool,
+    ) -> Result<(u64, onnx::Model)> {
         let end = self.metrics.epochs().last().cloned();
         let mut kept = (end.clone(), None);
         let best = self.best.clone().filter(|_| self.config.settings.keep == KeepPolicy::Best);
@@ -281,11 +288,20 @@ impl Run {
         let (epoch, state) = kept;
         let plan = &self.config.settings.plan;
         let metadata = export::metadata(&self.config, epoch.as_ref());
-        let model = export::generator_model(&plan.recipe, state.as_ref().unwrap_or(last), &metadata);
+        let state = state.as_ref().unwrap_or(last);
+        let model = export::generator_model(&plan.recipe, state, &self.config.data_classes, &metadata);
         let write = if finished { export::update_model } else { export::write_model };
         write(&self.folder.join(GENERATOR), &model)?;
         out.map_or(Ok(()), |out| write(out, &model))?;
-        Ok(epoch.map_or(0, |epoch| epoch.epoch))
+        Ok((epoch.map_or(0, |epoch| epoch.epoch), model))
+    }
+
+    /// Writes ten of the images (N, 784) of each class, which the exported generator drew for `labels` (N,), as a picture.
+    pub fn show_classes(&mut self, images: ArrayView2<u8>, labels: ArrayView1<u8>) {
+        let picture = pictures::by_class(images, labels, self.config.settings.plan.recipe.classes);
+        let written =
+            pictures::png(&picture).and_then(|png| files::update(&self.folder.join(SAMPLES).join("classes.png"), &png));
+        self.decoration("the picture of the classes", written);
     }
 
     /// Whether the run folder has an exported generator.

@@ -5,7 +5,7 @@ use std::io::BufReader;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow};
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
 use plotters::prelude::*;
 
 use crate::config::SIDE;
@@ -18,6 +18,20 @@ pub fn grid(images: ArrayView2<f32>) -> Array2<u8> {
     let mut picture = Array2::zeros((images.nrows().div_ceil(COLUMNS) * SIDE, COLUMNS * SIDE));
     for (mut cell, image) in picture.exact_chunks_mut((SIDE, SIDE)).into_iter().zip(images.rows()) {
         cell.iter_mut().zip(image).for_each(|(level, &x)| *level = pixel(x));
+    }
+    picture
+}
+
+/// The first ten images (N, 784) of each class as one grey picture (height, width), a row for each class. `labels` (N,) are the
+/// classes of the images.
+pub fn by_class(images: ArrayView2<u8>, labels: ArrayView1<u8>, classes: usize) -> Array2<u8> {
+    const COLUMNS: usize = 10;
+    let mut picture = Array2::zeros((classes * SIDE, COLUMNS * SIDE));
+    for (class, mut row) in picture.axis_chunks_iter_mut(Axis(0), SIDE).enumerate() {
+        let of_class = images.rows().into_iter().zip(labels).filter(|(_, label)| usize::from(**label) == class);
+        for (mut cell, (image, _)) in row.axis_chunks_iter_mut(Axis(1), SIDE).zip(of_class) {
+            cell.iter_mut().zip(image).for_each(|(level, &x)| *level = x);
+        }
     }
     picture
 }
@@ -129,6 +143,8 @@ fn read(path: PathBuf) -> Result<Array2<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use ndarray::Array1;
+
     use super::*;
 
     #[test]
@@ -140,6 +156,19 @@ mod tests {
         assert_eq!(picture.dim(), (56, 112));
         let white: Vec<_> = picture.indexed_iter().filter(|(_, level)| **level == 255).map(|(at, _)| at).collect();
         assert_eq!(white, [(0, 29), (29, 0)]);
+    }
+
+    #[test]
+    fn each_class_has_a_row_of_its_first_ten_images() {
+        let images = Array2::from_shape_fn((40, 784), |(n, i)| if i == 0 { n as u8 } else { 100 });
+        let labels = (0..40).map(|n| if n == 3 { 2 } else { n % 2 }).collect::<Array1<u8>>();
+        let picture = by_class(images.view(), labels.view(), 3);
+        assert_eq!(picture.dim(), (84, 280));
+        let corners = |row: usize| (0..10).map(|column| picture[[28 * row, 28 * column]]).collect::<Vec<_>>();
+        assert_eq!(corners(0), [0, 2, 4, 6, 8, 10, 12, 14, 16, 18]);
+        assert_eq!(corners(1), [1, 5, 7, 9, 11, 13, 15, 17, 19, 21]);
+        assert_eq!(corners(2), [3, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert!(picture[[57, 28]] == 0 && picture[[57, 1]] == 100);
     }
 
     #[test]

@@ -53,6 +53,9 @@ pub struct RunConfig {
     pub data_name: String,
     /// SHA-256 of the training images.
     pub data_sha256: String,
+    /// Names of the data set's classes; empty for runs of older versions, whose classes are the ten digits.
+    #[serde(default)]
+    pub data_classes: Vec<String>,
     /// Identifier of the run, which its checkpoints bear; `None` for runs of older versions.
     pub run: Option<String>,
     /// The device that the run actually uses.
@@ -78,6 +81,7 @@ impl RunConfig {
             settings,
             data_name: data.name.clone(),
             data_sha256: data.sha256.clone(),
+            data_classes: data.classes.clone(),
             run: before.map_or_else(|| Some(format!("{:016x}", random())), |before| before.run.clone()),
             device: device.device,
             trainer_version: env!("CARGO_PKG_VERSION").into(),
@@ -156,6 +160,14 @@ pub fn resume_point(run_dir: &RunDir, plan: &Plan, data: &Dataset) -> Result<Opt
         RunDir::Next => return Ok(None),
     };
     let (name, config) = (run_dir.display(), RunConfig::read(run_dir)?);
+    let (expected, found) = (config.settings.plan.recipe.classes, plan.recipe.classes);
+    ensure!(
+        found == expected,
+        UsageError(format!(
+            "--data: {expected} classes expected, as the run in {name} has, {found} of {} found",
+            data.name
+        ))
+    );
     let contradictions = plan.contradictions(&config.settings.plan).join(", ");
     ensure!(contradictions.is_empty(), UsageError(format!("--resume: {contradictions} contradicts {name}")));
     ensure!(

@@ -12,15 +12,17 @@ use serde::Serialize;
 
 pub mod frechet;
 pub mod judge;
+pub mod judges;
 pub mod kernel_distance;
 pub mod neighbours;
 
-use crate::config::CLASSES;
+use crate::config::are_numbers;
 use crate::data::{self, Dataset};
 use crate::files;
 use crate::graph::foreign::ForeignModel;
 use crate::ort::OnnxRuntime;
-use crate::sample::{SAMPLES, draw_foreign};
+use crate::print::printable;
+use crate::sample::{SAMPLES, classes_of, draw_foreign};
 use crate::score::frechet::Gaussian;
 use crate::score::judge::Judge;
 use crate::score::kernel_distance::kernel_distance;
@@ -49,10 +51,12 @@ pub struct Score {
     pub coverage: f64,
     /// Mean probability of the most probable class, 0 to 1.
     pub confidence: f64,
+    /// Names of the judge's classes.
+    pub classes: Vec<String>,
     /// Fraction of drawn images in each class, as the judge classifies them.
-    pub histogram: [f64; CLASSES],
-    /// Fraction of drawn images that the judge classifies as the digit asked for; class-conditional generators only.
-    pub digit_accuracy: Option<f64>,
+    pub histogram: Vec<f64>,
+    /// Fraction of drawn images that the judge classifies as the class asked for; class-conditional generators only.
+    pub class_accuracy: Option<f64>,
     /// Number of drawn images that are equal, byte for byte, to an earlier one.
     pub duplicates: usize,
     /// Median distance of 1,000 drawn images to their nearest training image, divided by that of 1,000 test images.
@@ -63,7 +67,7 @@ pub struct Score {
 }
 
 impl Score {
-    /// The score of drawn images (N, 784), and of the digits (N,) that were asked for.
+    /// The score of drawn images (N, 784), and of the classes (N,) that were asked for.
     ///
     /// # Errors
     /// When there are five drawn images or test images or less, no training images, most test images are training images, or
@@ -88,8 +92,11 @@ impl Score {
         let Overlap { precision, recall, density, coverage } = Overlap::of(real_features, features);
 
         let fraction = |count: usize| count as f64 / n as f64;
-        let mut histogram = [0; CLASSES];
+        let mut histogram = vec![0; judge.classes()];
         predictions.classes.iter().for_each(|&class| histogram[class as usize] += 1);
+        let is_named = data.classes.len() == judge.classes();
+        let classes =
+            if is_named { data.classes.clone() } else { (0..judge.classes()).map(|class| class.to_string()).collect() };
         let as_asked = |labels| predictions.classes.iter().zip(labels).filter(|(class, asked)| class == asked).count();
         let mut seen = HashSet::new();
         let [nearest, real_nearest] = [drawn, real].map(|images| nearest_distances(images, data.images.view()));
@@ -107,8 +114,9 @@ impl Score {
             density,
             coverage,
             confidence: predictions.confidences.mapv(f64::from).sum() / n as f64,
-            histogram: histogram.map(fraction),
-            digit_accuracy: labels.map(as_asked).map(fraction),
+            classes,
+            histogram: histogram.into_iter().map(fraction).collect(),
+            class_accuracy: labels.map(as_asked).map(fraction),
             duplicates: drawn.outer_iter().filter(|image| !seen.insert(*image)).count(),
             copies: nearest.iter().filter(|&&distance| distance < closest_test_image).count(),
             nearest: median(nearest.to_vec()) / real_median,
@@ -118,36 +126,48 @@ impl Score {
     /// A table for people, one line for each figure.
     pub fn table(&self) -> String {
         let percent = |fraction: f64| format!("{:.2} %", 100.0 * fraction);
-        let histogram: Vec<String> = self.histogram.iter().map(|fraction| format!("{:.1}", 100.0 * fraction)).collect();
-        let mut rows = vec![
-            (
-                "images",
-                format!("{0} of {1} drawn, {0} of {2} test images", self.images, self.drawn_images, self.test_images),
-            ),
-            ("Fréchet distance", format!("{:.3}", self.frechet_distance)),
-            ("kernel distance", format!("{:.4}", self.kernel_distance)),
-            ("precision", percent(self.precision)),
-            ("recall", percent(self.recall)),
-            ("density", format!("{:.3}", self.density)),
-            ("coverage", percent(self.coverage)),
-            ("confidence", percent(self.confidence)),
-            ("digits 0 to 9, %", histogram.join(" ")),
+        let images =
+            format!("{0} of {1} drawn, {0} of {2} test images", self.images, self.drawn_images, self.test_images);
+        let mut rows: Vec<(String, String)> = vec![
+            ("images".into(), images),
+            ("Fréchet distance".into(), format!("{:.3}", self.frechet_distance)),
+            ("kernel distance".into(), format!("{:.4}", self.kernel_distance)),
+            ("precision".into(), percent(self.precision)),
+            ("recall".into(), percent(self.recall)),
+            ("density".into(), format!("{:.3}", self.density)),
+            ("coverage".into(), percent(self.coverage)),
+            ("confidence".into(), percent(self.confidence)),
         ];
-        rows.extend(self.digit_accuracy.map(|fraction| ("digit as asked", percent(fraction))));
-        rows.push(("duplicates", format!("{} of {}", self.duplicates, self.images)));
-        rows.push(("nearest training image", format!("{:.2} times as far as a test image's", self.nearest)));
-        rows.push(("copies", format!("{} of {}", self.copies, COPIES.min(self.images))));
+        if are_numbers(&self.classes) {
+            let shares: Vec<String> = self.histogram.iter().map(|share| format!("{:.1}", 100.0 * share)).collect();
+            rows.push((format!("classes 0 to {}, %", self.classes.len() - 1), shares.join(" ")));
+        } else {
+            let classes = self.classes.iter().map(|name| format!("class {}", printable(name, 16)));
+            rows.extend(classes.zip(self.histogram.iter().map(|&share| percent(share))));
+        }
+        rows.extend(self.class_accuracy.map(|fraction| ("class accuracy".into(), percent(fraction))));
+        rows.extend([
+            ("duplicates".into(), format!("{} of {}", self.duplicates, self.images)),
+            ("nearest training image".into(), format!("{:.2} times as far as a test image's", self.nearest)),
+            ("copies".into(), format!("{} of {}", self.copies, COPIES.min(self.images))),
+        ]);
         let lines: Vec<String> = rows.iter().map(|(name, value)| format!("{name:<24} {value}")).collect();
         lines.join("\n")
     }
 }
 
-/// Images (N, 784) to score and, if known, the digits (N,) that were asked for. An ONNX file draws them, on the CPU, from z
+/// Images (N, 784) to score and, if known, the classes (N,) that were asked for. An ONNX file draws them, on the CPU, from z
 /// that depend on `seed` alone; an IDX file holds them.
 ///
 /// # Errors
-/// When the file is neither a generator's ONNX file nor an IDX file of images, or the generator takes longer than five minutes.
-pub fn images_of(runtime: &OnnxRuntime, path: &Path, seed: u64) -> Result<(Array2<u8>, Option<Array1<u8>>)> {
+/// When the file is neither a generator's ONNX file nor an IDX file of images, or a class-conditional generator has another number
+/// of classes or takes longer than five minutes.
+pub fn images_of(
+    runtime: &OnnxRuntime,
+    path: &Path,
+    classes: usize,
+    seed: u64,
+) -> Result<(Array2<u8>, Option<Array1<u8>>)> {
     let name = path.display();
     let mut start = vec![];
     let file = File::open(path).with_context(|| format!("{name}: cannot be read"))?;
@@ -157,6 +177,12 @@ pub fn images_of(runtime: &OnnxRuntime, path: &Path, seed: u64) -> Result<(Array
     }
     let model = ForeignModel::read(path)
         .with_context(|| format!("{name}: a generator's ONNX file or an IDX file of images expected"))?;
+    if let Some(found) = classes_of(&model) {
+        ensure!(
+            found == classes,
+            "{name}: a generator of {classes} classes expected, as the judge has, one of {found} found; name its data with --data"
+        );
+    }
     draw_foreign(runtime, model, seed, TIME_LIMIT)
         .with_context(|| format!("{name}: a generator z (N, 100) → image (N, 784) expected"))
 }
