@@ -370,6 +370,19 @@ mod tests {
     }
 
     #[test]
+    fn a_class_without_images_is_named_with_the_first_file_that_is_broken() {
+        let folder = tempfile::tempdir().unwrap();
+        image(folder.path().join("a/1.png"), 1);
+        fs::create_dir(folder.path().join("b")).unwrap();
+        let shown = folder.path().display();
+        let expected = format!("{shown}: PNG or JPEG images of each class expected, none in the folder b for training");
+        assert_eq!(read(folder.path()).unwrap_err().to_string(), expected);
+        fs::write(folder.path().join("b/1.png"), "<!DOCTYPE html>").unwrap();
+        let expected = format!("{expected} (b/1.png: a PNG or JPEG file expected, a web page found)");
+        assert_eq!(read(folder.path()).unwrap_err().to_string(), expected);
+    }
+
+    #[test]
     fn train_and_test_may_be_folders_but_a_class_may_have_such_a_name() {
         for [train, test] in SPLITS {
             let folder = tempfile::tempdir().unwrap();
