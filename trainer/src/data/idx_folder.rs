@@ -22,7 +22,10 @@ pub type Paths = [PathBuf; 4];
 /// When some of the files are missing, or there are files of several data sets: names the choices.
 pub fn find(path: &Path) -> Result<Option<Paths>> {
     let (folder, prefix) = match (path.parent(), path.file_name()) {
-        (Some(above), Some(prefix)) if !path.exists() => (above, letters(&prefix.to_string_lossy())),
+        (Some(above), Some(prefix)) if !path.exists() => {
+            let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+            (above, letters(&prefix.to_string_lossy()))
+        }
         _ => (path, String::new()),
     };
     let below = LAYOUTS.iter().map(|below| folder.join(below));
