@@ -12,6 +12,7 @@ use prost::Message;
 
 use crate::cache;
 use crate::config::{Recipe, Source, UsageError, are_numbers};
+use crate::data::idx_folder;
 use crate::files;
 use crate::gan::networks::generator;
 use crate::graph::onnx;
@@ -171,14 +172,15 @@ fn file_content(path: &Path, model: &onnx::Model) -> Result<Vec<u8>> {
     Ok(packer.finish()?)
 }
 
-/// Whether `file`, an absolute path without links, belongs to the data set that `--data` names: a file, a folder, or the first letters
-/// of files in the folder above.
+/// Whether `file`, an absolute path without links, belongs to the data set that `--data` names: a folder, a file, or the first letters
+/// of files in a folder.
 fn is_of(data: &Path, file: &Path) -> bool {
-    match data.parent() {
-        _ if data.is_file() => fs::canonicalize(data).is_ok_and(|data| data == file),
-        Some(above) if !data.exists() => holds(above, file, 0),
-        _ => holds(data, file, 3),
+    let is_same = |path: &PathBuf| fs::canonicalize(path).is_ok_and(|path| path == file);
+    if data.is_dir() {
+        return holds(data, file, 3);
     }
+    let named = idx_folder::find(data).ok().flatten();
+    is_same(&data.into()) || named.is_some_and(|paths| paths.iter().any(is_same))
 }
 
 /// Whether `file`, an absolute path without links, is in `folder` or at most `depth` folders below it, or is named by a link
