@@ -321,6 +321,7 @@ fn check_data_sets(folder: &Path) {
         assert!(found.starts_with(path) && found.contains(expected), "{expected:?} expected, {found:?} found");
     }
     several_sets_need_a_choice(&folder.join("emnist"));
+    no_output_replaces_the_data(folder);
     a_jpeg_that_is_cut_in_half_is_named(&folder.join("folders-jpg"));
 }
 
@@ -328,6 +329,17 @@ fn several_sets_need_a_choice(folder: &Path) {
     let error = format!("{:#}", Dataset::open(folder).err().unwrap());
     for words in ["one file for train-images-idx3-ubyte expected", "emnist-balanced or --data", "raw/emnist-letters"] {
         assert!(error.contains(words), "{words:?} is missing from {error}");
+    }
+}
+
+fn no_output_replaces_the_data(folder: &Path) {
+    let letters = "EMNIST/raw/emnist-letters-train-images-idx3-ubyte";
+    for (place, data, out) in [("", "keras-uint8.npz", "keras-uint8.npz"), ("emnist", "emnist-letters", letters)] {
+        let mut command = program("trainer");
+        command.current_dir(folder.join(place)).args(["--data", data, "--out", out, "--force"]);
+        let (output, stderr) = run(&mut command);
+        let expected = format!("error: --out: {out} is a file of the data set; choose another name\n");
+        assert!(output.status.code() == Some(2) && stderr.ends_with(&expected), "{stderr}");
     }
 }
 
