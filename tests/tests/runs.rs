@@ -434,6 +434,51 @@ fn a_run_may_be_extended_and_is_then_the_longer_run() {
 }
 
 #[test]
+fn a_sweep_skips_finished_runs_resumes_others_and_ends_in_ordinary_runs() {
+    let (folder, data) = workshop();
+    digits(&data, 200);
+    let at = folder.path().join("sweep");
+    let sweep = |options: &[&str], training: &[&str]| {
+        let mut command = program("trainer");
+        command.args(["sweep", "--seeds", "4..7", "--dir"]).arg(&at).args(options);
+        command.args(["--", "--device", "cpu", "--threads", "1", "--score-every", "2", "--epochs", "2", "--data"]);
+        command.arg(&data).args(training);
+        command
+    };
+    // An ordinary run of seed 5 that has one of its two epochs, as if it had been cut off.
+    fs::create_dir(&at).unwrap();
+    succeeds(train(&data, &at.join("seed-00005"), "1").args(["--score-every", "2"]));
+    succeeds(train(&data, &folder.path().join("whole"), "2").args(["--score-every", "2"]));
+
+    let (output, stderr) = run(&mut sweep(&["--part", "1/3"], &[]));
+    let table = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && stderr.contains("seed 4: training"), "{stderr}");
+    assert!(table.contains("seed-00004") && table.contains("1 of 3 seeds finished; FD: best "), "{table}");
+    let (output, stderr) = run(&mut sweep(&["--json"], &[]));
+    let started: Vec<&str> = stderr.lines().filter(|line| line.starts_with("seed ")).collect();
+    assert_eq!(started, ["seed 5: resuming", "seed 6: training"], "{stderr}");
+    let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&summary["seeds"], &summary["finished"]), (&3.into(), &serde_json::json!([4, 5, 6])), "{summary}");
+    assert!(summary["median"]["frechet_distance"].as_f64() >= summary["best"]["frechet_distance"].as_f64());
+    assert!(generator(&at.join("seed-00005")) == generator(&folder.path().join("whole")), "an ordinary run");
+
+    let before = generator(&at.join("seed-00004"));
+    let (output, stderr) = run(&mut sweep(&[], &[]));
+    assert!(output.status.success() && !stderr.contains("seed "), "nothing is left to train: {stderr}");
+    assert!(generator(&at.join("seed-00004")) == before);
+    is_misuse(&mut sweep(&[], &["--lr", "0.1"]), &["--lr 0.1 (the run has 0.002) contradicts", "seed-00004"]);
+    is_misuse(&mut sweep(&[], &["--seed", "3"]), &["options after --: --seed found"]);
+
+    // A run that fails is named, and the others go on.
+    fs::remove_dir_all(at.join("seed-00004/checkpoints")).unwrap();
+    fs::remove_file(at.join("seed-00004/g.onnx")).unwrap();
+    fs::write(at.join("seed-00004/checkpoints"), "").unwrap();
+    fs::remove_dir_all(at.join("seed-00006")).unwrap();
+    fails(&mut sweep(&[], &[]), &["3 runs expected, 1 failed: seeds 4; the same command tries them again"]);
+    assert!(at.join("seed-00006/g.onnx").is_file());
+}
+
+#[test]
 fn what_contradicts_a_run_or_spoils_it_is_refused_and_nothing_good_is_lost() {
     let (folder, data) = workshop();
     let (good, other) = (folder.path().join("good"), folder.path().join("other"));

@@ -1,11 +1,14 @@
 //! The command line: subcommands, options and their help texts.
 
 use std::ffi::OsString;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use trainer::config::{Config, Device, Engine, KeepPolicy, Plan, Reading, Recipe, RunDir, Source, UsageError};
+use trainer::run::resume::CONFIG;
 use trainer::run::{numbered, resume};
 use trainer::score::judge;
 
@@ -37,6 +40,8 @@ pub enum Command {
     Judge(JudgeArgs),
     /// Finds ONNX Runtime or downloads it, and checks that it works on this machine.
     Setup(SetupArgs),
+    /// Trains many seeds, one run folder each, and prints one table of all.
+    Sweep(SweepArgs),
     /// Prints a table of runs.
     Compare {
         /// Run folders.
@@ -347,6 +352,108 @@ pub struct SetupArgs {
 }
 
 #[derive(Args)]
+pub struct SweepArgs {
+    /// The seeds from FIRST to END - 1.
+    #[arg(long, value_name = "FIRST..END")]
+    pub seeds: Seeds,
+    /// Trains part K of N of the seeds, from 1/N to N/N, and leaves the others to other programs.
+    #[arg(long, value_name = "K/N", default_value = "1/1")]
+    part: Part,
+    /// Folder of the run folders, which are named by their seeds, such as seed-00042.
+    #[arg(long, value_name = "DIR", default_value = "sweep")]
+    dir: PathBuf,
+    /// Prints one JSON object instead of the table.
+    #[arg(long)]
+    pub json: bool,
+    /// Options of training, the same for all seeds.
+    #[arg(last = true, value_name = "OPTIONS")]
+    options: Vec<OsString>,
+}
+
+impl SweepArgs {
+    /// The run folder of a seed.
+    pub fn folder(&self, seed: u64) -> PathBuf {
+        self.dir.join(format!("seed-{seed:05}"))
+    }
+
+    /// The seeds of this part: consecutive ones.
+    pub fn seeds_of_part(&self) -> Range<u64> {
+        let (Seeds(seeds), Part { k, n }) = (&self.seeds, self.part);
+        let count = u128::from(seeds.end - seeds.start);
+        let start = |k: u64| seeds.start + (count * u128::from(k) / u128::from(n)) as u64;
+        start(k - 1)..start(k)
+    }
+
+    /// The settings of a seed's run: a new one, or the one in its folder.
+    ///
+    /// # Errors
+    /// When the options are not those of training, or choose what the sweep chooses.
+    pub fn config(&self, seed: u64) -> Result<Config> {
+        let options = [OsString::from("trainer")].into_iter().chain(self.options.iter().cloned());
+        let cli = Cli::try_parse_from(options).map_err(|error| {
+            let text = error.to_string();
+            let line = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+            UsageError(format!("options after --: {line}"))
+        })?;
+        let mut train = cli.train;
+        let chosen = [
+            ("a subcommand", cli.command.is_some()),
+            ("--seed", train.seed.is_some()),
+            ("--out", train.out.is_some()),
+            ("--run-dir", train.run_dir.is_some()),
+            ("--resume", train.resume.is_some()),
+            ("--write-step-graph", train.write_step_graph.is_some()),
+            ("--dry-run", train.dry_run),
+            ("--json", train.json),
+        ];
+        if let Some((option, _)) = chosen.iter().find(|(_, chosen)| *chosen) {
+            return Err(UsageError(format!(
+                "options after --: {option} found, which does not fit every run of a sweep"
+            ))
+            .into());
+        }
+        train.seed = Some(seed);
+        let folder = self.folder(seed);
+        let run_dir = if folder.join(CONFIG).is_file() { RunDir::Resume(folder) } else { RunDir::New(folder) };
+        Ok(Config { run_dir, out: None, ..train.config()? })
+    }
+}
+
+/// Seeds from the first one to the one before the end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seeds(pub Range<u64>);
+
+impl FromStr for Seeds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parsed = text.split_once("..").and_then(|(first, end)| Some(first.parse().ok()?..end.parse().ok()?));
+        parsed
+            .filter(|seeds| !seeds.is_empty())
+            .map(Self)
+            .ok_or("FIRST..END with FIRST below END expected, such as 0..1000".into())
+    }
+}
+
+/// Part `k` of `n`, counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Part {
+    k: u64,
+    n: u64,
+}
+
+impl FromStr for Part {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parsed = text.split_once('/').and_then(|(k, n)| Some(Self { k: k.parse().ok()?, n: n.parse().ok()? }));
+        parsed
+            .filter(|part| (1..=part.n).contains(&part.k))
+            .ok_or("K/N with K from 1 to N expected, such as 1/8".into())
+    }
+}
+
+#[derive(Args)]
 pub struct EngineArgs {
     /// Device that runs the training step [default: auto].
     #[arg(long, value_enum)]
@@ -417,6 +524,27 @@ mod tests {
     #[test]
     fn the_options_are_consistent() {
         <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn the_parts_of_a_sweep_have_each_seed_once() {
+        let sweep = |arguments: &str| match Cli::try_parse_from(format!("trainer sweep {arguments}").split(' ')) {
+            Ok(Cli { command: Some(Command::Sweep(sweep)), .. }) => Some(sweep),
+            _ => None,
+        };
+        let seeds = |k| sweep(&format!("--seeds 3..10 --part {k}/3")).unwrap().seeds_of_part();
+        assert!((1..=3).flat_map(seeds).eq(3..10));
+        for wrong in
+            ["--seeds 3..3", "--seeds 3", "--seeds 0..4 --part 0/2", "--seeds 0..4 --part 3/2", "--seeds -1..2"]
+        {
+            assert!(sweep(wrong).is_none(), "{wrong}");
+        }
+        for (options, expected) in
+            [("--seed 3", "--seed found"), ("--epoch 3", "unexpected argument"), ("bench", "a subcommand")]
+        {
+            let error = sweep(&format!("--seeds 0..4 -- {options}")).unwrap().config(0).unwrap_err();
+            assert!(error.is::<UsageError>() && error.to_string().contains(expected), "{error}");
+        }
     }
 
     #[test]

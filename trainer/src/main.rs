@@ -1,6 +1,7 @@
 //! The `trainer` command. All errors reach the user here: exit code 2 for a usage error, 1 for any other.
 
 mod args;
+mod sweep;
 
 use std::io::{IsTerminal, stdout};
 use std::path::Path;
@@ -43,6 +44,7 @@ fn run() -> Result<ExitCode> {
     };
     let text = match &cli.command {
         None => return run_train(&cli.train),
+        Some(Command::Sweep(args)) => return sweep::run(args),
         Some(Command::Bench(args)) => run_bench(args),
         Some(Command::Data(args)) => run_data(args),
         Some(Command::Score(args)) => run_score(args),
@@ -193,8 +195,9 @@ fn man(subcommand: Option<&str>) -> Result<String> {
     command.build(); // gives the subcommands their full names
     if let Some(name) = subcommand {
         let found = command.find_subcommand(name).cloned();
-        command = found
-            .ok_or_else(|| UsageError(format!("man {name}: bench, data, score, judge, setup or compare expected")))?;
+        command = found.ok_or_else(|| {
+            UsageError(format!("man {name}: bench, data, score, judge, setup, sweep or compare expected"))
+        })?;
     }
     let mut page = vec![];
     clap_mangen::Man::new(command).render(&mut page)?;
