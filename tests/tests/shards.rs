@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use tests::{kill_after, program, random_shares, run, send, with_signals};
+use tests::{kill_after, peers_python, program, random_shares, run, send, with_signals};
 
 fn root(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
@@ -359,4 +359,35 @@ fn what_a_living_program_writes_is_not_swept() {
         tests::end_of(child);
     }
     assert_eq!(temporary(at), 0);
+}
+
+#[test]
+fn a_slurm_array_of_8_tasks_draws_the_data_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let mut command = Command::new(root("tests/cluster/slurm"));
+    command
+        .arg(root("target/slurm"))
+        .args(["sbatch", "--wait", "--array=0-7"])
+        .arg(root("tests/cluster/shards.sbatch"));
+    command.args(["set", "--count", "4000", "--shard-size", "300"]).current_dir(at);
+    let (output, stderr) = run(command.env("RUNTIME", program("runtime").get_program()));
+    if output.status.code() == Some(77) {
+        return eprintln!("skipped: {stderr}");
+    }
+    let logs = || fs::read_dir(at).unwrap().filter_map(|entry| fs::read_to_string(entry.unwrap().path()).ok());
+    assert!(output.status.success(), "{stderr}{:?}", logs().collect::<Vec<_>>());
+    assert_eq!(logs().filter(|log| log.contains("\"parts\":8")).count(), 8);
+    assert!(succeeds(at, "verify set --redraw 10%").contains("4000 images in 14 shards, as planned"));
+}
+
+#[test]
+fn the_kubernetes_job_follows_the_api_and_its_numbers_agree() {
+    let Some(python) = peers_python() else { return };
+    let checks = [root("tests/peers/check_job.py"), root("tests/cluster/shards.yaml")];
+    let (output, stderr) = run(Command::new(python).args(checks));
+    if output.status.code() == Some(77) {
+        return eprintln!("skipped: {stderr}");
+    }
+    assert!(output.status.success(), "{stderr}");
 }
