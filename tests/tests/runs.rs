@@ -1136,3 +1136,28 @@ fn a_dry_run_shows_both_networks_layer_by_layer() {
         assert!(text.lines().any(has_all), "{words:?} are missing from {text}");
     }
 }
+
+#[test]
+fn debians_fashion_mnist_trains_and_its_generator_names_the_classes() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut fetch = Command::new("apt-get");
+    fetch.args(["-o", "Acquire::http::Timeout=10", "-o", "Acquire::Retries=0", "download", "dataset-fashion-mnist"]);
+    if !fetch.current_dir(&folder).output().is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: apt-get cannot download dataset-fashion-mnist here");
+        return;
+    }
+    let package = fs::read_dir(&folder).unwrap().next().unwrap().unwrap().path();
+    let unpacked = Command::new("dpkg-deb").arg("-x").arg(package).arg(folder.path()).status();
+    assert!(unpacked.unwrap().success());
+    let (data, run_dir) = (folder.path().join("usr/share/datasets/fashion-mnist"), folder.path().join("run"));
+    let said = succeeds(train(&data, &run_dir, "1").args(["--recipe", "tuned", "--score-every", "0"]));
+    assert!(said.contains("60000 images of fashion, recipe tuned"), "{said}");
+    let model = Model::decode(&generator(&run_dir)[..]).unwrap();
+    let metadata = |key: &str| model.metadata_props.iter().find(|entry| entry.key == key).unwrap().value.as_str();
+    assert_eq!(metadata("conditional"), "one-hot:10");
+    let classes: Vec<String> = serde_json::from_str(metadata("classes")).unwrap();
+    assert_eq!((classes.len(), &*classes[0], &*classes[9]), (10, "T-shirt", "Ankle boot"));
+    let metrics = fs::read_to_string(run_dir.join("metrics.jsonl")).unwrap();
+    let epoch: serde_json::Value = serde_json::from_str(&metrics).unwrap();
+    assert!(epoch["variety"].as_f64().unwrap() > 0.4, "{metrics}");
+}
