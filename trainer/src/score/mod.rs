@@ -236,3 +236,38 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     let middle = values.len() / 2;
     *values.select_nth_unstable_by(middle, f64::total_cmp).1
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_has_a_line_for_each_named_class_and_one_for_all_numbers() {
+        let score = |classes: &[&str]| Score {
+            images: 1,
+            drawn_images: 1,
+            test_images: 1,
+            frechet_distance: 0.0,
+            kernel_distance: 0.0,
+            precision: 0.0,
+            recall: 0.0,
+            density: 0.0,
+            coverage: 0.0,
+            confidence: 0.0,
+            classes: classes.iter().map(|name| name.to_string()).collect(),
+            histogram: vec![0.25, 0.75],
+            class_accuracy: Some(0.5),
+            duplicates: 0,
+            nearest: 0.0,
+            copies: 0,
+        };
+        let has = |classes: &[&str], line: &str| {
+            let table = score(classes).table();
+            assert!(table.lines().any(|found| found == line), "{line:?} is missing from {table}");
+        };
+        has(&["0", "1"], "classes 0 to 1, %        25.0 75.0");
+        has(&["cat", "dog"], "class dog                75.00 %");
+        has(&["cat", "\x1b[2J"], r"class \u{1b}[2J          75.00 %");
+        has(&["cat", "dog"], "class accuracy           50.00 %");
+    }
+}
