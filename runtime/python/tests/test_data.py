@@ -2,12 +2,13 @@
 
 import multiprocessing
 import pickle
+import subprocess
 
 import numpy as np
 import pytest
 
 import mnist_gan
-from conftest import MODELS
+from conftest import MODELS, RUNTIME
 from mnist_gan import Digits, DigitStream
 
 
@@ -124,3 +125,13 @@ class TestWithPyTorch:
             images = self.torch.cat([images for images, _ in loader]).numpy()
             expected = mnist_gan.generate(range(7 + epoch * 2**40, 1007 + epoch * 2**40))
             assert sorted(map(bytes, images)) == sorted(map(bytes, expected))
+
+
+def test_torchvision_reads_a_shard(tmp_path):
+    mnist = pytest.importorskip("torchvision.datasets.mnist")
+    subprocess.check_call([RUNTIME, "shards", tmp_path / "set", "--seed", "7", "--count", "1000"])
+    shard = tmp_path / "set" / "data" / "train-00000-of-00001"
+    images = mnist.read_image_file(f"{shard}-images-idx3-ubyte")
+    labels = mnist.read_label_file(f"{shard}-labels-idx1-ubyte")
+    assert np.array_equal(images, mnist_gan.generate(range(7, 1007)))
+    assert np.array_equal(labels, mnist_gan.labels(range(7, 1007)))
