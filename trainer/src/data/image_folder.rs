@@ -4,14 +4,17 @@
 //! file's path below the folder, so that the choice is the same on every machine.
 //!
 //! The images are read in parallel, and the result is kept in the cache with the paths, sizes and times of all files. It is used
-//! again as long as those are the same.
+//! again as long as those are the same. A file that cannot be opened is an error of the whole read and is never cached, because the
+//! next read may succeed.
 
-use std::fs::{self, File};
-use std::io::Read;
+use std::collections::HashSet;
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read};
+use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
-use std::time::UNIX_EPOCH;
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail, ensure};
 use ndarray::{Array1, Array2};
@@ -30,9 +33,9 @@ use crate::files::{self, hex};
 pub struct Images {
     /// Names of the folders, sorted.
     pub classes: Vec<String>,
-    /// Training images (N, 784) and labels (N,), test images (M, 784) and labels (M,).
+    /// Training images (N, 784) and test images (M, 784).
     pub images: [Array2<u8>; 2],
-    /// Labels of both.
+    /// Training labels (N,) and test labels (M,).
     pub labels: [Array1<u8>; 2],
     /// Sentences on the files that could not be read.
     pub broken: Vec<String>,
@@ -41,9 +44,16 @@ pub struct Images {
 /// The images in the folders of `folder`. `None` if it has no folders.
 ///
 /// # Errors
-/// When there are no images, more than 64 classes, or test images of a class without a training folder.
+/// When there are no images, more than 64 classes, test images of a class without a training folder, classes beside a folder `train`
+/// that holds folders, or a file or folder that cannot be opened.
 pub fn read(folder: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Option<Images>> {
     let Some(listing) = Listing::of(folder)? else { return Ok(None) };
+    if !listing.unused.is_empty() {
+        let (shown, unused) = (folder.display(), listing.unused.join(", "));
+        progress(Progress::Line(&format!(
+            "warning: {shown}: not used beside the folders for training and tests: {unused}"
+        )));
+    }
     let fingerprint = listing.fingerprint();
     let entry = cached_path(folder);
     if let Some(images) = entry.as_ref().ok().and_then(|path| load(path, &fingerprint)) {
@@ -66,6 +76,8 @@ struct Listing<'a> {
     files: Vec<Entry>,
     /// Whether test images have a folder of their own.
     has_test_folder: bool,
+    /// Names of folders beside those for training and tests.
+    unused: Vec<String>,
 }
 
 /// A file that may be an image.
@@ -73,18 +85,38 @@ struct Entry {
     path: PathBuf,
     class: u8,
     is_test: bool,
+    len: u64,
+    modified: Option<SystemTime>,
 }
 
-/// Names for the folders of training and test images.
-const SPLITS: [[&str; 2]; 3] = [["train", "test"], ["training", "testing"], ["train", "val"]];
+/// Names for the folder of training images, the preferred one first, compared without case.
+const TRAIN: [&str; 2] = ["train", "training"];
+/// Names for the folder of test images, like [`TRAIN`].
+const TEST: [&str; 5] = ["test", "testing", "val", "valid", "validation"];
 
 impl<'a> Listing<'a> {
     fn of(folder: &'a Path) -> Result<Option<Self>> {
-        let is_split = |path: &PathBuf| folders(path).is_ok_and(|classes| !classes.is_empty());
-        let splits = SPLITS.map(|names| names.map(|name| folder.join(name)));
-        let split = splits.iter().find(|[train, test]| is_split(train) && is_split(test));
-        let train = split.or(splits.iter().find(|[train, _]| is_split(train))).map_or(folder, |[train, _]| train);
-        let test = split.map(|[_, test]| test);
+        let all = folders(folder)?;
+        let has_name = |path: &Path, name: &str| name_of(path).to_lowercase() == name;
+        let has_folders = |path: &Path| folders(path).is_ok_and(|below| !below.is_empty());
+        let find = |names: &[&str]| {
+            names.iter().find_map(|name| all.iter().find(|path| has_name(path, name) && has_folders(path)))
+        };
+        let train = find(&TRAIN);
+        let test = train.and_then(|_| find(&TEST));
+        let mut unused = vec![];
+        for path in all.iter().filter(|path| train.is_some_and(|train| train != *path) && test != Some(path)) {
+            let name = name_of(path);
+            ensure!(
+                TRAIN.iter().chain(&TEST).any(|split| has_name(path, split)),
+                "{}: folders for training and tests or a folder for each class expected, both found: {} holds folders, and {name} \
+                 lies beside it; move one of them",
+                folder.display(),
+                train.map_or(String::new(), |train| name_of(train)),
+            );
+            unused.push(name);
+        }
+        let train = train.map_or(folder, |train| train);
         let folders_of_classes = folders(train)?;
         if folders_of_classes.is_empty() {
             return Ok(None);
@@ -93,9 +125,9 @@ impl<'a> Listing<'a> {
         let n = folders_of_classes.len();
         ensure!(n <= MAX_CLASSES, "{shown}: at most {MAX_CLASSES} folders of classes expected, {n} found");
         let classes: Vec<String> = folders_of_classes.iter().map(|path| name_of(path)).collect();
-        let mut listing = Self { folder, classes, files: vec![], has_test_folder: test.is_some() };
+        let mut listing = Self { folder, classes, files: vec![], has_test_folder: test.is_some(), unused };
         for (class, path) in folders_of_classes.iter().enumerate() {
-            listing.add(path, class as u8, false, 0)?;
+            listing.add(path, class as u8, false, &mut above(&[folder, train])?)?;
         }
         for path in test.map_or(Ok(vec![]), |test| folders(test))? {
             let name = name_of(&path);
@@ -104,22 +136,24 @@ impl<'a> Listing<'a> {
                 let (path, train) = (path.display(), train.display());
                 format!("{path}: a class of {train} expected, no folder with the name {name} found there")
             })?;
-            listing.add(&path, class as u8, true, 0)?;
+            listing.add(&path, class as u8, true, &mut above(&[folder, path.parent().unwrap_or(folder)])?)?;
         }
         Ok(Some(listing))
     }
 
-    /// Adds all files below `folder`, sorted by path.
-    fn add(&mut self, folder: &Path, class: u8, is_test: bool, depth: usize) -> Result<()> {
-        const MOST: usize = 16; // links may form a circle
-        for path in sorted(folder)? {
-            if path.is_dir() && depth < MOST {
-                self.add(&path, class, is_test, depth + 1)?;
-            } else if path.is_file() {
+    /// Adds all files below `folder`, sorted by path. Folders in `seen` are left out, because links may form a circle.
+    fn add(&mut self, folder: &Path, class: u8, is_test: bool, seen: &mut HashSet<PathBuf>) -> Result<()> {
+        if !seen.insert(fs::canonicalize(folder).with_context(|| cannot_be_read(folder))?) {
+            return Ok(());
+        }
+        for (path, data) in entries(folder)? {
+            if data.is_dir() {
+                self.add(&path, class, is_test, seen)?;
+            } else if data.is_file() {
                 let n = self.files.len() as u64;
                 ensure!(n < MAX_ITEMS, "{}: at most {MAX_ITEMS} files expected", self.folder.display());
                 let is_test = is_test || !self.has_test_folder && self.is_chosen(&path);
-                self.files.push(Entry { path, class, is_test });
+                self.files.push(Entry { path, class, is_test, len: data.len(), modified: data.modified().ok() });
             }
         }
         Ok(())
@@ -137,15 +171,12 @@ impl<'a> Listing<'a> {
         below.iter().map(|part| part.to_string_lossy()).collect::<Vec<_>>().join("/")
     }
 
-    /// A digest of all paths, sizes and times of change, and of the version of `trainer`, which may read images differently.
+    /// A digest of all paths, sizes, times of change and splits, and of the version of `trainer`, which may read images differently.
     fn fingerprint(&self) -> String {
         let mut digest = Sha256::new();
         digest.update(format!("{} {:?}\n", env!("CARGO_PKG_VERSION"), self.classes));
-        for Entry { path, .. } in &self.files {
-            let data = fs::metadata(path).ok();
-            let time = data.as_ref().and_then(|data| data.modified().ok()?.duration_since(UNIX_EPOCH).ok());
-            let len = data.map(|data| data.len());
-            digest.update(format!("{:?} {len:?} {time:?}\n", self.relative(path)));
+        for Entry { path, is_test, len, modified, .. } in &self.files {
+            digest.update(format!("{:?} {is_test} {len} {modified:?}\n", self.relative(path)));
         }
         hex(&digest.finalize())
     }
@@ -161,14 +192,14 @@ impl<'a> Listing<'a> {
                 let send = send.clone();
                 let work = move || {
                     let mut files = self.files.iter().enumerate().skip(first).step_by(threads);
-                    // Sending fails only if the receiver has panicked.
+                    // Sending fails once the receiver has ended with an error.
                     files.try_for_each(|(i, file)| send.send((i, Found::of(&file.path))))
                 };
                 thread::Builder::new().spawn_scoped(scope, work).context("a thread cannot be started")?;
             }
             drop(send);
             for (done, (i, image)) in received.into_iter().enumerate() {
-                found[i] = Some(image);
+                found[i] = Some(image?);
                 progress(Progress::Images { done: done as u64 + 1, total: total as u64 });
             }
             Ok(())
@@ -221,41 +252,60 @@ enum Found {
 }
 
 impl Found {
-    fn of(path: &Path) -> Self {
-        Self::read(path).unwrap_or_else(|why| Self::Broken(format!("{why:#}")))
-    }
-
-    fn read(path: &Path) -> Result<Self> {
-        let mut start = vec![];
-        File::open(path)?.take(16).read_to_end(&mut start)?;
+    fn of(path: &Path) -> Result<Self> {
+        let read = |n: u64| {
+            let mut bytes = vec![];
+            let file = File::open(path).and_then(|file| file.take(n).read_to_end(&mut bytes));
+            file.map(|_| bytes).with_context(|| cannot_be_read(path))
+        };
+        let start = read(16)?;
         if !is_image(&start) {
             // Source: torchvision's IMG_EXTENSIONS, and gif.
             const EXTENSIONS: [&str; 10] = ["jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp", "gif"];
             let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
             let other = if start.is_empty() { "an empty file" } else { "another format" };
             let found = other_format(&start).unwrap_or(other);
-            ensure!(!EXTENSIONS.contains(&extension.as_str()), "a PNG or JPEG file expected, {found} found");
-            return Ok(Self::Other);
+            return Ok(match EXTENSIONS.contains(&extension.as_str()) {
+                true => Self::Broken(format!("a PNG or JPEG file expected, {found} found")),
+                false => Self::Other,
+            });
         }
         const MOST: u64 = 1 << 28; // bytes
-        let len = fs::metadata(path)?.len();
-        ensure!(len <= MOST, "at most {MOST} bytes expected, {len} found");
-        decode(&fs::read(path)?).map(Self::Image)
+        let file = read(MOST + 1)?;
+        if file.len() as u64 > MOST {
+            return Ok(Self::Broken(format!("at most {MOST} bytes expected, more found")));
+        }
+        // A fault of a decoder is no reason to lose the name of the file.
+        let decoded = catch_unwind(|| decode(&file)).unwrap_or_else(|_| bail!("the decoder failed"));
+        Ok(decoded.map_or_else(|why| Self::Broken(format!("{why:#}")), Self::Image))
     }
 }
 
 /// What a folder holds, sorted by name, without hidden files.
-fn sorted(folder: &Path) -> Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(folder).with_context(|| format!("{}: cannot be read", folder.display()))?;
-    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+fn entries(folder: &Path) -> Result<Vec<(PathBuf, Metadata)>> {
+    let paths = || fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>();
+    let mut paths = paths().with_context(|| cannot_be_read(folder))?;
     paths.retain(|path| !name_of(path).starts_with('.'));
     paths.sort();
-    Ok(paths)
+    let with_data = |path: PathBuf| {
+        let data = fs::metadata(&path).with_context(|| cannot_be_read(&path))?;
+        Ok((path, data))
+    };
+    paths.into_iter().map(with_data).collect()
 }
 
-/// The folders in a folder, as [`sorted`].
+/// The folders in a folder, as [`entries`].
 fn folders(folder: &Path) -> Result<Vec<PathBuf>> {
-    Ok(sorted(folder)?.into_iter().filter(|path| path.is_dir()).collect())
+    Ok(entries(folder)?.into_iter().filter(|(_, data)| data.is_dir()).map(|(path, _)| path).collect())
+}
+
+/// The real paths of folders, in which a class may not lie again.
+fn above(folders: &[&Path]) -> Result<HashSet<PathBuf>> {
+    folders.iter().map(|folder| fs::canonicalize(folder).with_context(|| cannot_be_read(folder))).collect()
+}
+
+fn cannot_be_read(path: &Path) -> String {
+    format!("{}: cannot be read", path.display())
 }
 
 fn name_of(path: &Path) -> String {
@@ -384,7 +434,7 @@ mod tests {
 
     #[test]
     fn train_and_test_may_be_folders_but_a_class_may_have_such_a_name() {
-        for [train, test] in SPLITS {
+        for [train, test] in [["train", "test"], ["Training", "TESTING"], ["train", "val"], ["train", "Valid"]] {
             let folder = tempfile::tempdir().unwrap();
             (0..8).for_each(|i| image(folder.path().join(format!("{train}/a/{i}.png")), i));
             image(folder.path().join(format!("{test}/a/9.png")), 9);
@@ -397,6 +447,53 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         ["bus", "test", "train"].iter().for_each(|name| image(folder.path().join(name).join("1.png"), 1));
         assert_eq!(read(folder.path()).unwrap().classes, ["bus", "test", "train"]);
+        // A folder for training with a class beside it is no choice of ours.
+        image(folder.path().join("train/2019/1.png"), 1);
+        let error = read(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("both found: train holds folders, and bus lies beside it"), "{error}");
+        fs::remove_dir_all(folder.path().join("bus")).unwrap();
+        let listing = Listing::of(folder.path()).unwrap().unwrap();
+        assert_eq!((listing.classes, listing.unused), (vec!["2019".into()], vec!["test".into()]));
+    }
+
+    #[test]
+    fn a_cache_entry_is_not_used_once_test_images_have_a_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        (0..40).for_each(|i| image(folder.path().join(format!("train/a/{i}.png")), i));
+        let fingerprint = || Listing::of(folder.path()).unwrap().unwrap().fingerprint();
+        let before = fingerprint();
+        assert_eq!(fingerprint(), before);
+        fs::create_dir_all(folder.path().join("test/a")).unwrap();
+        assert_ne!(fingerprint(), before);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_in_a_circle_bring_no_image_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        (0..8).for_each(|i| image(folder.path().join(format!("a/{i}.png")), i));
+        image(folder.path().join("b/0.png"), 0);
+        for (i, target) in [".", "..", "../a", "../b/.."].iter().enumerate() {
+            std::os::unix::fs::symlink(target, folder.path().join(format!("a/link-{i}"))).unwrap();
+        }
+        let images = read(folder.path()).unwrap();
+        assert_eq!(images.labels.iter().flatten().filter(|label| **label == 0).count(), 8);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_or_folder_that_cannot_be_opened_is_an_error_and_no_broken_image() {
+        let folder = tempfile::tempdir().unwrap();
+        image(folder.path().join("a/1.png"), 1);
+        for gone in ["a/2.png", "b"] {
+            let link = folder.path().join(gone);
+            std::os::unix::fs::symlink("away", &link).unwrap();
+            let error = format!("{:#}", read(folder.path()).unwrap_err());
+            assert!(error.starts_with(&format!("{}: cannot be read: ", link.display())), "{error}");
+            fs::remove_file(link).unwrap();
+        }
+        let entry = Found::of(&folder.path().join("a/2.png"));
+        assert!(entry.err().unwrap().to_string().ends_with("a/2.png: cannot be read"));
     }
 
     #[test]
