@@ -173,7 +173,9 @@ impl Layout {
 
     /// The number of items, from the file's header.
     fn count(&self, header: &[u8]) -> Result<u64> {
-        if let Some(found) = other_format(header) {
+        // A file that was gzipped twice is unpacked already.
+        let packed = header.starts_with(&files::GZIP).then_some("a gzip file in a gzip file in a gzip file");
+        if let Some(found) = packed.or(other_format(header)) {
             bail!("an IDX file expected, {found} found");
         }
         ensure!(!header.is_empty(), "an IDX file expected, an empty one found");
@@ -198,7 +200,7 @@ pub(crate) fn other_format(start: &[u8]) -> Option<&'static str> {
         (b"<", "a web page"),
         (b"PK\x03\x04", "a zip archive"),
         (b"version ", "a pointer of Git LFS"),
-        (&files::GZIP, "a gzip file in a gzip file in a gzip file"),
+        (&files::GZIP, "a gzip file"),
     ];
     formats.iter().find(|(magic, _)| start.trim_ascii_start().starts_with(magic)).map(|(_, name)| *name)
 }

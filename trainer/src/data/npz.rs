@@ -15,7 +15,7 @@ use ndarray::{Array1, Array2};
 use zip::ZipArchive;
 
 use crate::config::PIXELS;
-use crate::data::decode::{MAX_PIXELS, grey};
+use crate::data::decode::{MAX_PIXELS, grey, is_image};
 use crate::data::idx::{MAX_ITEMS, checked_labels, other_format};
 use crate::data::resize::resize;
 
@@ -100,8 +100,12 @@ impl Archive {
             let mut file = File::open(path).context("cannot be read")?;
             let mut start = [0; 8];
             let n = file.read(&mut start).context("cannot be read")?;
-            let found = other_format(&start[..n]).filter(|_| !start.starts_with(b"PK"));
-            found.map_or(Ok(()), |found| bail!("a .npz file expected, {found} found"))?;
+            let image = is_image(&start).then_some("an image");
+            let found = other_format(&start[..n]).or(image).unwrap_or("another format");
+            ensure!(
+                start.starts_with(b"PK"),
+                "a .npz file, or the folder with the IDX files or images, expected, {found} found"
+            );
             ZipArchive::new(BufReader::new(File::open(path)?))
                 .context("a .npz file expected, it is no whole zip archive")
         };
@@ -188,7 +192,12 @@ impl Archive {
         let entry = self.zip.by_name(&format!("{name}.npy"));
         let open = || {
             let entry = entry.with_context(|| format!("this array expected, only {found} found"))?;
-            read(&mut Npy::open(entry.size(), Box::new(entry))?)
+            let mut npy = Npy::open(entry.size(), Box::new(entry))?;
+            let array = read(&mut npy)?;
+            // The CRC-32 is checked by the read that finds the end.
+            let rest = npy.content.read(&mut [0]).context("a whole .npz file expected")?;
+            ensure!(rest == 0, "a whole .npz file expected, its array is longer than its shape");
+            Ok(array)
         };
         open().with_context(|| format!("{shown}: {name}"))
     }
@@ -273,17 +282,21 @@ mod tests {
     }
 
     #[test]
-    fn a_file_with_any_byte_changed_or_cut_off_is_read_or_an_error() {
+    fn a_changed_byte_is_an_error_or_outside_the_arrays_and_a_file_that_is_cut_off_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("small.npz");
         let whole = small();
         fs::write(&path, &whole).unwrap();
-        assert_eq!(read(&path).unwrap().map(|part| part.labels.to_vec()), [vec![0, 1], vec![1]]);
+        let right = read(&path).unwrap().map(|part| (part.images, part.labels));
+        assert_eq!(right.each_ref().map(|(_, labels)| labels.to_vec()), [vec![0, 1], vec![1]]);
         for at in 0..whole.len() {
             let mut changed = whole.clone();
             changed[at] ^= 0x55;
             fs::write(&path, changed).unwrap();
-            let _ = read(&path);
+            if let Ok(parts) = read(&path) {
+                let arrays = parts.map(|part| (part.images, part.labels));
+                assert!(arrays == right, "byte {at}");
+            }
             fs::write(&path, &whole[..at]).unwrap();
             assert!(read(&path).is_err(), "the first {at} bytes");
         }
