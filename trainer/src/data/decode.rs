@@ -1,7 +1,8 @@
 //! PNG and JPEG files as 28 × 28 grey images, as `Image.open(file).convert("L").resize((28, 28), Image.BILINEAR)` of Pillow
-//! gives them. Transparency and the orientation in EXIF data are ignored, as Pillow does.
+//! gives them, but of 16 bits the upper eight are taken. Transparency and the orientation in EXIF data are ignored, as Pillow does.
 
 use std::io::Cursor;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
 use png::{ColorType, Transformations};
@@ -17,7 +18,7 @@ use crate::data::resize::resize;
 /// When the file is neither, damaged, cut off, or has more than [`MAX_PIXELS`]. The caller adds the file's name.
 pub fn decode(file: &[u8]) -> Result<Vec<u8>> {
     ensure!(is_image(file), "a PNG or JPEG file expected, another format found");
-    let (pixels, width, channels) = match file.starts_with(&PNG) {
+    let (pixels, width, channels, _turn) = match file.starts_with(&PNG) {
         true => decode_png(file).context("a whole PNG file expected")?,
         false => decode_jpeg(file).context("a whole JPEG file expected")?,
     };
@@ -36,6 +37,9 @@ const JPEG: [u8; 3] = [0xff, 0xd8, 0xff];
 
 /// The largest number of pixels of an image.
 pub const MAX_PIXELS: usize = 1 << 26;
+
+/// The largest width and height of an image, as JPEG has it.
+const MAX_SIDE: usize = 65_535;
 
 /// Grey levels of pixels with 1 (grey), 2 (grey, alpha), 3 (red, green, blue) or 4 (and alpha) channels.
 ///
@@ -56,14 +60,15 @@ pub fn grey(pixels: Vec<u8>, channels: usize) -> Result<Vec<u8>> {
     })
 }
 
-/// Pixels, width and number of channels.
-fn decode_png(file: &[u8]) -> Result<(Vec<u8>, usize, usize)> {
+/// Pixels, width, number of channels, and the turn of a large image.
+type Decoded = (Vec<u8>, usize, usize, Option<Turn>);
+
+fn decode_png(file: &[u8]) -> Result<Decoded> {
     let mut decoder = png::Decoder::new(Cursor::new(file));
-    // Pillow takes the high byte of 16 bits.
     decoder.set_transformations(Transformations::EXPAND | Transformations::STRIP_16);
     let mut reader = decoder.read_info()?;
     let (width, height) = (reader.info().width as usize, reader.info().height as usize);
-    check_size(width, height)?;
+    let turn = check_size(width, height)?;
     let mut pixels = vec![0; reader.output_buffer_size().context("the size does not fit in memory")?];
     let info = reader.next_frame(&mut pixels)?;
     pixels.truncate(info.buffer_size());
@@ -74,32 +79,38 @@ fn decode_png(file: &[u8]) -> Result<(Vec<u8>, usize, usize)> {
         ColorType::Rgba => 4,
         ColorType::Indexed => bail!("the palette cannot be expanded"),
     };
-    Ok((pixels, width, channels))
+    Ok((pixels, width, channels, turn))
 }
 
-/// Pixels, width and number of channels.
-fn decode_jpeg(file: &[u8]) -> Result<(Vec<u8>, usize, usize)> {
-    let options = DecoderOptions::default().set_strict_mode(true).set_max_width(1 << 16).set_max_height(1 << 16);
+fn decode_jpeg(file: &[u8]) -> Result<Decoded> {
+    let options = DecoderOptions::default().set_strict_mode(true).set_max_width(MAX_SIDE).set_max_height(MAX_SIDE);
     let mut decoder = JpegDecoder::new_with_options(Cursor::new(file), options);
     decoder.decode_headers()?;
     let info = decoder.info().context("no header found")?;
     let (width, height) = (usize::from(info.width), usize::from(info.height));
-    check_size(width, height)?;
+    let turn = check_size(width, height)?;
     let is_grey = decoder.input_colorspace() == Some(ColorSpace::Luma);
     let (colours, channels) = if is_grey { (ColorSpace::Luma, 1) } else { (ColorSpace::RGB, 3) };
     decoder.set_options(options.jpeg_set_out_colorspace(colours));
-    // A file that is cut off in its last rows would be filled with grey.
-    const END: [u8; 2] = [0xff, 0xd9];
-    ensure!(file.windows(2).rev().take(1 << 16).any(|bytes| bytes == END), "it is cut off: its end marker is missing");
     let pixels = decoder.decode()?;
     ensure!(pixels.len() == width * height * channels, "another number of pixels found than its header says");
-    Ok((pixels, width, channels))
+    Ok((pixels, width, channels, turn))
 }
 
-fn check_size(width: usize, height: usize) -> Result<()> {
-    let is_small = width > 0 && height > 0 && width.checked_mul(height).is_some_and(|pixels| pixels <= MAX_PIXELS);
-    ensure!(is_small, "1 to {MAX_PIXELS} pixels expected, {width} × {height} found");
-    Ok(())
+/// A large image's turn. Ends when it is dropped.
+type Turn = MutexGuard<'static, ()>;
+
+/// The turn of an image of this size, if it is large. Large images are decoded one at a time, so that the memory they take does not
+/// grow with the number of threads.
+fn check_size(width: usize, height: usize) -> Result<Option<Turn>> {
+    const LARGE: usize = 1 << 22; // pixels
+    static TURN: Mutex<()> = Mutex::new(());
+    let sides = 1..=MAX_SIDE;
+    ensure!(
+        sides.contains(&width) && sides.contains(&height) && width * height <= MAX_PIXELS,
+        "1 to {MAX_PIXELS} pixels in at most {MAX_SIDE} rows and columns expected, {width} × {height} found"
+    );
+    Ok((width * height > LARGE).then(|| TURN.lock().unwrap_or_else(PoisonError::into_inner)))
 }
 
 #[cfg(test)]
@@ -130,6 +141,9 @@ mod tests {
         crc.update(&bomb[12..29]);
         bomb[29..33].copy_from_slice(&crc.sum().to_be_bytes());
         let error = format!("{:#}", decode(&bomb).unwrap_err());
-        assert_eq!(error, "a whole PNG file expected: 1 to 67108864 pixels expected, 65536 × 65536 found");
+        assert_eq!(
+            error,
+            "a whole PNG file expected: 1 to 67108864 pixels in at most 65535 rows and columns expected, 65536 × 65536 found"
+        );
     }
 }
