@@ -28,6 +28,9 @@ pub fn find(path: &Path) -> Result<Option<Paths>> {
         }
         _ => (path, String::new()),
     };
+    if folder != path && prefix.is_empty() {
+        return Ok(None); // such as `DIR/--`
+    }
     let below = LAYOUTS.iter().map(|below| folder.join(below));
     let mut folders = iter::once(folder.into()).chain(below);
     let has_any = |folder: &PathBuf| NAMES.iter().any(|name| !candidates(folder, &prefix, name).is_empty());
@@ -103,7 +106,7 @@ fn stem(path: &Path) -> String {
 
 /// The letters and digits of a text, in lower case.
 fn letters(text: &str) -> String {
-    text.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
+    text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
 
 /// Whether a file's name starts with a dot, like those that macOS puts beside others.
