@@ -127,6 +127,7 @@ fn run_bench(args: &BenchArgs) -> Result<String> {
 
 fn run_data(args: &DataArgs) -> Result<String> {
     let (source, reading) = (source(args.data.clone())?, args.reading.reading());
+    args.out.as_ref().map_or(Ok(()), |out| overview::check_out(out, &source))?;
     let data = match read(&source, reading, args.offline, &mut downloads())? {
         Some(data) => data,
         None => open(&source, reading, &Engine { offline: args.offline, ..Engine::cpu(1) }, &mut downloads())?.0,

@@ -3,11 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, s};
 use serde::Serialize;
 
-use crate::config::{PIXELS, SIDE, UsageError};
+use crate::config::{PIXELS, SIDE, Source, UsageError};
 use crate::data::Dataset;
 use crate::files;
 use crate::print::printable;
@@ -95,6 +95,27 @@ fn of_class(data: &Dataset, class: usize) -> impl Iterator<Item = ArrayView1<'_,
     images.filter(move |(_, label)| usize::from(**label) == class).map(|(image, _)| image)
 }
 
+/// Checks, before the images are read, that pictures in `out` would not be images of the data set themselves.
+///
+/// # Errors
+/// When `out` is in a folder of the data set, directly or by links.
+pub fn check_out(out: &Path, data: &Source) -> Result<()> {
+    let Source::Folder(data) = data else { return Ok(()) };
+    let existing = out.ancestors().map(|path| if path.as_os_str().is_empty() { Path::new(".") } else { path });
+    let place = existing.filter_map(|path| fs::canonicalize(path).ok()).next();
+    let is_in_data = place.is_some_and(|place| holds(data, &place, 2));
+    let shown = out.display();
+    ensure!(!is_in_data, UsageError(format!("--out: {shown} is in a folder of the data set; choose another folder")));
+    Ok(())
+}
+
+/// Whether `place`, a path without links, is `folder`, or is below it or below a folder at most `depth` folders down, which may be a link.
+fn holds(folder: &Path, place: &Path, depth: u32) -> bool {
+    let is_below = folder.is_dir() && fs::canonicalize(folder).is_ok_and(|folder| place.starts_with(folder));
+    let mut below = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    is_below || depth > 0 && below.any(|folder| holds(&folder, place, depth - 1))
+}
+
 /// Writes `mean.png`, the mean training image, and a contact sheet for each class, such as `07-trouser.png`: the first hundred
 /// training images in rows of ten. The folder is created if it is missing. Gives back the paths of the files.
 ///
@@ -109,11 +130,9 @@ pub fn write_pictures(data: &Dataset, folder: &Path, force: bool) -> Result<Vec<
         pictures.push((folder.join(format!("{class:02}-{name}.png")), sheet(&images, COLUMNS)));
     }
     let existing = pictures.iter().map(|(path, _)| path).find(|path| path.symlink_metadata().is_ok());
-    let existing = existing.filter(|_| !force).map(|path| path.display().to_string());
-    ensure!(
-        existing.is_none(),
-        UsageError(format!("--out: {} exists; --force overwrites it", existing.unwrap_or_default()))
-    );
+    if let Some(path) = existing.filter(|_| !force) {
+        bail!(UsageError(format!("--out: {} exists; --force overwrites it", path.display())));
+    }
     fs::create_dir_all(folder).with_context(|| format!("{}: cannot be created", folder.display()))?;
     for (path, picture) in &pictures {
         files::write(path, &png(picture)?)?;
