@@ -24,6 +24,9 @@ use crate::data::idx_folder::Paths;
 use crate::data::published::{NAMES, Published, SETS};
 use crate::files::hex;
 
+/// Most broken images that a message names.
+const NAMED: usize = 20;
+
 /// Images of 28 × 28 pixels and their labels.
 #[derive(Default)]
 pub struct Dataset {
@@ -73,7 +76,7 @@ impl Dataset {
         } else if let Some(parts) = npz::read_folder(path)? {
             Self::of_parts(name_of(path), parts)?
         } else if let Some(found) = image_folder::read(path, progress)? {
-            let first = found.broken.iter().take(3).map(String::as_str).collect::<Vec<_>>().join("; ");
+            let first = found.broken.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join("; ");
             if !found.broken.is_empty() {
                 let (n, total) =
                     (found.broken.len(), found.broken.len() + found.images[0].nrows() + found.images[1].nrows());
@@ -165,7 +168,7 @@ impl Dataset {
     /// The data set with the SHA-256 of all that it holds.
     fn with_digest(mut self) -> Self {
         let mut digest = Sha256::new();
-        digest.update(format!("{:?}", self.classes));
+        digest.update(serde_json::to_vec(&self.classes).expect("texts"));
         for (images, labels) in [(&self.images, &self.labels), (&self.test_images, &self.test_labels)] {
             digest.update((labels.len() as u64).to_le_bytes());
             digest.update(images.as_slice().expect("row-major"));
