@@ -1,5 +1,5 @@
-//! Temporary files and folders. They are removed when they are dropped, and when a signal ends the program. The next program that
-//! writes into the same folder removes those of a killed program.
+//! Temporary files and folders. They are removed when they are dropped, and when a signal ends the program. The next program on the
+//! same machine that writes into the same folder removes those of a killed program.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, TryLockError};
@@ -7,6 +7,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
+use std::time::Duration;
 
 /// A file or folder with a random name. Dropping it removes it, unless it was renamed.
 pub struct Temporary {
@@ -45,7 +46,7 @@ impl Temporary {
 
     fn create<T>(folder: &Path, create: impl Fn(&Path) -> io::Result<(Option<File>, T)>) -> io::Result<(Self, T)> {
         loop {
-            let path = folder.join(format!("{PREFIX}{:016x}{SUFFIX}", RandomState::new().hash_one(())));
+            let path = folder.join(format!("{}{:016x}{SUFFIX}", own_prefix(), RandomState::new().hash_one(())));
             let mut begun = begun();
             let (lock, created) = create(&path)?;
             begun.push(path.clone());
@@ -75,10 +76,17 @@ pub fn before_signals<T>(work: impl FnOnce() -> T) -> T {
 }
 
 /// Removes from `folder` what killed programs left. Without file locks on its file system nothing is removed.
+///
+/// Some network file systems show a lock only to programs on the same machine. So a file of another machine is removed only if
+/// no program has written to it for a day.
 pub fn sweep(folder: &Path) {
+    let own = own_prefix();
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let is_link_or_device = |kind: fs::FileType| !kind.is_file() && !kind.is_dir();
-        if !is_temporary(&entry.file_name()) || entry.file_type().map_or(true, is_link_or_device) {
+        let Ok(found) = entry.metadata() else { continue };
+        let is_own = entry.file_name().to_str().is_some_and(|name| name.starts_with(&own));
+        let age = found.modified().ok().and_then(|modified| modified.elapsed().ok());
+        let is_old = is_own || age.is_some_and(|age| age > DAY);
+        if !is_temporary(&entry.file_name()) || !is_old || !(found.is_file() || found.is_dir()) {
             continue;
         }
         // NFS locks only files that are open for writing, and folders cannot be opened so.
@@ -132,6 +140,14 @@ fn watch_signals() -> io::Result<()> {
 
 const PREFIX: &str = ".runtime-";
 const SUFFIX: &str = ".tmp";
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How the names of this machine's temporary files begin. Linux gives each start of the machine an identifier; on other systems all
+/// machines share a name.
+fn own_prefix() -> String {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    format!("{PREFIX}{}-", boot.get(..8).unwrap_or("0"))
+}
 
 /// The paths of all [`Temporary`]. Whoever creates or removes one holds the lock for writing.
 static BEGUN: RwLock<Vec<PathBuf>> = RwLock::new(vec![]);
@@ -147,6 +163,8 @@ fn remove(path: &Path) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
 
     #[test]
@@ -154,19 +172,25 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("{:x}", RandomState::new().hash_one(())));
         fs::create_dir(&folder).unwrap();
         let (file, directory) = (Temporary::file(&folder).unwrap().0, Temporary::folder(&folder).unwrap());
-        fs::write(folder.join(".runtime-0.tmp"), "").unwrap();
-        fs::create_dir(folder.join(".runtime-1.tmp")).unwrap();
-        fs::write(folder.join(".runtime-1.tmp/0.png"), "").unwrap();
+        let own = own_prefix();
+        fs::write(folder.join(format!("{own}0.tmp")), "").unwrap();
+        fs::create_dir(folder.join(format!("{own}1.tmp"))).unwrap();
+        fs::write(folder.join(format!("{own}1.tmp/0.png")), "").unwrap();
+        let elsewhere = [".runtime-elsewhere-0.tmp", ".runtime-elsewhere-1.tmp"].map(|name| folder.join(name));
+        elsewhere.iter().for_each(|path| fs::write(path, "").unwrap());
+        let two_days_ago = SystemTime::now() - 2 * DAY;
+        File::options().write(true).open(&elsewhere[1]).unwrap().set_modified(two_days_ago).unwrap();
         fs::write(folder.join("mine.tmp"), "").unwrap();
         sweep(&folder);
         let left = || fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
-        let mut expected = vec![file.path().to_owned(), directory.path().to_owned(), folder.join("mine.tmp")];
+        let mut expected =
+            vec![file.path().into(), directory.path().into(), elsewhere[0].clone(), folder.join("mine.tmp")];
         expected.sort();
         let mut found = left();
         found.sort();
         assert_eq!(found, expected);
         drop((file, directory));
-        assert_eq!(left(), [folder.join("mine.tmp")]);
+        assert_eq!(left().len(), 2);
         fs::remove_dir_all(folder).unwrap();
     }
 }
