@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
@@ -38,7 +38,7 @@ pub struct DrawArgs {
     /// Uses the generator of this ONNX file instead of the built-in one.
     #[arg(long, value_name = "FILE")]
     pub model: Option<PathBuf>,
-    /// The number of classes of --model's generator, 0 or 2 to 64, if the file does not tell, because a tool dropped its metadata.
+    /// The number of classes of --model's generator, 0 or 2 to 64, if the file does not say it, because a tool dropped its metadata.
     #[arg(long, value_name = "N", requires = "model", value_parser = classes::count)]
     pub classes: Option<usize>,
     /// The number of threads, by default one per core; fewer than 512 images take one. The bytes do not depend on it.
@@ -121,7 +121,12 @@ impl Job {
 
     /// The class of image number `index`; `None` if the generator is unconditional.
     pub fn class(&self, index: u64) -> Option<Class> {
-        self.class.or_else(|| Class::of(self.seed + index, self.model.classes.len()))
+        class_of(self.class, self.seed + index, self.model.classes.len())
+    }
+
+    /// The labels of the images with these numbers; empty if the generator is unconditional.
+    pub fn labels(&self, indices: Range<u64>) -> Vec<u8> {
+        indices.filter_map(|index| self.class(index)).map(|class| class.index() as u8).collect()
     }
 
     /// Draws `count` images and calls `take` with each block of them and the number of its first image.
@@ -136,6 +141,11 @@ impl Job {
         }
         Ok(())
     }
+}
+
+/// The class of a seed's image: the `chosen` one, or else the seed's own. `None` if `classes`, their number, is 0.
+pub fn class_of(chosen: Option<Class>, seed: u64, classes: usize) -> Option<Class> {
+    chosen.or_else(|| Class::of(seed, classes))
 }
 
 /// Images that are drawn and then written at a time: 13 MB.

@@ -143,9 +143,7 @@ fn write_stream(args: &Gen, job: &Job, count: u64, canvas: &Canvas) -> Result<()
     }
     job.blocks(count, |first, images| {
         if let Some(labels) = &mut labels {
-            let classes = (first..first + images.len() as u64).filter_map(|i| job.class(i));
-            let block: Vec<u8> = classes.map(|class| class.index() as u8).collect();
-            labels.write(&block)?;
+            labels.write(&job.labels(first..first + images.len() as u64))?;
         }
         if canvas.scale == 1 {
             return images.iter().try_for_each(|image| target.write(&image.0));

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::error::printable;
 use super::model::ModelFile;
-use super::output::print;
+use super::output::{hex, print, print_json};
 use crate::onnx::shown;
 use crate::{onnx, quantize};
 
@@ -25,7 +25,7 @@ pub struct Inspect {
 
 pub fn run(args: &Inspect) -> Result<()> {
     let ModelFile { bytes, model } = ModelFile::read(&args.file)?;
-    let sha256 = |bytes: &[u8]| -> String { Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect() };
+    let sha256 = |bytes: &[u8]| hex(&Sha256::digest(bytes));
     let parameters: usize = model.layers.iter().map(|layer| layer.weight.len() + layer.bias.len()).sum();
     let (f32_bytes, int8_bytes) = (model.f32_bytes().len(), quantize::int8_bytes(&model).len());
     if args.json {
@@ -47,9 +47,7 @@ pub fn run(args: &Inspect) -> Result<()> {
             "weights_sha256": sha256(&model.f32_bytes()), "f32_bytes": f32_bytes, "int8_bytes": int8_bytes,
             "layers": layers.collect::<Vec<_>>(), "metadata": metadata,
         });
-        // serde_json escapes ASCII control characters only.
-        let escape = |c: char| if c == '\n' || !c.is_control() { c.into() } else { format!("\\u{:04x}", u32::from(c)) };
-        return print(format!("{all:#}\n").chars().map(escape).collect::<String>());
+        return print_json(format_args!("{all:#}"));
     }
     let mut out = String::new();
     writeln!(

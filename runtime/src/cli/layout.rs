@@ -8,7 +8,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
-use super::draw::Job;
+use super::draw::{Job, class_of};
 use super::files::sync_folder;
 use super::model::Precision;
 use super::output::{Canvas, idx_header, idx_labels_header, labels_beside};
@@ -18,14 +18,14 @@ use crate::latent::{Class, MAX_CLASSES};
 
 pub const MANIFEST: &str = "manifest.json";
 pub const SUMS: &str = "SHA256SUMS";
-/// The folders of a data set: images and labels, and the digests of each shard.
+/// The folders in a data set: images and labels, and the digests of each shard.
 pub const FOLDERS: [&str; 2] = [DATA, DIGESTS];
 const DATA: &str = "data";
 const DIGESTS: &str = "digests";
 /// The version of the layout in manifest.json.
 const LAYOUT: u64 = 1;
-/// More files are too many for a folder.
-const MAX_SHARDS: u64 = 1_000_000;
+/// Their numbers have five digits. Most file systems become slow with more files in a folder.
+const MAX_SHARDS: u64 = 99_999;
 
 /// All that decides the bytes of a data set.
 #[derive(Debug, PartialEq, Eq)]
@@ -85,10 +85,15 @@ impl Plan {
             let text = format!("{:#}\n", self.to_json());
             file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).with_context(cannot_write)?;
             match fs::hard_link(temporary.path(), &path) {
-                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
-                // A file system without hard links.
-                Err(_) => fs::rename(temporary.path(), &path).with_context(cannot_write)?,
                 Ok(()) => {}
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+                // A file system without hard links. A rename could replace the manifest of another program.
+                Err(_) => match File::create_new(&path) {
+                    Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+                    created => created
+                        .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
+                        .with_context(cannot_write)?,
+                },
             }
             sync_folder(out);
         }
@@ -179,8 +184,7 @@ impl Plan {
 
     /// The label of image number `index` of a class-conditional generator.
     pub fn label(&self, index: u64) -> u8 {
-        let class = self.class.or_else(|| Class::of(self.seed + index, self.classes.len()));
-        class.map_or(0, |class| class.index() as u8)
+        class_of(self.class, self.seed + index, self.classes.len()).map_or(0, |class| class.index() as u8)
     }
 
     pub fn shards(&self) -> u64 {
@@ -189,8 +193,7 @@ impl Plan {
 
     /// Shard number `index`, from 0 on.
     pub fn shard(&self, index: u64) -> Shard {
-        let digits = self.shards().to_string().len().max(5);
-        let name = format!("train-{index:0digits$}-of-{:0digits$}", self.shards());
+        let name = format!("train-{index:05}-of-{:05}", self.shards());
         let first = index * self.shard_size;
         let images = self.shard_size.min(self.count - first);
         let header = idx_header(images, &Canvas::new((1, 1), 1)).expect("`check_numbers` limits the size of a shard");
@@ -212,9 +215,9 @@ impl Plan {
     pub fn finish(&self, out: &Path) -> Result<bool> {
         let mut sums = String::new();
         for shard in (0..self.shards()).map(|index| self.shard(index)) {
-            match shard.read_digests(out) {
-                Some(digests) if shard.is_whole(out) => sums += &shard.digest_lines(&digests),
-                _ => return Ok(false),
+            match shard.whole_digests(out) {
+                Some(digests) => sums += &shard.digest_lines(&digests),
+                None => return Ok(false),
             }
         }
         let path = out.join(SUMS);
@@ -247,11 +250,21 @@ pub struct ShardFile {
 }
 
 impl Shard {
+    /// The paths of all its files, relative to the data set, that of the digests first.
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        [&*self.digests].into_iter().chain(self.files.iter().map(|file| &*file.path))
+    }
+
     /// Whether all its files are there with the right lengths. `verify` compares their digests.
     pub fn is_whole(&self, out: &Path) -> bool {
+        self.whole_digests(out).is_some()
+    }
+
+    /// The digests of [`Self::read_digests`] if the shard is whole, see [`Self::is_whole`].
+    fn whole_digests(&self, out: &Path) -> Option<Vec<String>> {
         let has_length =
             |file: &ShardFile| fs::metadata(out.join(&file.path)).is_ok_and(|found| found.len() == file.bytes);
-        self.read_digests(out).is_some() && self.files.iter().all(has_length)
+        self.read_digests(out).filter(|_| self.files.iter().all(has_length))
     }
 
     /// The SHA-256 of each file as the shard's digests file states them; `None` if it is not there or states something else.
@@ -298,7 +311,7 @@ mod tests {
 
     #[test]
     fn the_shards_hold_each_image_once() {
-        for (count, shard_size) in [(1, 1), (10, 3), (9, 3), (7, 100), (2_000_000, 2)] {
+        for (count, shard_size) in [(1, 1), (10, 3), (9, 3), (7, 100), (199_998, 2)] {
             let plan = plan(count, shard_size);
             plan.check_numbers().unwrap();
             let mut next = 0;
@@ -309,7 +322,7 @@ mod tests {
             assert_eq!(next, count);
         }
         assert_eq!(plan(10, 3).shard(2).files[1].path, "data/train-00002-of-00004-labels-idx1-ubyte");
-        assert!(plan(2_000_001, 2).check_numbers().is_err());
+        assert!(plan(199_999, 2).check_numbers().is_err());
     }
 
     #[test]

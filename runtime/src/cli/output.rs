@@ -1,6 +1,6 @@
 //! Output formats: images become the bytes of files, characters on a terminal, or a data set's names.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -161,6 +161,13 @@ pub fn is_gzip(path: &Path) -> bool {
 /// Bytes as hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Writes a JSON value and a line feed to stdout. Characters that control a terminal are escaped; serde_json escapes those of ASCII
+/// only. Errors as [`print`].
+pub fn print_json(json: impl Display) -> Result<()> {
+    let escape = |c: char| if c == '\n' || !c.is_control() { c.into() } else { format!("\\u{:04x}", u32::from(c)) };
+    print(format!("{json}\n").chars().map(escape).collect::<String>())
 }
 
 /// Writes a result to stdout.

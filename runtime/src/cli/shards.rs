@@ -6,19 +6,18 @@ use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::draw::{DrawArgs, Progress, number};
-use super::error::{Usage, usage};
+use super::draw::{DrawArgs, number};
+use super::error::{Usage, printable, usage};
 use super::files::{check_room, folder_of};
 use super::layout::{FOLDERS, Plan, Shard};
-use super::output::print;
-use super::pipeline::{Observer, draw_shards};
+use super::output::{print, print_json};
+use super::pipeline::{Report, draw_shards};
 use super::temporary;
 
 #[derive(Args)]
@@ -34,7 +33,7 @@ pub struct Shards {
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = number(1..=u64::from(u32::MAX)))]
     shard_size: u64,
     /// Draws part K of N, from 1/N to N/N, and leaves the others to other programs. Without it, Slurm's variables
-    /// SLURM_ARRAY_TASK_ID, _MIN, _STEP and _COUNT say which part, in a job array.
+    /// SLURM_ARRAY_TASK_ID, _MIN, _MAX, _STEP and _COUNT say which part, in a job array.
     #[arg(long, value_name = "K/N", conflicts_with = "parts")]
     part: Option<Part>,
     /// Draws one of N parts: the one that JOB_COMPLETION_INDEX (Kubernetes) or SLURM_ARRAY_TASK_ID (Slurm) numbers from 0 on.
@@ -72,7 +71,7 @@ impl Part {
     fn find(args: &Shards, variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
         const SLURM: &str = "SLURM_ARRAY_TASK_ID";
         const KUBERNETES: &str = "JOB_COMPLETION_INDEX";
-        let number = |name: &str| match variable(name) {
+        let read = |name: &str| match variable(name) {
             None => Ok(None),
             Some(text) => match text.parse::<u64>() {
                 Ok(number) => Ok(Some(number)),
@@ -82,7 +81,7 @@ impl Part {
         if let Some(part) = args.part {
             return Ok(part);
         }
-        let (slurm, kubernetes) = (number(SLURM)?, number(KUBERNETES)?);
+        let (slurm, kubernetes) = (read(SLURM)?, read(KUBERNETES)?);
         if let Some(of) = args.parts {
             return match kubernetes.or(slurm) {
                 Some(index) if index < of => Ok(Self { index, of }),
@@ -96,16 +95,19 @@ impl Part {
             };
         }
         if let Some(id) = slurm {
-            let [count, min] = ["SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN"].map(|name| {
-                number(name)?
+            let [of, min, max] = ["COUNT", "MIN", "MAX"].map(|name| {
+                let name = format!("SLURM_ARRAY_TASK_{name}");
+                read(&name)?
                     .with_context(|| Usage(format!("{name}: expected beside {SLURM}, but not set; use --part K/N")))
             });
-            let (of, min, step) = (count?, min?, number("SLURM_ARRAY_TASK_STEP")?.unwrap_or(1).max(1));
-            return match id.checked_sub(min) {
-                Some(above) if above % step == 0 && above / step < of => Ok(Self { index: above / step, of }),
+            let (of, min, max, step) = (of?, min?, max?, read("SLURM_ARRAY_TASK_STEP")?.unwrap_or(1).max(1));
+            // A list of tasks, such as the failed ones of an array, has gaps.
+            let is_whole = max.checked_sub(min).map(|span| span / step) == of.checked_sub(1);
+            return match id.checked_sub(min).filter(|_| is_whole && id <= max) {
+                Some(above) if above % step == 0 => Ok(Self { index: above / step, of }),
                 _ => usage(format!(
-                    "{SLURM}: a job array of {of} tasks at equal distances expected, such as 0-{}, {id} found; use --parts N",
-                    of.saturating_sub(1)
+                    "{SLURM}: a job array of {of} tasks in steps of {step} expected, task {id} of {min} to {max} found; use \
+                     --parts N"
                 )),
             };
         }
@@ -141,18 +143,13 @@ pub fn run(args: &Shards) -> Result<()> {
     create_folders(out, bytes)?;
     plan.claim(out)?;
 
-    let report = Report {
-        json: args.json,
-        progress: Progress::new(open.iter().map(|shard| shard.images).sum()),
-        images: AtomicU64::new(0),
-        drawn: AtomicU64::new(0),
-        drawn_images: AtomicU64::new(0),
-    };
+    let report = Report::new(open.iter().map(|shard| shard.images).sum(), args.json);
     let start = Instant::now();
     draw_shards(&job, out, &open, &report)?;
+    drop(open); // which takes much memory if there are many shards
     let complete = plan.finish(out)?;
     let seconds = start.elapsed().as_secs_f64();
-    let (drawn, images) = (report.drawn.load(Ordering::Relaxed), report.drawn_images.load(Ordering::Relaxed));
+    let (drawn, images) = report.drawn();
     drop(report); // removes the progress bar
     let rate = images as f64 / seconds;
     if args.json {
@@ -160,7 +157,7 @@ pub fn run(args: &Shards) -> Result<()> {
             "part": part.index + 1, "parts": part.of, "shards": shards, "drawn": drawn, "images": images,
             "seconds": seconds, "images_per_second": rate, "complete": complete,
         });
-        return print(format!("{line}\n"));
+        return print_json(line);
     }
     let rest = match complete {
         true => "the data set is complete",
@@ -168,7 +165,7 @@ pub fn run(args: &Shards) -> Result<()> {
     };
     print(format!(
         "{}: {drawn} of {shards} shards drawn, {} were there; {rate:.0} images/s; {rest}\n",
-        out.display(),
+        printable(&out.display().to_string()),
         shards - drawn
     ))
 }
@@ -189,42 +186,13 @@ fn create_folders(out: &Path, bytes: u64) -> Result<()> {
     Ok(())
 }
 
-struct Report {
-    json: bool,
-    progress: Progress,
-    /// Images that are there.
-    images: AtomicU64,
-    /// Shards that this program drew.
-    drawn: AtomicU64,
-    /// Images of these shards.
-    drawn_images: AtomicU64,
-}
-
-impl Observer for Report {
-    fn wrote(&self, images: u64) {
-        self.progress.at(self.images.fetch_add(images, Ordering::Relaxed) + images);
-    }
-
-    fn finished(&self, shard: &Shard, another: bool) {
-        if !another {
-            self.drawn.fetch_add(1, Ordering::Relaxed);
-            self.drawn_images.fetch_add(shard.images, Ordering::Relaxed);
-        }
-        if self.json {
-            let files: Vec<Value> = shard.files.iter().map(|file| file.path.as_str().into()).collect();
-            let line = json!({ "shard": shard.index, "images": shard.images, "files": files, "drawn": !another });
-            let _ = print(format!("{line}\n")); // the shards count, and not the lines
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_parts_hold_each_shard_once() {
-        for (shards, of) in [(1, 1), (7, 7), (10, 3), (3, 10), (1_000_000, 999)] {
+        for (shards, of) in [(1, 1), (7, 7), (10, 3), (3, 10), (99_999, 999)] {
             let parts = (0..of).flat_map(|index| Part { index, of }.shards(shards));
             assert!(parts.eq(0..shards), "{shards} shards in {of} parts");
         }
