@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use tests::{kill_after, peers_python, program, random_shares, run, send, with_signals};
 
@@ -145,10 +145,11 @@ fn verify_names_each_fault_and_makes_room_for_drawing_again() {
     let copy = |from: &str, name: &str| _ = fs::copy(at.join(from).join(name), file(name)).unwrap();
     let labels = IMAGES.replace("images-idx3", "labels-idx1");
     let digests = "digests/train-00000-of-00004.sha256";
-    type Fault<'a> = (&'a str, Box<dyn Fn() + 'a>, Vec<String>);
+    type Fault<'a> = (&'a str, usize, Box<dyn Fn() + 'a>, Vec<String>); // files that --delete-broken deletes
     let faults: Vec<Fault> = vec![
         (
             "a flipped bit",
+            4,
             Box::new(|| {
                 let mut bytes = fs::read(file(IMAGES)).unwrap();
                 bytes[5000] ^= 4;
@@ -158,22 +159,26 @@ fn verify_names_each_fault_and_makes_room_for_drawing_again() {
         ),
         (
             "a truncated file",
+            0,
             Box::new(|| fs::File::options().write(true).open(file(&labels)).unwrap().set_len(100).unwrap()),
             vec![format!("{labels}: 108 bytes expected, 100 found")],
         ),
-        ("a missing file", Box::new(|| fs::remove_file(file(&labels)).unwrap()), vec![format!("{labels}: missing")]),
+        ("a missing file", 0, Box::new(|| fs::remove_file(file(&labels)).unwrap()), vec![format!("{labels}: missing")]),
         (
             "a missing shard",
+            0,
             Box::new(|| [IMAGES, &labels, digests].iter().for_each(|name| fs::remove_file(file(name)).unwrap())),
             vec![format!("{IMAGES}: missing, with the images 0 to 99")],
         ),
         (
             "a missing digest",
+            0,
             Box::new(|| fs::remove_file(file(digests)).unwrap()),
             vec![format!("{digests}: a line of sha256sum per file of the shard expected, no file found")],
         ),
         (
             "a shard of another model",
+            4,
             Box::new(|| [IMAGES, digests].iter().for_each(|name| copy("other", name))),
             vec![
                 format!("{IMAGES}: image "),
@@ -182,11 +187,13 @@ fn verify_names_each_fault_and_makes_room_for_drawing_again() {
         ),
         (
             "a shard of other seeds",
+            4,
             Box::new(|| [IMAGES, &labels, digests].iter().for_each(|name| copy("elsewhere", name))),
             vec![format!("{IMAGES}: image "), format!("{labels}: label "), "SHA256SUMS: ".into()],
         ),
         (
             "an overlapping shard",
+            1,
             Box::new(|| {
                 let name = "data/train-00001-of-00003-images-idx3-ubyte";
                 fs::copy(at.join("overlapping").join(name), file(name)).unwrap();
@@ -197,16 +204,25 @@ fn verify_names_each_fault_and_makes_room_for_drawing_again() {
         ),
         (
             "no SHA256SUMS",
+            0,
             Box::new(|| fs::remove_file(file("SHA256SUMS")).unwrap()),
             vec!["SHA256SUMS: missing; `runtime shards` writes it".into()],
         ),
         (
-            "a leftover",
-            Box::new(|| fs::write(file("data/.runtime-0.tmp"), "").unwrap()),
-            vec!["data/.runtime-0.tmp: a program writes this file, or was killed".into()],
+            "leftovers of another machine",
+            0,
+            Box::new(|| {
+                for name in [".runtime-0.tmp", "data/.runtime-1.tmp"] {
+                    let two_days_ago = SystemTime::now() - Duration::from_secs(48 * 60 * 60);
+                    fs::File::create(file(name)).unwrap().set_modified(two_days_ago).unwrap();
+                }
+            }),
+            [".runtime-0.tmp", "data/.runtime-1.tmp"]
+                .map(|name| format!("{name}: a program writes this file, or was killed"))
+                .into(),
         ),
     ];
-    for (name, fault, expected) in faults {
+    for (name, deleted, fault, expected) in faults {
         fault();
         let (output, stderr) = run(&mut runtime(at, "verify set --json"));
         assert_eq!(output.status.code(), Some(1), "{name}: {stderr}");
@@ -216,16 +232,28 @@ fn verify_names_each_fault_and_makes_room_for_drawing_again() {
         for (line, expected) in lines.iter().zip(&expected) {
             assert!(line["problem"].as_str().unwrap().starts_with(expected), "{name}: {expected:?} expected in {line}");
         }
-        let advice = format!("error: set: 0 problems expected, {} found; --delete-broken", expected.len());
-        assert!(stderr.starts_with(&advice), "{name}: {stderr}");
-        run(&mut runtime(at, "verify set --delete-broken"));
+        let advice = if deleted > 0 { "--delete-broken deletes" } else { "`runtime shards` with" };
+        let error = format!("error: set: no problem expected, {} found; {advice}", expected.len());
+        assert!(stderr.starts_with(&error), "{name}: {stderr}");
+        let (_, stderr) = run(&mut runtime(at, "verify set --delete-broken"));
+        assert!(stderr.is_empty() || stderr.contains(&format!("; {deleted} files deleted; ")), "{name}: {stderr}");
         succeeds(at, &format!("shards set {plan}"));
         assert!(listing(&at.join("set")) == whole, "{name}: {:?}", listing(&at.join("set")).keys());
         succeeds(at, "verify set");
     }
-    fs::write(file("data/note"), "mine").unwrap();
-    refuses(at, "verify set --delete-broken", 1, "1 found");
-    assert_eq!(fs::read(file("data/note")).unwrap(), b"mine", "only shards are deleted");
+    // A closed stdout does not keep shards from deletion, nor make an error a success.
+    fs::write(file(IMAGES), vec![0; whole[Path::new(IMAGES)].len()]).unwrap();
+    let (_, closed) = std::io::pipe().unwrap();
+    refuses_command(runtime(at, "verify set --delete-broken").stdout(closed), 1, "1 found; 4 files deleted; ");
+    succeeds(at, &format!("shards set {plan}"));
+
+    fs::write(file("data/\u{9b}note"), "mine").unwrap();
+    let (output, stderr) = run(&mut runtime(at, "verify set --delete-broken --json"));
+    assert!(output.status.code() == Some(1) && stderr.contains("1 found; 0 files deleted; "), "{stderr}");
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("\\u009bnote") && !said.contains('\u{9b}'), "{said}");
+    assert_eq!(fs::read(file("data/\u{9b}note")).unwrap(), b"mine", "only shards are deleted");
+    assert!(file("SHA256SUMS").exists());
     refuses(at, "verify other", 1, "error: the built-in generator: weights with SHA-256 ");
     refuses(at, "verify .", 1, "error: ./manifest.json: missing; a folder of `runtime shards` expected");
     fs::write(at.join("other/manifest.json"), "{").unwrap();
@@ -241,13 +269,13 @@ fn slurm_and_kubernetes_say_which_part_is_drawn() {
         variables.iter().for_each(|(name, value)| _ = command.env(name, value));
         command
     };
-    let [id, min, count, step] = ["ID", "MIN", "COUNT", "STEP"].map(|name| format!("SLURM_ARRAY_TASK_{name}"));
-    let (id, min, count, step) = (id.as_str(), min.as_str(), count.as_str(), step.as_str());
+    let names = ["ID", "MIN", "MAX", "COUNT", "STEP"].map(|name| format!("SLURM_ARRAY_TASK_{name}"));
+    let [id, min, max, count, step] = names.each_ref().map(String::as_str);
     let kubernetes = "JOB_COMPLETION_INDEX";
     for (variables, options, expected) in [
-        (vec![(id, "1"), (min, "1"), (count, "4")], "", "part\":1,\"parts\":4"),
-        (vec![(id, "30"), (min, "10"), (count, "4"), (step, "10")], "", "part\":3,\"parts\":4"),
-        (vec![(id, "3"), (min, "3"), (count, "1")], "--parts 8", "part\":4,\"parts\":8"),
+        (vec![(id, "1"), (min, "1"), (max, "4"), (count, "4")], "", "part\":1,\"parts\":4"),
+        (vec![(id, "30"), (min, "10"), (max, "40"), (count, "4"), (step, "10")], "", "part\":3,\"parts\":4"),
+        (vec![(id, "3"), (min, "3"), (max, "3"), (count, "1")], "--parts 8", "part\":4,\"parts\":8"),
         (vec![(kubernetes, "0")], "--parts 8", "part\":1,\"parts\":8"),
         (vec![(kubernetes, "7")], "--parts 8", "part\":8,\"parts\":8"),
         (vec![(kubernetes, "7"), (id, "3")], "--part 2/8", "part\":2,\"parts\":8"),
@@ -263,9 +291,14 @@ fn slurm_and_kubernetes_say_which_part_is_drawn() {
             "SLURM_ARRAY_TASK_COUNT: expected beside SLURM_ARRAY_TASK_ID, but not set; use --part K/N",
         ),
         (
-            vec![(id, "9"), (min, "0"), (count, "8")],
+            vec![(id, "9"), (min, "0"), (max, "7"), (count, "8")],
             "",
-            "SLURM_ARRAY_TASK_ID: a job array of 8 tasks at equal distances",
+            "SLURM_ARRAY_TASK_ID: a job array of 8 tasks in steps of 1 expected, task 9 of 0 to 7 found; use --parts N",
+        ),
+        (
+            vec![(id, "3"), (min, "3"), (max, "5"), (count, "2"), (step, "1")], // sbatch --array=3,5
+            "",
+            "SLURM_ARRAY_TASK_ID: a job array of 2 tasks in steps of 1 expected, task 3 of 3 to 5 found",
         ),
         (vec![(id, "x")], "", "SLURM_ARRAY_TASK_ID: a number expected, \"x\" found"),
         (vec![(kubernetes, "3")], "", "JOB_COMPLETION_INDEX 3: --parts N expected beside it"),
@@ -290,9 +323,9 @@ fn what_cannot_be_planned_or_written_is_refused_and_leaves_nothing() {
         (
             "set --count 100000000 --shard-size 10",
             2,
-            "shard size 10: 100 to 4294967295 expected, for at most 1000000 shards",
+            "shard size 10: 1001 to 4294967295 expected, for at most 99999 shards",
         ),
-        ("set --count 1000000000000", 1, "error: set: 785000024 MB free expected, "),
+        ("set --count 50000000000", 1, "error: set: 3925000"),
         ("set --count 2 --seed 18446744073709551615", 2, "at most 18446744073709551614 expected"),
         ("no/set --count 10", 1, "error: no"),
         ("/proc/set --count 10", 1, "error: /proc/set: "),
@@ -301,18 +334,6 @@ fn what_cannot_be_planned_or_written_is_refused_and_leaves_nothing() {
         refuses(at, &format!("shards {options}"), code, expected);
         assert_eq!(fs::read_dir(at).unwrap().count(), 1, "{options} left something");
     }
-}
-
-/// Waits until a program that draws `set` has begun a shard.
-fn begins(at: &Path, arguments: &str) -> std::process::Child {
-    let child = with_signals("--default-signal", &runtime(at, arguments)).spawn().unwrap();
-    let start = Instant::now();
-    let begun = || fs::read_dir(at.join("set/data")).is_ok_and(|mut entries| entries.next().is_some());
-    while !begun() {
-        assert!(start.elapsed().as_secs() < 60, "{arguments}: no file");
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-    child
 }
 
 #[test]
@@ -349,16 +370,27 @@ fn kills() -> usize {
 fn what_a_living_program_writes_is_not_swept() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
-    let child = begins(at, "shards set --count 1000000 --shard-size 500000 --threads 2 --part 1/2");
-    let mut other = begins(at, "shards set --count 1000000 --shard-size 500000 --threads 2 --part 2/2");
-    let temporary = |at: &Path| fs::read_dir(at.join("set/data")).unwrap().count();
-    std::thread::sleep(std::time::Duration::from_millis(300));
-    assert_eq!((temporary(at), other.try_wait().unwrap()), (4, None), "two files of each program");
-    for child in [child, other] {
-        send("TERM", child.id());
+    let files = || fs::read_dir(at.join("set/data")).map_or(0, Iterator::count);
+    // Starts a program and stops it as soon as both files of its shard are there.
+    let stopped = |part: usize| {
+        let plan = "--count 4000000 --shard-size 2000000 --threads 1";
+        let command = runtime(at, &format!("shards set {plan} --part {part}/2"));
+        let child = with_signals("--default-signal", &command).spawn().unwrap();
+        let start = Instant::now();
+        while files() != 2 * part {
+            assert!(start.elapsed().as_secs() < 60, "part {part}: {} files", files());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        send("STOP", child.id());
+        child
+    };
+    let children = [1, 2].map(stopped);
+    assert_eq!(files(), 4, "two files of each program");
+    for child in children {
+        ["TERM", "CONT"].iter().for_each(|signal| send(signal, child.id()));
         tests::end_of(child);
     }
-    assert_eq!(temporary(at), 0);
+    assert_eq!(files(), 0);
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! `runtime verify`: whether a data set in shards is what its manifest says.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::hash::{BuildHasher, RandomState};
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::mem;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
@@ -21,7 +22,7 @@ use super::draw::{Job, Progress, number};
 use super::error::printable;
 use super::layout::{FOLDERS, MANIFEST, Plan, SUMS, Shard, ShardFile};
 use super::model::Model;
-use super::output::{hex, print};
+use super::output::{hex, print, print_json};
 use super::parallel::{MAX_THREADS, threads};
 use super::temporary;
 use crate::image::Image;
@@ -30,10 +31,12 @@ use crate::image::Image;
 pub struct Verify {
     /// The folder of the data set.
     out: PathBuf,
-    /// The share of the images that are drawn again and compared, from each shard, at random. 0% needs no generator.
+    /// The share of each shard's images that are drawn again and compared. 1% is every 100th image from a random one on, and other
+    /// shares are rounded to every n-th image. 0% needs no generator.
     #[arg(long, value_name = "SHARE", default_value = "1%")]
     redraw: Share,
-    /// Deletes the files of shards that are wrong, so that `runtime shards` draws them again, and shards of other plans.
+    /// Deletes wrong shards that `runtime shards` would skip, so that it draws them again, and shards of other plans. Meant for a
+    /// time when no program draws into the folder.
     #[arg(long)]
     delete_broken: bool,
     /// The generator that drew the data set, if it is not the built-in one.
@@ -47,7 +50,7 @@ pub struct Verify {
     json: bool,
 }
 
-/// Every how many images one is drawn again; `None` for no image.
+/// n if every n-th image is drawn again; `None` for no image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Share(Option<u64>);
 
@@ -63,9 +66,6 @@ impl FromStr for Share {
     }
 }
 
-/// A path relative to the data set, and a sentence that begins with it.
-type Problem = (String, String);
-
 pub fn run(args: &Verify) -> Result<()> {
     let out = &args.out;
     let plan = Plan::read(out)?;
@@ -76,53 +76,50 @@ pub fn run(args: &Verify) -> Result<()> {
         None => None,
     };
     if args.delete_broken {
+        temporary::sweep(out);
         FOLDERS.iter().for_each(|folder| temporary::sweep(&out.join(folder)));
     }
-    let (mut problems, broken) = check_shards(out, &plan, redraw.as_ref(), threads(args.threads, u64::MAX))?;
-    let strays = strays(out, &plan)?;
-    let is_missing = |index: &u64| plan.shard(*index).files.iter().any(|file| !out.join(&file.path).exists());
-    let missing = broken.iter().filter(|index| is_missing(index)).count();
-    let sums = (0..plan.shards())
-        .map(|index| plan.shard(index))
-        .map(|shard| Some(shard.digest_lines(&shard.read_digests(out)?)));
-    if let Some(sums) = sums.collect::<Option<String>>() {
-        match fs::read(out.join(SUMS)) {
-            Ok(found) if found == sums.as_bytes() => {}
-            Ok(_) => problems.push((
-                SUMS.into(),
-                format!("{SUMS}: the lines of all files in {} expected, others found", FOLDERS[1]),
-            )),
-            Err(_) => problems.push((SUMS.into(), format!("{SUMS}: missing; `runtime shards` writes it"))),
-        }
-    }
-    problems.extend(strays.iter().map(|stray| (stray.path.clone(), stray.sentence(&plan))));
+    let faulty = check_shards(out, &plan, redraw.as_ref(), threads(args.threads, u64::MAX));
+    let extra = extra_files(out, &plan)?;
+    let mut problems: Vec<Problem> = faulty.iter().flat_map(|shard| shard.problems.clone()).collect();
+    problems.extend(check_sums(out, &plan).map(|sentence| (SUMS.into(), sentence)));
+    problems.extend(extra.iter().map(|file| (file.path.clone(), file.sentence(&plan))));
+    let deleted = args.delete_broken.then(|| delete(out, &faulty, &extra)); // even if nobody reads what is printed next
+
     for (path, sentence) in &problems {
         let sentence = printable(sentence);
-        let line = if args.json { json!({ "file": path, "problem": sentence }).to_string() } else { sentence };
-        print(format!("{line}\n"))?;
+        let _ = match args.json {
+            true => print_json(json!({ "file": path, "problem": sentence })),
+            false => print(format!("{sentence}\n")),
+        };
     }
-    if args.delete_broken && !problems.is_empty() {
-        delete(out, &plan, &broken, &strays)?;
-    }
-    if args.json {
-        let line = json!({
-            "shards": plan.shards(), "images": plan.count, "broken": broken.len(), "missing": missing, "problems": problems.len(),
-        });
-        print(format!("{line}\n"))?;
-    }
-    if problems.is_empty() {
-        if !args.json {
-            print(format!("{}: {} images in {} shards, as planned\n", out.display(), plan.count, plan.shards()))?;
-        }
-        return Ok(());
-    }
-    let advice = match args.delete_broken {
-        true => "the files of these shards are deleted, and `runtime shards` with its first options draws them again",
-        false => {
-            "--delete-broken deletes the files of these shards, and `runtime shards` with its first options draws them again"
-        }
+    let deleted = deleted.transpose()?;
+    let name = printable(&out.display().to_string());
+    let printed = if args.json {
+        let missing = faulty.iter().filter(|shard| shard.missing).count();
+        print_json(json!({
+            "shards": plan.shards(), "images": plan.count, "missing": missing, "broken": faulty.len() - missing,
+            "problems": problems.len(), "deleted": deleted.unwrap_or(0),
+        }))
+    } else if problems.is_empty() {
+        print(format!("{name}: {} images in {} shards, as planned\n", plan.count, plan.shards()))
+    } else {
+        Ok(())
     };
-    bail!("{}: 0 problems expected, {} found; {advice}", out.display(), problems.len())
+    if problems.is_empty() {
+        return printed;
+    }
+    let is_deletable = faulty.iter().any(|shard| shard.wrong.is_some()) || extra.iter().any(ExtraFile::is_shard);
+    let advice = match deleted {
+        Some(deleted) => format!("{deleted} files deleted; "),
+        None if is_deletable => "--delete-broken deletes wrong shards; ".into(),
+        None => String::new(),
+    };
+    bail!(
+        "{}: no problem expected, {} found; {advice}`runtime shards` with its first options writes what is missing",
+        out.display(),
+        problems.len()
+    )
 }
 
 /// The images of the plan, with their generator.
@@ -142,15 +139,35 @@ fn job(args: &Verify, plan: &Plan) -> Result<Job> {
     Ok(Job { model, class: plan.class, seed: plan.seed, threads: 1 })
 }
 
-/// What is wrong with the shards, and the numbers of the wrong ones.
-fn check_shards(
-    out: &Path,
-    plan: &Plan,
-    redraw: Option<&(Job, u64)>,
-    threads: usize,
-) -> Result<(Vec<Problem>, BTreeSet<u64>)> {
+/// A path relative to the data set, and a sentence that begins with it.
+type Problem = (String, String);
+
+/// A shard with at least one problem.
+struct FaultyShard {
+    shard: Shard,
+    problems: Vec<Problem>,
+    /// No file of the shard is there.
+    missing: bool,
+    /// The files have wrong bytes, but the right lengths, so `runtime shards` skips the shard. Holds their states before the check.
+    wrong: Option<Vec<FileState>>,
+}
+
+/// Length and times of a file. They change when the file is written or replaced.
+type FileState = (u64, Option<SystemTime>, Option<SystemTime>);
+
+/// The states of the digests file and the files of a whole shard; `None` if the shard is not whole.
+fn states(out: &Path, shard: &Shard) -> Option<Vec<FileState>> {
+    let state = |path| {
+        let found = File::open(out.join(path)).and_then(|file| file.metadata()).ok()?; // NFS may remember old ones until then
+        Some((found.len(), found.modified().ok(), found.created().ok()))
+    };
+    shard.paths().map(state).collect::<Option<_>>().filter(|_| shard.is_whole(out))
+}
+
+/// The shards with problems, in order.
+fn check_shards(out: &Path, plan: &Plan, redraw: Option<&(Job, u64)>, threads: usize) -> Vec<FaultyShard> {
     let (next, done) = (AtomicU64::new(0), AtomicU64::new(0));
-    let found = Mutex::new(BTreeMap::new());
+    let faulty = Mutex::new(BTreeMap::new());
     let progress = Progress::new(plan.count);
     let work = || {
         loop {
@@ -159,12 +176,11 @@ fn check_shards(
                 break;
             }
             let shard = plan.shard(index);
-            let mut checker = Checker { out, plan, redraw, shard: &shard, sample: vec![], problems: vec![] };
-            checker.check();
-            if !checker.problems.is_empty() {
-                found.lock().unwrap_or_else(PoisonError::into_inner).insert(index, checker.problems);
+            let images = shard.images;
+            if let Some(shard) = check_shard(out, plan, redraw, shard) {
+                faulty.lock().unwrap_or_else(PoisonError::into_inner).insert(index, shard);
             }
-            progress.at(done.fetch_add(shard.images, Ordering::Relaxed) + shard.images);
+            progress.at(done.fetch_add(images, Ordering::Relaxed) + images);
         }
     };
     thread::scope(|scope| {
@@ -173,9 +189,15 @@ fn check_shards(
         }
         work();
     });
-    let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let broken = found.keys().copied().collect();
-    Ok((found.into_values().flatten().collect(), broken))
+    faulty.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect()
+}
+
+fn check_shard(out: &Path, plan: &Plan, redraw: Option<&(Job, u64)>, shard: Shard) -> Option<FaultyShard> {
+    let states = states(out, &shard);
+    let mut checker = Checker { out, plan, redraw, shard: &shard, sample: vec![], problems: vec![], wrong: false };
+    let missing = !checker.check();
+    let (problems, wrong) = (checker.problems, states.filter(|_| checker.wrong));
+    (!problems.is_empty()).then_some(FaultyShard { shard, problems, missing, wrong })
 }
 
 struct Checker<'a> {
@@ -186,20 +208,25 @@ struct Checker<'a> {
     /// Images to draw again, by their number in the data set.
     sample: Vec<(u64, Image)>,
     problems: Vec<Problem>,
+    /// A file was read and is wrong. A file that cannot be read may be right.
+    wrong: bool,
 }
 
 impl Checker<'_> {
-    fn check(&mut self) {
+    /// Collects the problems; whether any file of the shard is there.
+    fn check(&mut self) -> bool {
         let shard = self.shard;
         if shard.files.iter().all(|file| !self.out.join(&file.path).exists()) {
             let path = &shard.files[0].path;
             let last = shard.first + shard.images - 1;
-            return self.report(path, format!("missing, with the images {} to {last}", shard.first));
+            self.report(path, format!("missing, with the images {} to {last}", shard.first));
+            return false;
         }
         let digests = shard.read_digests(self.out);
         for (i, file) in shard.files.iter().enumerate() {
             let digest = digests.as_ref().map(|digests| &*digests[i]);
             if let Err(error) = self.check_file(file, i == 0, digest) {
+                self.wrong |= !error.is::<io::Error>();
                 self.report(&file.path, format!("{error:#}"));
             }
         }
@@ -207,6 +234,7 @@ impl Checker<'_> {
             let found = if self.out.join(&shard.digests).exists() { "other text" } else { "no file" };
             self.report(&shard.digests, format!("a line of sha256sum per file of the shard expected, {found} found"));
         }
+        true
     }
 
     fn report(&mut self, path: &str, what: String) {
@@ -243,7 +271,7 @@ impl Checker<'_> {
         const BLOCK: u64 = 512;
         const SAMPLE: usize = 64;
         let every = self.redraw.map(|(_, every)| *every);
-        // Also of a small shard, one image is drawn.
+        // At least one image of each shard is drawn.
         let start = every.map_or(0, |every| RandomState::new().hash_one(()) % every.min(self.shard.images));
         let mut pixels = vec![0; BLOCK as usize * Image::PIXELS];
         let mut wrong = None;
@@ -253,7 +281,7 @@ impl Checker<'_> {
             file.read_exact(pixels).context("cannot be read")?;
             sha256.update(&*pixels);
             for (i, pixels) in (first..).zip(pixels.as_chunks::<{ Image::PIXELS }>().0) {
-                if every.is_some_and(|every| i % every == start % every) {
+                if every.is_some_and(|every| i % every == start) {
                     self.sample.push((self.shard.first + i, Image(*pixels)));
                 }
             }
@@ -277,70 +305,101 @@ impl Checker<'_> {
     }
 
     /// Reads all labels; a sentence if one differs from the class of its image.
-    fn check_labels(&mut self, file: &mut File, sha256: &mut Sha256) -> Result<Option<String>> {
-        let mut labels = vec![];
-        file.read_to_end(&mut labels).context("cannot be read")?;
-        sha256.update(&labels);
-        let wrong = (self.shard.first..).zip(labels).find(|(index, label)| self.plan.label(*index) != *label);
-        Ok(wrong
-            .map(|(index, label)| format!("label {} of image {index} expected, {label} found", self.plan.label(index))))
+    fn check_labels(&self, file: &mut File, sha256: &mut Sha256) -> Result<Option<String>> {
+        const BLOCK: u64 = 64 * 1024;
+        let mut labels = vec![0; BLOCK.min(self.shard.images) as usize];
+        let mut wrong = None;
+        for first in (0..self.shard.images).step_by(BLOCK as usize) {
+            let labels = &mut labels[..BLOCK.min(self.shard.images - first) as usize];
+            file.read_exact(labels).context("cannot be read")?;
+            sha256.update(&*labels);
+            let mut labels = (self.shard.first + first..).zip(labels);
+            wrong = wrong.or(labels.find(|(index, label)| self.plan.label(*index) != **label).map(|(index, label)| {
+                format!("label {} of image {index} expected, {label} found", self.plan.label(index))
+            }));
+        }
+        Ok(wrong)
     }
 }
 
-/// A file in a folder of the data set that is no file of its plan.
-struct Stray {
+/// A sentence if all shards have digests, and SHA256SUMS has others.
+fn check_sums(out: &Path, plan: &Plan) -> Option<String> {
+    let shards = (0..plan.shards()).map(|index| plan.shard(index));
+    let lines = shards.map(|shard| Some(shard.digest_lines(&shard.read_digests(out)?)));
+    let sums = lines.collect::<Option<String>>()?;
+    match fs::read(out.join(SUMS)) {
+        Ok(found) if found == sums.as_bytes() => None,
+        Ok(_) => Some(format!("{SUMS}: the lines of all files in {} expected, others found", FOLDERS[1])),
+        Err(_) => Some(format!("{SUMS}: missing; `runtime shards` writes it")),
+    }
+}
+
+/// A file that does not belong to the plan, in a folder of the data set.
+struct ExtraFile {
     path: String,
-    kind: StrayKind,
+    kind: ExtraKind,
 }
 
 #[derive(PartialEq, Eq)]
-enum StrayKind {
+enum ExtraKind {
     /// A shard of a plan with another number of shards, so that it overlaps with those of this plan.
     Shard,
     Temporary,
     Unknown,
 }
 
-impl Stray {
+impl ExtraFile {
+    fn is_shard(&self) -> bool {
+        self.kind == ExtraKind::Shard
+    }
+
     fn sentence(&self, plan: &Plan) -> String {
         let path = &self.path;
         match self.kind {
-            StrayKind::Shard => {
+            ExtraKind::Shard => {
                 format!("{path}: a shard of {} expected, one of another plan found, which overlaps", plan.shards())
             }
-            StrayKind::Temporary => {
-                format!("{path}: a program writes this file, or was killed; the next `runtime shards` removes it then")
+            ExtraKind::Temporary => {
+                format!(
+                    "{path}: a program writes this file, or was killed; then the next `runtime shards` removes it, on another \
+                     machine after a day"
+                )
             }
-            StrayKind::Unknown => format!("{path}: only files of the data set expected, another one found; move it"),
+            ExtraKind::Unknown => format!("{path}: only files of the data set expected, another one found; move it"),
         }
     }
 }
 
-fn strays(out: &Path, plan: &Plan) -> Result<Vec<Stray>> {
-    let mut strays = vec![];
+/// All extra files. In OUT itself only temporary ones count.
+fn extra_files(out: &Path, plan: &Plan) -> Result<Vec<ExtraFile>> {
+    let mut extra = vec![];
     let shards = plan.shards();
-    for folder in FOLDERS {
+    for folder in [""].into_iter().chain(FOLDERS) {
         let path = out.join(folder);
         let entries = fs::read_dir(&path).with_context(|| format!("{}: cannot be read", path.display()))?;
         for entry in entries {
             let name = entry.with_context(|| format!("{}: cannot be read", path.display()))?.file_name();
             let name = name.to_string_lossy().into_owned();
-            let path = format!("{folder}/{name}");
+            let is_temporary = temporary::is_temporary(name.as_ref());
+            if folder.is_empty() && !is_temporary {
+                continue;
+            }
+            let path = format!("{folder}/{name}").trim_start_matches('/').to_string();
             let numbers = shard_numbers(&name);
             let ours = numbers.filter(|(index, of)| index < of && *of == shards).map(|(index, _)| plan.shard(index));
-            if ours.is_some_and(|shard| shard.digests == path || shard.files.iter().any(|file| file.path == path)) {
+            if ours.is_some_and(|shard| shard.paths().any(|file| file == path)) {
                 continue;
             }
             let kind = match numbers {
-                Some(_) => StrayKind::Shard,
-                None if temporary::is_temporary(name.as_ref()) => StrayKind::Temporary,
-                None => StrayKind::Unknown,
+                Some(_) => ExtraKind::Shard,
+                None if is_temporary => ExtraKind::Temporary,
+                None => ExtraKind::Unknown,
             };
-            strays.push(Stray { path, kind });
+            extra.push(ExtraFile { path, kind });
         }
     }
-    strays.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(strays)
+    extra.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(extra)
 }
 
 /// K and N of the name of a shard's file, `train-K-of-N` and an ending.
@@ -351,27 +410,60 @@ fn shard_numbers(name: &str) -> Option<(u64, u64)> {
     Some((index.parse().ok()?, of.parse().ok()?))
 }
 
-/// Deletes the files of wrong shards, their digests first, and shards of other plans.
-fn delete(out: &Path, plan: &Plan, broken: &BTreeSet<u64>, strays: &[Stray]) -> Result<()> {
-    let broken = broken.iter().map(|index| plan.shard(*index));
-    let files =
-        broken.flat_map(|shard| [shard.digests].into_iter().chain(shard.files.into_iter().map(|file| file.path)));
-    let strays = strays.iter().filter(|stray| stray.kind == StrayKind::Shard).map(|stray| stray.path.clone());
-    for path in [SUMS.to_string()].into_iter().chain(files).chain(strays) {
-        let path = out.join(path);
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() != ErrorKind::NotFound => {
-                return Err(e).with_context(|| format!("{}: cannot be deleted", path.display()));
+/// Deletes the files of wrong shards that have not changed since their check, and shards of other plans; the number of deleted
+/// files. SHA256SUMS goes first, then the digests, so that a shard never seems whole meanwhile.
+fn delete(out: &Path, faulty: &[FaultyShard], extra: &[ExtraFile]) -> Result<usize> {
+    let delete = |path: &str| match fs::remove_file(out.join(path)) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(0),
+        done => done.map(|()| 1).with_context(|| format!("{}: cannot be deleted", out.join(path).display())),
+    };
+    let mut deleted = 0;
+    for FaultyShard { shard, wrong, .. } in faulty {
+        if wrong.is_some() && *wrong == states(out, shard) {
+            for path in [SUMS].into_iter().chain(shard.paths()) {
+                deleted += delete(path)?;
             }
-            _ => {}
         }
     }
-    Ok(())
+    for file in extra.iter().filter(|file| file.is_shard()) {
+        deleted += delete(&file.path)?;
+    }
+    Ok(deleted)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::model::Precision;
+    use crate::cli::pipeline::{Report, draw_shards};
+
+    #[test]
+    fn a_wrong_shard_is_deleted_unless_another_program_replaced_it_after_the_check() {
+        let place = temporary::Temporary::folder(&std::env::temp_dir()).unwrap();
+        let out = place.path();
+        FOLDERS.iter().for_each(|folder| fs::create_dir_all(out.join(folder)).unwrap());
+        let model = Model::load(None, Precision::F32, None).unwrap();
+        let job = Job { model, class: None, seed: 0, threads: 1 };
+        let plan = Plan::new(&job, Precision::F32, 20, 10);
+        draw_shards(&job, out, &[plan.shard(0), plan.shard(1)], &Report::new(20, false)).unwrap();
+        assert!(plan.finish(out).unwrap());
+        let images = out.join(&plan.shard(1).files[0].path);
+        let right = fs::read(&images).unwrap();
+        fs::write(&images, vec![0; right.len()]).unwrap();
+        let check = || check_shards(out, &plan, None, 1);
+        let faulty = check();
+        assert!(faulty.len() == 1 && faulty[0].wrong.is_some());
+
+        thread::sleep(std::time::Duration::from_millis(20)); // until the file system's clock has moved
+        fs::write(out.join("new"), &right).unwrap();
+        fs::rename(out.join("new"), &images).unwrap();
+        assert_eq!(delete(out, &faulty, &[]).unwrap(), 0);
+        assert!(check().is_empty() && out.join(SUMS).exists());
+
+        fs::write(&images, vec![0; right.len()]).unwrap();
+        assert_eq!(delete(out, &check(), &[]).unwrap(), 4);
+        assert!(!out.join(SUMS).exists() && check()[0].missing);
+    }
 
     #[test]
     fn a_share_is_a_percentage() {
