@@ -239,10 +239,19 @@ fn passes(command: &mut Command) {
 
 /// Programs of runtime/firmware for a board, with the shipped model or another.
 fn build(tools: &Path, board: &Board, bins: &[&str], model: Option<&Path>) -> Vec<PathBuf> {
-    // Boards share a folder, for what they share: one at a time, and what comes out is copied elsewhere.
-    static FOLDER: Mutex<()> = Mutex::new(());
-    let _one = FOLDER.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    // Boards share a folder, for what they share: one at a time, and what comes out is copied elsewhere. Boards with the same CPU
+    // and memory share their programs too.
+    static BUILT: Mutex<Vec<PathBuf>> = Mutex::new(vec![]);
+    let mut built = BUILT.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let target = root().join("target/devices");
+    let kept = |bin: &&str| {
+        let kept = target.join(format!("{}-{bin}{}", board.memory, if model.is_some() { "-own" } else { "" }));
+        kept.with_extension(board.target)
+    };
+    let programs: Vec<PathBuf> = bins.iter().map(kept).collect();
+    if programs.iter().all(|program| built.contains(program)) {
+        return programs;
+    }
     let mut cargo = Command::new(env!("CARGO"));
     cargo
         .args(["build", "--quiet", "--release", "--locked", "--target", board.target])
@@ -257,13 +266,11 @@ fn build(tools: &Path, board: &Board, bins: &[&str], model: Option<&Path>) -> Ve
         None => cargo.env_remove("GENERATOR_ONNX"),
     };
     passes(&mut cargo);
-    let kept = |bin: &&str| {
-        let kept = target.join(format!("{}-{bin}{}", board.memory, if model.is_some() { "-own" } else { "" }));
-        let kept = kept.with_extension(board.target);
-        fs::copy(target.join(board.target).join("release").join(bin), &kept).unwrap();
-        kept
-    };
-    bins.iter().map(kept).collect()
+    for (bin, program) in bins.iter().zip(&programs) {
+        fs::copy(target.join(board.target).join("release").join(bin), program).unwrap();
+    }
+    built.extend(programs.clone());
+    programs
 }
 
 /// What a program writes on a board, to standard output and to standard error.
