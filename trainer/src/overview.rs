@@ -11,7 +11,7 @@ use crate::config::{PIXELS, SIDE, Source, UsageError};
 use crate::data::Dataset;
 use crate::files;
 use crate::print::printable;
-use crate::run::pictures::png;
+use crate::run::pictures::{png, tile};
 
 /// The figures of a data set.
 #[derive(Debug, Serialize)]
@@ -123,11 +123,11 @@ fn holds(folder: &Path, place: &Path, depth: u32) -> bool {
 /// When a file exists, unless `force`, or cannot be written.
 pub fn write_pictures(data: &Dataset, folder: &Path, force: bool) -> Result<Vec<PathBuf>> {
     const COLUMNS: usize = 10;
-    let mut pictures = vec![(folder.join("mean.png"), sheet(&[mean_image(data.images.rows().into_iter()).view()], 1))];
+    let mut pictures = vec![(folder.join("mean.png"), tile(&[mean_image(data.images.rows().into_iter()).view()], 1))];
     for (class, name) in data.classes.iter().enumerate() {
         let images: Vec<_> = of_class(data, class).take(COLUMNS * COLUMNS).collect();
         let name: String = name.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).take(40).collect();
-        pictures.push((folder.join(format!("{class:02}-{name}.png")), sheet(&images, COLUMNS)));
+        pictures.push((folder.join(format!("{class:02}-{name}.png")), tile(&images, COLUMNS)));
     }
     let existing = pictures.iter().map(|(path, _)| path).find(|path| path.symlink_metadata().is_ok());
     if let Some(path) = existing.filter(|_| !force) {
@@ -138,15 +138,6 @@ pub fn write_pictures(data: &Dataset, folder: &Path, force: bool) -> Result<Vec<
         files::write(path, &png(picture)?)?;
     }
     Ok(pictures.into_iter().map(|(path, _)| path).collect())
-}
-
-/// Images side by side as one picture (height, width).
-fn sheet(images: &[ArrayView1<u8>], columns: usize) -> Array2<u8> {
-    let mut picture = Array2::zeros((images.len().div_ceil(columns).max(1) * SIDE, columns * SIDE));
-    for (mut cell, image) in picture.exact_chunks_mut((SIDE, SIDE)).into_iter().zip(images) {
-        cell.iter_mut().zip(image).for_each(|(level, &x)| *level = x);
-    }
-    picture
 }
 
 /// The mean training image, and below it the mean image of each class at half size, as half blocks for a terminal with colours.

@@ -5,35 +5,39 @@ use std::io::BufReader;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow};
-use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2};
 use plotters::prelude::*;
 
-use crate::config::SIDE;
+use crate::config::{PIXELS, SIDE};
 use crate::pixel::pixel;
 use crate::state::Epoch;
 
-/// Images (N, 784) in [-1, 1] as one grey picture (height, width), four side by side.
-pub fn grid(images: ArrayView2<f32>) -> Array2<u8> {
-    const COLUMNS: usize = 4;
-    let mut picture = Array2::zeros((images.nrows().div_ceil(COLUMNS) * SIDE, COLUMNS * SIDE));
-    for (mut cell, image) in picture.exact_chunks_mut((SIDE, SIDE)).into_iter().zip(images.rows()) {
-        cell.iter_mut().zip(image).for_each(|(level, &x)| *level = pixel(x));
+/// Images (784,) side by side as one grey picture (height, width).
+pub fn tile(images: &[ArrayView1<u8>], columns: usize) -> Array2<u8> {
+    let mut picture = Array2::zeros((images.len().div_ceil(columns) * SIDE, columns * SIDE));
+    for (mut cell, image) in picture.exact_chunks_mut((SIDE, SIDE)).into_iter().zip(images) {
+        cell.iter_mut().zip(image).for_each(|(level, &x)| *level = x);
     }
     picture
+}
+
+/// Images (N, 784) in [-1, 1] as one grey picture (height, width), four side by side.
+pub fn grid(images: ArrayView2<f32>) -> Array2<u8> {
+    let images = images.mapv(pixel);
+    tile(&images.rows().into_iter().collect::<Vec<_>>(), 4)
 }
 
 /// The first ten images (N, 784) of each class as one grey picture (height, width), a row for each class. `labels` (N,) are the
 /// classes of the images.
 pub fn by_class(images: ArrayView2<u8>, labels: ArrayView1<u8>, classes: usize) -> Array2<u8> {
     const COLUMNS: usize = 10;
-    let mut picture = Array2::zeros((classes * SIDE, COLUMNS * SIDE));
-    for (class, mut row) in picture.axis_chunks_iter_mut(Axis(0), SIDE).enumerate() {
-        let of_class = images.rows().into_iter().zip(labels).filter(|(_, label)| usize::from(**label) == class);
-        for (mut cell, (image, _)) in row.axis_chunks_iter_mut(Axis(1), SIDE).zip(of_class) {
-            cell.iter_mut().zip(image).for_each(|(level, &x)| *level = x);
-        }
+    let (mut cells, black) = (vec![], Array1::zeros(PIXELS));
+    for class in 0..classes {
+        let images = images.outer_iter().zip(labels).filter(|(_, label)| usize::from(**label) == class);
+        cells.extend(images.map(|(image, _)| image).take(COLUMNS));
+        cells.resize((class + 1) * COLUMNS, black.view());
     }
-    picture
+    tile(&cells, COLUMNS)
 }
 
 /// A grey picture (height, width) as a PNG file.
