@@ -20,7 +20,6 @@ if "--torchvision" in sys.argv:
     from torchvision import transforms
 else:
     tv = None
-    print("skipped: torchvision is not installed, so its readers are not compared", file=sys.stderr)
 
 out = Path(sys.argv[1])
 rng = np.random.default_rng(0)

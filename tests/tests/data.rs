@@ -282,7 +282,6 @@ fn every_format_gives_the_arrays_of_numpy_pillow_and_torchvision() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/make_data_sets.py");
     let (output, stderr) = run(Command::new(python).arg(script).arg(folder.path()));
     assert!(output.status.success(), "{stderr}");
-    eprint!("{stderr}");
     // In a process of its own, with a cache of its own.
     let mut check = Command::new(std::env::current_exe().unwrap());
     check.args(["--exact", "every_format_gives_the_arrays_of_numpy_pillow_and_torchvision", "--nocapture"]);
@@ -364,7 +363,7 @@ fn a_jpeg_that_is_cut_in_half_is_named(folder: &Path) {
     let mut heard = vec![];
     let mut read = |strict| {
         Dataset::read(folder, Reading { strict, invert: false }, &mut |progress| {
-            if let trainer::data::download::Progress::Line(line) = progress {
+            if let trainer::data::progress::Progress::Line(line) = progress {
                 heard.push(line.to_string());
             }
         })

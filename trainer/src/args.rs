@@ -299,7 +299,7 @@ pub struct ScoreArgs {
     /// labels next to it if there are labels.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// Real images: a name or a folder, as for training.
+    /// Real images: a name, a folder or a .npz file, as for training.
     #[arg(long)]
     pub data: Option<OsString>,
     #[command(flatten)]
@@ -320,7 +320,7 @@ pub struct ScoreArgs {
 
 #[derive(Args)]
 pub struct JudgeArgs {
-    /// Real images: a name or a folder, as for training.
+    /// Real images: a name, a folder or a .npz file, as for training.
     #[arg(long)]
     pub data: Option<OsString>,
     #[command(flatten)]

@@ -78,6 +78,22 @@ pub fn resolve(path: &Path) -> io::Result<PathBuf> {
     Ok(folder.join(target.file_name().unwrap_or_default()))
 }
 
+/// Paths in `folder`, sorted, without those whose names begin with a dot.
+///
+/// # Errors
+/// When the folder cannot be read to its end.
+pub fn visible_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut paths = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+    paths.retain(|path| !name_of(path).starts_with('.'));
+    paths.sort();
+    Ok(paths)
+}
+
+/// The last part of a path.
+pub fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
 /// Deletes the temporary files that killed programs left in `folder`. Those of running programs are locked and stay.
 pub fn remove_temporary(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
-use crate::data::download::Progress;
+use crate::data::progress::Progress;
 use crate::print::{note, result};
 use crate::signals::{self, Signal};
 use crate::state::{Epoch, Step};

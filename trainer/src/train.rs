@@ -12,7 +12,7 @@ use prost::Message;
 
 use crate::config::{Config, Device, Engine, Plan, Reading, Source};
 use crate::data::Dataset;
-use crate::data::download::Progress;
+use crate::data::progress::Progress;
 use crate::gan::inputs::StepKind;
 use crate::gan::step::step_graph;
 use crate::ort::OnnxRuntime;

@@ -135,15 +135,16 @@ mod tests {
 
     #[test]
     fn a_png_that_claims_too_many_pixels_is_refused_before_they_are_unpacked() {
-        let mut bomb = png(1, 1, &[0]);
-        bomb[16..24].copy_from_slice(&[0, 1, 0, 0, 0, 1, 0, 0]);
-        let mut crc = flate2::Crc::new();
-        crc.update(&bomb[12..29]);
-        bomb[29..33].copy_from_slice(&crc.sum().to_be_bytes());
-        let error = format!("{:#}", decode(&bomb).unwrap_err());
-        assert_eq!(
-            error,
-            "a whole PNG file expected: 1 to 67108864 pixels in at most 65535 rows and columns expected, 65536 × 65536 found"
-        );
+        for (width, height) in [(1u32 << 16, 1u32 << 16), (1 << 26, 1)] {
+            let mut bomb = png(1, 1, &[0]);
+            bomb[16..20].copy_from_slice(&width.to_be_bytes());
+            bomb[20..24].copy_from_slice(&height.to_be_bytes());
+            let mut crc = flate2::Crc::new();
+            crc.update(&bomb[12..29]);
+            bomb[29..33].copy_from_slice(&crc.sum().to_be_bytes());
+            let error = format!("{:#}", decode(&bomb).unwrap_err());
+            let expected = "a whole PNG file expected: 1 to 67108864 pixels in at most 65535 rows and columns expected";
+            assert_eq!(error, format!("{expected}, {width} × {height} found"));
+        }
     }
 }

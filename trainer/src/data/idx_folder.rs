@@ -10,6 +10,7 @@ use ndarray::{Array1, Array2, ArrayViewMut2};
 use crate::config::SIDE;
 use crate::data::idx::{IdxFile, Kind};
 use crate::data::published::NAMES;
+use crate::files::{name_of, visible_in};
 
 /// Paths of the files in the order of [`NAMES`].
 pub type Paths = [PathBuf; 4];
@@ -69,12 +70,12 @@ fn find_one(folder: &Path, prefix: &str, name: &str) -> Result<PathBuf> {
 /// has it.
 fn candidates(folder: &Path, prefix: &str, name: &str) -> Vec<PathBuf> {
     let named = |folder: &Path| -> Vec<PathBuf> {
-        let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        let paths = visible_in(folder).unwrap_or_default();
         let matches = |path: &PathBuf| {
             let stem = stem(path);
-            stem.starts_with(prefix) && synonyms(name).iter().any(|name| stem.contains(name)) && !is_hidden(path)
+            stem.starts_with(prefix) && synonyms(name).iter().any(|name| stem.contains(name))
         };
-        entries.filter(matches).collect()
+        paths.into_iter().filter(matches).collect()
     };
     let (folders, mut files): (Vec<_>, Vec<_>) = named(folder).into_iter().partition(|path| path.is_dir());
     if files.is_empty() {
@@ -100,18 +101,13 @@ fn set_name(path: &Path, name: &str) -> Option<String> {
 
 /// The letters and digits of a file's name without `.gz`.
 fn stem(path: &Path) -> String {
-    let name = letters(&path.file_name().unwrap_or_default().to_string_lossy());
+    let name = letters(&name_of(path));
     name.strip_suffix("gz").map(String::from).unwrap_or(name)
 }
 
 /// The letters and digits of a text, in lower case.
 fn letters(text: &str) -> String {
     text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
-}
-
-/// Whether a file's name starts with a dot, like those that macOS puts beside others.
-fn is_hidden(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))
 }
 
 /// Whether four files are one of EMNIST's sets: their names say so, or they have the numbers of images of a set that no other

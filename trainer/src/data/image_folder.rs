@@ -9,7 +9,7 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File, Metadata};
-use std::io::{self, Read};
+use std::io::Read;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -24,9 +24,9 @@ use sha2::{Digest, Sha256};
 use crate::cache;
 use crate::config::{MAX_CLASSES, PIXELS};
 use crate::data::decode::{decode, is_image};
-use crate::data::download::Progress;
 use crate::data::idx::{MAX_ITEMS, other_format};
-use crate::files::{self, hex};
+use crate::data::progress::Progress;
+use crate::files::{self, hex, name_of, visible_in};
 
 /// The images of a folder.
 #[derive(Debug, PartialEq)]
@@ -89,35 +89,10 @@ struct Entry {
     modified: Option<SystemTime>,
 }
 
-/// Names for the folder of training images, the preferred one first, compared without case.
-const TRAIN: [&str; 2] = ["train", "training"];
-/// Names for the folder of test images, like [`TRAIN`].
-const TEST: [&str; 5] = ["test", "testing", "val", "valid", "validation"];
-
 impl<'a> Listing<'a> {
     fn of(folder: &'a Path) -> Result<Option<Self>> {
-        let all = folders(folder)?;
-        let has_name = |path: &Path, name: &str| name_of(path).to_lowercase() == name;
-        let has_folders = |path: &Path| folders(path).is_ok_and(|below| !below.is_empty());
-        let find = |names: &[&str]| {
-            names.iter().find_map(|name| all.iter().find(|path| has_name(path, name) && has_folders(path)))
-        };
-        let train = find(&TRAIN);
-        let test = train.and_then(|_| find(&TEST));
-        let mut unused = vec![];
-        for path in all.iter().filter(|path| train.is_some_and(|train| train != *path) && test != Some(path)) {
-            let name = name_of(path);
-            ensure!(
-                TRAIN.iter().chain(&TEST).any(|split| has_name(path, split)),
-                "{}: folders for training and tests or a folder for each class expected, both found: {} holds folders, and {name} \
-                 lies beside it; move one of them",
-                folder.display(),
-                train.map_or(String::new(), |train| name_of(train)),
-            );
-            unused.push(name);
-        }
-        let train = train.map_or(folder, |train| train);
-        let folders_of_classes = folders(train)?;
+        let (train, test, unused) = split(folder)?;
+        let folders_of_classes = folders(&train)?;
         if folders_of_classes.is_empty() {
             return Ok(None);
         }
@@ -127,9 +102,9 @@ impl<'a> Listing<'a> {
         let classes: Vec<String> = folders_of_classes.iter().map(|path| name_of(path)).collect();
         let mut listing = Self { folder, classes, files: vec![], has_test_folder: test.is_some(), unused };
         for (class, path) in folders_of_classes.iter().enumerate() {
-            listing.add(path, class as u8, false, &mut above(&[folder, train])?)?;
+            listing.add(path, class as u8, false, &mut above(&[folder, &train])?)?;
         }
-        for path in test.map_or(Ok(vec![]), |test| folders(test))? {
+        for path in test.map_or(Ok(vec![]), |test| folders(&test))? {
             let name = name_of(&path);
             let class = listing.classes.iter().position(|class| *class == name);
             let class = class.with_context(|| {
@@ -241,6 +216,34 @@ impl<'a> Listing<'a> {
     }
 }
 
+/// Names for the folder of training images, the preferred one first, compared without case.
+const TRAIN: [&str; 2] = ["train", "training"];
+/// Names for the folder of test images, like [`TRAIN`].
+const TEST: [&str; 5] = ["test", "testing", "val", "valid", "validation"];
+
+/// The folder that holds the classes' folders for training, the one for tests, and the names of the folders beside them. Without a
+/// folder for training, `folder` itself holds the classes.
+fn split(folder: &Path) -> Result<(PathBuf, Option<PathBuf>, Vec<String>)> {
+    let mut all = folders(folder)?;
+    let has_name = |path: &Path, name: &str| name_of(path).to_lowercase() == name;
+    let has_folders = |path: &Path| folders(path).is_ok_and(|below| !below.is_empty());
+    let mut take = |names: &[&str]| {
+        let position = |name| all.iter().position(|path| has_name(path, name) && has_folders(path));
+        let at = names.iter().find_map(|name| position(name))?;
+        Some(all.remove(at))
+    };
+    let Some(train) = take(&TRAIN) else { return Ok((folder.into(), None, vec![])) };
+    let test = take(&TEST);
+    if let Some(class) = all.iter().find(|path| !TRAIN.iter().chain(&TEST).any(|name| has_name(path, name))) {
+        let (shown, train, class) = (folder.display(), name_of(&train), name_of(class));
+        bail!(
+            "{shown}: folders for training and tests or a folder for each class expected, both found: {train} holds folders, and \
+             {class} lies beside it; move one of them"
+        );
+    }
+    Ok((train, test, all.iter().map(|path| name_of(path)).collect()))
+}
+
 /// What a file turned out to be.
 enum Found {
     /// The pixels, (784,).
@@ -283,10 +286,7 @@ impl Found {
 
 /// What a folder holds, sorted by name, without hidden files.
 fn entries(folder: &Path) -> Result<Vec<(PathBuf, Metadata)>> {
-    let paths = || fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>();
-    let mut paths = paths().with_context(|| cannot_be_read(folder))?;
-    paths.retain(|path| !name_of(path).starts_with('.'));
-    paths.sort();
+    let paths = visible_in(folder).with_context(|| cannot_be_read(folder))?;
     let with_data = |path: PathBuf| {
         let data = fs::metadata(&path).with_context(|| cannot_be_read(&path))?;
         Ok((path, data))
@@ -306,10 +306,6 @@ fn above(folders: &[&Path]) -> Result<HashSet<PathBuf>> {
 
 fn cannot_be_read(path: &Path) -> String {
     format!("{}: cannot be read", path.display())
-}
-
-fn name_of(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// Path of a folder's images in the cache.

@@ -14,18 +14,17 @@ pub mod image_folder;
 pub mod npz;
 pub mod package;
 pub mod pin;
+pub mod progress;
 pub mod published;
 pub mod resize;
 
 use crate::config::{PUBLISHED, Reading};
-use crate::data::download::Progress;
 use crate::data::idx::{IdxFile, Kind};
 use crate::data::idx_folder::Paths;
+use crate::data::image_folder::Images;
+use crate::data::progress::Progress;
 use crate::data::published::{NAMES, Published, SETS};
 use crate::files::hex;
-
-/// Most broken images that a message names.
-const NAMED: usize = 20;
 
 /// Images of 28 × 28 pixels and their labels.
 #[derive(Default)]
@@ -68,30 +67,19 @@ impl Dataset {
     pub fn read(path: &Path, reading: Reading, progress: &mut dyn FnMut(Progress)) -> Result<Self> {
         let shown = path.display();
         let data = if let Some(paths) = idx_folder::find(path)? {
-            Self::of_idx_folder(path, paths)?
+            Self::of_idx_folder(path, paths, progress)?
         } else if path.is_file() {
-            Self::of_parts(name_of(&path.with_extension("")), npz::read(path)?)?
+            Self::of_parts(set_name(&path.with_extension("")), npz::read(path)?)?
         } else if !path.is_dir() {
             bail!("--data: {shown}: {}, demo, a folder or a .npz file expected, none found", PUBLISHED.join(", "))
         } else if let Some(parts) = npz::read_folder(path)? {
-            Self::of_parts(name_of(path), parts)?
+            Self::of_parts(set_name(path), parts)?
         } else if let Some(found) = image_folder::read(path, progress)? {
-            let first = found.broken.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join("; ");
-            if !found.broken.is_empty() {
-                let (n, total) =
-                    (found.broken.len(), found.broken.len() + found.images[0].nrows() + found.images[1].nrows());
-                let line = format!("{shown}: {n} of {total} images cannot be read: {first}");
-                ensure!(!reading.strict, line);
-                progress(Progress::Line(&format!(
-                    "warning: {line}; they are left out, and --strict makes this an error"
-                )));
-            }
-            let ([images, test_images], [labels, test_labels]) = (found.images, found.labels);
-            let (name, classes) = (name_of(path), found.classes);
-            Self { name, classes, images, labels, test_images, test_labels, ..Self::default() }.with_digest()
+            Self::of_image_folder(path, found, reading.strict, progress)?
         } else {
             bail!(
-                "--data: {shown}: four IDX files ({}, …), .npz files, or a folder of PNG or JPEG images for each class expected, none found",
+                "--data: {shown}: four IDX files ({}, …), .npz files, or a folder of PNG or JPEG images for each class \
+                 expected, none found",
                 NAMES[0]
             )
         };
@@ -99,17 +87,17 @@ impl Dataset {
     }
 
     /// The data set of four IDX files that were found for `path`.
-    fn of_idx_folder(path: &Path, paths: Paths) -> Result<Self> {
+    fn of_idx_folder(path: &Path, paths: Paths, progress: &mut dyn FnMut(Progress)) -> Result<Self> {
         let files = idx_folder::open(&paths)?;
         let name = match SETS.iter().find(|set| set.is(&files)) {
             Some(set) => set.name.to_string(),
-            None if !path.exists() => name_of(path), // such as DIR/emnist-letters
+            None if !path.exists() => set_name(path), // such as DIR/emnist-letters
             None => {
                 let folder = paths[0].parent().unwrap_or(Path::new(""));
-                name_of(folder.parent().filter(|_| folder.ends_with("raw")).unwrap_or(folder))
+                set_name(folder.parent().filter(|_| folder.ends_with("raw")).unwrap_or(folder))
             }
         };
-        Self::of_files(name, paths, files)
+        Self::of_files(name, paths, files, progress)
     }
 
     /// The published data set of a name: from the cache, from Debian's package, or fetched into the cache.
@@ -117,11 +105,12 @@ impl Dataset {
     /// # Errors
     /// When there is no such set or no source has it: names the sources, what is wrong with each, and the ways out.
     pub fn published(name: &str, offline: bool, progress: &mut dyn FnMut(Progress)) -> Result<Self> {
-        Self::of_files(name.into(), NAMES.map(PathBuf::from), Published::named(name)?.read(offline, progress)?)
+        let files = Published::named(name)?.read(offline, progress)?;
+        Self::of_files(name.into(), NAMES.map(PathBuf::from), files, progress)
     }
 
     /// The data set of training images and labels, test images and labels. The paths tell EMNIST, and are for error messages.
-    fn of_files(name: String, paths: Paths, files: [IdxFile; 4]) -> Result<Self> {
+    fn of_files(name: String, paths: Paths, files: [IdxFile; 4], progress: &mut dyn FnMut(Progress)) -> Result<Self> {
         let [images, labels, test_images, test_labels] = files;
         let sha256 = images.sha256.clone();
         let (mut images, mut test_images) = (images.images()?, test_images.images()?);
@@ -136,6 +125,10 @@ impl Dataset {
             };
             return Self { name, sha256, classes, images, labels, test_images, test_labels }.checked(&sources);
         }
+        let shown = paths[0].display();
+        progress(Progress::Line(&format!(
+            "{shown}: taken for EMNIST, which stores images transposed: they are turned"
+        )));
         let classes = idx_folder::emnist_classes(&mut labels, &mut test_labels).with_context(|| sources[1].clone())?;
         [&mut images, &mut test_images].into_iter().for_each(idx_folder::transpose);
         Ok(Self { name, sha256, classes, images, labels, test_images, test_labels }.checked(&sources)?.with_digest())
@@ -147,6 +140,22 @@ impl Dataset {
         let (images, labels, test_images, test_labels) = (train.images, train.labels, test.images, test.labels);
         let data = Self { name, classes, images, labels, test_images, test_labels, ..Self::default() };
         Ok(data.checked(&sources)?.with_digest())
+    }
+
+    /// The data set of a folder of images, if no image is broken or `strict` is not set.
+    fn of_image_folder(path: &Path, found: Images, strict: bool, progress: &mut dyn FnMut(Progress)) -> Result<Self> {
+        const NAMED: usize = 20; // broken images in the message
+        let (shown, n) = (path.display(), found.broken.len());
+        let Images { classes, images: [images, test_images], labels: [labels, test_labels], broken } = found;
+        if n > 0 {
+            let total = n + labels.len() + test_labels.len();
+            let line = format!("{shown}: {n} of {total} images cannot be read: {}", broken[..n.min(NAMED)].join("; "));
+            ensure!(!strict, line);
+            let left_out = "they are left out, and --strict makes this an error";
+            progress(Progress::Line(&format!("warning: {line}; {left_out}")));
+        }
+        let name = set_name(path);
+        Ok(Self { name, classes, images, labels, test_images, test_labels, ..Self::default() }.with_digest())
     }
 
     /// The data set, if each class has a training image and each test image a class. `sources` names the labels for training and
@@ -209,8 +218,8 @@ pub fn read_drawn(path: &Path) -> Result<(Array2<u8>, Option<Array1<u8>>)> {
     Ok((images, labels))
 }
 
-/// A folder's or file's name. The names of the published sets are for those alone.
-fn name_of(path: &Path) -> String {
+/// The name of the data set in a folder or file: the folder's or file's. The names of the published sets are for those alone.
+fn set_name(path: &Path) -> String {
     let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
     if Published::named(&name).is_ok() { format!("folder {name}") } else { name.into_owned() }
 }
@@ -286,6 +295,29 @@ mod tests {
             }
             assert_eq!(Dataset::open(to.path()).unwrap().images, images, "{}", renamed(NAMES[0]));
         }
+    }
+
+    #[test]
+    fn a_missing_folder_is_not_taken_for_the_one_above() {
+        let folder = small();
+        for missing in ["日本", "--", "letters"] {
+            let error = Dataset::open(&folder.path().join(missing)).err().unwrap().to_string();
+            assert!(error.contains(&format!("{missing}: ")) && error.ends_with("none found"), "{error}");
+        }
+    }
+
+    #[test]
+    fn images_are_turned_with_a_word_if_the_files_names_say_emnist() {
+        let folder = small();
+        let upright = Dataset::open(folder.path()).unwrap().images;
+        for name in NAMES {
+            fs::rename(folder.path().join(name), folder.path().join(format!("emnist-{name}"))).unwrap();
+        }
+        let mut heard = vec![];
+        let mut hear = |progress: Progress| heard.push(format!("{progress:?}"));
+        let images = Dataset::read(folder.path(), Reading::default(), &mut hear).unwrap().images;
+        assert!(heard.len() == 1 && heard[0].contains("taken for EMNIST"), "{heard:?}");
+        assert_eq!(images[[0, 1]], upright[[0, 28]]);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //!
 //! Source: NumPy's description of the format, `numpy.lib.format`.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
@@ -18,6 +18,7 @@ use crate::config::PIXELS;
 use crate::data::decode::{MAX_PIXELS, grey, is_image};
 use crate::data::idx::{MAX_ITEMS, checked_labels, other_format};
 use crate::data::resize::resize;
+use crate::files::{name_of, visible_in};
 
 /// Images (N, 784) and labels (N,), and the name of the array of labels for error messages.
 pub struct Part {
@@ -56,17 +57,14 @@ pub fn read(path: &Path) -> Result<[Part; 2]> {
 /// # Errors
 /// As [`read`], and when several files could be meant.
 pub fn read_folder(folder: &Path) -> Result<Option<[Part; 2]>> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-    let mut files: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|e| e == "npz")).collect();
-    files
-        .retain(|path| path.is_file() && !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.')));
-    files.sort();
+    let mut files = visible_in(folder).with_context(|| format!("{}: cannot be read", folder.display()))?;
+    files.retain(|path| path.is_file() && path.extension().is_some_and(|extension| extension == "npz"));
     if let [file] = &files[..] {
         return read(file).map(Some);
     }
     let named = |split: &str, kind: &str| -> Vec<&PathBuf> {
-        let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-        files.iter().filter(|path| name(path).contains(split) && name(path).contains(kind)).collect()
+        let has = |path: &Path, part: &str| name_of(path).to_lowercase().contains(part);
+        files.iter().filter(|path| has(path, split) && has(path, kind)).collect()
     };
     let four = [named("train", "im"), named("train", "lab"), named("test", "im"), named("test", "lab")];
     match four.each_ref().map(|found| &found[..]) {
@@ -257,6 +255,7 @@ fn parse(header: &str) -> Option<(String, Vec<usize>)> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::io::Write;
 
     use zip::ZipWriter;

