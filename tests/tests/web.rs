@@ -1,41 +1,46 @@
 //! The web page, in Node and in a browser, against the library.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Once;
+use std::sync::{Mutex, PoisonError};
 
-use runtime::{Digit, GENERATOR, Generate, Image, Latent, latent_of};
-use tests::run;
+use runtime::{Class, Digit, GENERATOR, Generate, Image, Latent, latent_of};
+use tests::{generator_of, program, run};
 
 fn root(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }
 
-/// The page's folder with its module, as README builds it; `None`, with a word why, without a compiler for it.
-fn page() -> Option<PathBuf> {
-    static BUILT: Once = Once::new();
+/// A folder `name` of the page with its module, as README builds it, of the shipped generator or another one; `None`, with a word
+/// why, without a compiler for it.
+fn page(name: &str, generator: Option<&Path>) -> Option<PathBuf> {
+    static BUILT: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     let Some(tools) = env::var_os("DEVICE_TOOLS").map(PathBuf::from) else {
         eprintln!("skipped: DEVICE_TOOLS is not set; tests/run sets it, and tests/toolchain prints it");
         return None;
     };
-    let folder = root("target/web");
-    BUILT.call_once(|| {
+    let folder = root("target/web").join(name);
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner); // one build at a time
+    if built.insert(name.into()) {
         let mut cargo = Command::new(env!("CARGO"));
         cargo.args(["rustc", "--quiet", "--release", "--locked", "-p", "runtime", "--lib", "--no-default-features"]);
         cargo.args(["--features", "capi", "--crate-type", "cdylib", "--target", "wasm32-unknown-unknown"]);
         cargo.current_dir(root(".")).env("CARGO_TARGET_DIR", root("target/c")).env("RUSTC", tools.join("rustc"));
-        let (output, stderr) = run(cargo.env_remove("RUSTFLAGS").env_remove("GENERATOR_ONNX"));
+        cargo.env_remove("RUSTFLAGS").env_remove("GENERATOR_ONNX");
+        generator.map(|generator| cargo.env("GENERATOR_ONNX", generator));
+        let (output, stderr) = run(&mut cargo);
         assert!(output.status.success(), "{stderr}");
         fs::create_dir_all(&folder).unwrap();
         for name in ["index.html", "digit.js"] {
             fs::copy(root("runtime/web").join(name), folder.join(name)).unwrap();
         }
         fs::copy(root("target/c/wasm32-unknown-unknown/release/runtime.wasm"), folder.join("runtime.wasm")).unwrap();
-    });
+    }
     Some(folder)
 }
 
@@ -59,7 +64,7 @@ fn the_pages_code_draws_the_librarys_digits_in_node() {
         for (let digit = 0; digit < 10; digit++) images.push(generator.generate(18446744073709551615n, digit));
         images.push(generator.draw(walk(generator.latent(1n), generator.latent(2n), 0.5)));
         process.stdout.write(Buffer.concat(images));";
-    let Some(folder) = page() else { return };
+    let Some(folder) = page("shipped", None) else { return };
     let (output, stderr) =
         run(Command::new("node").args(["--no-warnings", "--input-type=module", "-e", DRAW]).arg(folder));
     assert!(output.status.success(), "{stderr}");
@@ -114,7 +119,7 @@ fn the_pages_code_takes_a_module_in_every_form_and_refuses_odd_arguments() {
         assert.deepEqual(g.generate(42n, undefined), expected);
         assert.deepEqual(g.draw(new Float32Array(100).fill(1e9)), g.draw(new Float32Array(100).fill(1)));
     "#;
-    let Some(folder) = page() else { return };
+    let Some(folder) = page("shipped", None) else { return };
     let (output, stderr) =
         run(Command::new("node").args(["--no-warnings", "--input-type=module", "-e", CHECK]).arg(folder));
     assert!(output.status.success(), "{stderr}");
@@ -122,10 +127,74 @@ fn the_pages_code_takes_a_module_in_every_form_and_refuses_odd_arguments() {
 
 #[test]
 fn the_page_shows_the_librarys_digits_in_chromium() {
-    let Some(folder) = page() else { return };
+    let Some(folder) = page("shipped", None) else { return };
+    let seven = runtime::generate_digit(6, Digit::new(7).unwrap()).unwrap();
+    for (link, image) in [
+        ("", runtime::generate(42)),
+        ("#seed=5", runtime::generate(5)),
+        ("#seed=6&class=7", seven),
+        ("#seed=6&digit=7", seven),
+        ("#seed=1&to=2&t=0.5", between(1, 2)),
+    ] {
+        let dom = dom(&folder, link);
+        assert!(dom.contains(&shown(&image)), "{link}: other pixels than the library's: {dom}");
+        assert!(dom.contains("data-menu=\"block\""), "{link}: a menu of classes expected: {dom}");
+    }
+}
+
+#[test]
+fn a_class_can_be_chosen_on_the_page_whatever_its_name() {
+    let model = tempfile::NamedTempFile::new().unwrap();
+    let names = ["a", "b", " c", "d  e", "f ", "digit=7", "&", "<i>", "%20", "z"];
+    fs::write(model.path(), generator_of("one-hot:10", &format!("{names:?}"))).unwrap();
+    let Some(folder) = page("names", Some(model.path())) else { return };
+    for (link, class) in [("%20c", 2), ("d++e", 3), ("digit=7", 5)] {
+        let image = runtime::generate_class(6, Class::new(class, 10).unwrap()).unwrap();
+        let dom = dom(&folder, &format!("#seed=6&class={link}"));
+        assert!(dom.contains(&shown(&image)), "{:?}: another image: {dom}", names[class]);
+    }
+}
+
+#[test]
+fn an_unconditional_generator_has_no_menu_and_refuses_classes() {
+    const REFUSE: &str = "
+        import assert from 'node:assert';
+        import { readFileSync } from 'node:fs';
+        import { pathToFileURL } from 'node:url';
+        const folder = process.argv[1], bytes = readFileSync(folder + '/runtime.wasm');
+        const { load } = await import(pathToFileURL(folder + '/digit.js'));
+        const generator = await load(bytes), c = (await WebAssembly.instantiate(bytes)).instance.exports;
+        const message = 'class: a class-conditional generator expected, an unconditional one found';
+        for (const wanted of [0, '0', 'A']) assert.throws(() => generator.generate(1n, wanted), { message });
+        assert.deepEqual(generator.classes, []);
+        const at = 65536 * c.memory.grow(1), UNCONDITIONAL = -2;
+        for (const kind of ['class', 'digit', 'class_int8', 'digit_int8']) {
+          assert.equal(c[`mnist_gan_generate_${kind}`](1n, 0, at), UNCONDITIONAL);
+        }
+        assert.deepEqual([c.mnist_gan_conditional(), c.mnist_gan_classes(), c.mnist_gan_class_name(0)], [0, 0, 0]);
+        process.stdout.write(generator.generate(42n));";
+    let model = root("models/seed.onnx");
+    let Some(folder) = page("unconditional", Some(&model)) else { return };
+    let (output, stderr) =
+        run(Command::new("node").args(["--no-warnings", "--input-type=module", "-e", REFUSE]).arg(&folder));
+    assert!(output.status.success(), "{stderr}");
+    let (drawn, stderr) =
+        run(program("runtime").args(["gen", "--seed", "42", "--format", "raw", "--model"]).arg(model));
+    assert!(output.stdout == drawn.stdout && drawn.stdout.len() == Image::PIXELS, "{stderr}");
+    let dom = dom(&folder, "");
+    assert!(dom.contains(&shown(&Image(drawn.stdout.try_into().unwrap()))), "other pixels than the program's: {dom}");
+    assert!(dom.contains("data-menu=\"none\""), "no menu of classes expected: {dom}");
+}
+
+/// The page at `link` in Chromium, as HTML. A script that only the test adds writes into `data-menu` how the label of the classes'
+/// menu is displayed.
+fn dom(folder: &Path, link: &str) -> String {
+    const MENU: &[u8] = b"<script>setInterval(() => document.body.dataset.menu =
+        getComputedStyle(document.getElementById('class').parentElement).display, 50)</script>";
     let tool = PathBuf::from(env::var_os("DEVICE_TOOLS").unwrap()).join("chromium");
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = server.local_addr().unwrap();
+    let folder = folder.to_owned();
     std::thread::spawn(move || {
         for stream in server.incoming() {
             let mut stream = stream.unwrap();
@@ -136,12 +205,15 @@ fn the_page_shows_the_librarys_digits_in_chromium() {
                 Some(path) => path.trim_start_matches('/'),
                 None => continue,
             };
+            let mut body = fs::read(folder.join(name)).unwrap_or_default();
             let kind = match name.rsplit('.').next() {
-                Some("html") => "text/html",
+                Some("html") => {
+                    body.extend(MENU);
+                    "text/html"
+                }
                 Some("js") => "text/javascript",
                 _ => "application/wasm",
             };
-            let body = fs::read(folder.join(name)).unwrap_or_default();
             let head = format!(
                 "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
                 body.len()
@@ -149,25 +221,18 @@ fn the_page_shows_the_librarys_digits_in_chromium() {
             let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body));
         }
     });
-    let seven = runtime::generate_digit(6, Digit::new(7).unwrap()).unwrap();
-    for (link, image) in [
-        ("", runtime::generate(42)),
-        ("#seed=5", runtime::generate(5)),
-        ("#seed=6&class=7", seven),
-        ("#seed=6&digit=7", seven),
-        ("#seed=1&to=2&t=0.5", between(1, 2)),
-    ] {
-        let profile = tempfile::tempdir().unwrap();
-        let mut chromium = Command::new("timeout");
-        chromium.arg("600").arg(&tool);
-        chromium.args(["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000"]);
-        chromium.arg(format!("--user-data-dir={}", profile.path().display())).arg("--dump-dom");
-        let (output, stderr) = run(chromium.arg(format!("http://{address}/{link}")));
-        let dom = String::from_utf8_lossy(&output.stdout);
-        let hex: String = image.0.iter().map(|grey| format!("{grey:02x}")).collect();
-        assert!(
-            dom.contains(&format!("data-pixels=\"{hex}\"")),
-            "{link}: other pixels than the library's: {dom} {stderr}"
-        );
-    }
+    let profile = tempfile::tempdir().unwrap();
+    let mut chromium = Command::new("timeout");
+    chromium.arg("600").arg(&tool);
+    chromium.args(["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000"]);
+    chromium.arg(format!("--user-data-dir={}", profile.path().display())).arg("--dump-dom");
+    let (output, stderr) = run(chromium.arg(format!("http://{address}/{link}")));
+    assert!(!output.stdout.is_empty(), "{stderr}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// How the page says that it shows an image.
+fn shown(image: &Image) -> String {
+    let hex: String = image.0.iter().map(|grey| format!("{grey:02x}")).collect();
+    format!("data-pixels=\"{hex}\"")
 }
