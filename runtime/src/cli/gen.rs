@@ -159,7 +159,7 @@ fn write_folder(args: &Gen, job: &Job, count: u64, canvas: &Canvas) -> Result<()
     let digits = (job.seed + (count - 1)).to_string().len();
     let extension = if args.format == Format::Png { "png" } else { "pgm" };
     let folder = OutputFolder::create(out, args.force, count, canvas.pixels())?;
-    let class_folders: Vec<String> = job.model.classes.iter().map(|name| output::folder_name(name)).collect();
+    let class_folders = output::folder_names(&job.model.classes);
     let class_folder = |i: u64| job.class(i).filter(|_| args.by_class).map(|class| &class_folders[class.index()]);
     let mut created = BTreeSet::new(); // without folders of classes that have no image, which ImageFolder refuses
     job.blocks(count, |first, images| {

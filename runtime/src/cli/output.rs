@@ -1,5 +1,6 @@
 //! Output formats: images become the bytes of files, characters on a terminal, or a data set's names.
 
+use std::collections::BTreeSet;
 use std::fmt::{Display, Write as _};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -141,16 +142,31 @@ pub fn labels_beside(images: &Path) -> PathBuf {
     images.with_file_name(labels)
 }
 
-/// A folder's name for a class: its name, in which `%` and two hexadecimal digits stand for each byte that a file system may
-/// refuse. Other classes have other names.
-pub fn folder_name(class: &str) -> String {
-    let last = class.len() - 1;
-    let escape = |(i, c): (usize, char)| match c {
-        '.' | ' ' if i == 0 || i == last => format!("%{:02X}", c as u8),
-        '/' | '\\' | ':' | '*' | '?' | '"' | '<' | '>' | '|' | '%' => format!("%{:02X}", c as u8),
-        _ => c.to_string(),
+/// A folder's name for each class: the class's name, in which `%` and two hexadecimal digits stand for each byte that a file
+/// system may refuse. They stand for all bytes of a name that Windows reserves, or that differs from an earlier one only in
+/// upper and lower case. So each class has its own folder, also where case does not count.
+pub fn folder_names(classes: &[String]) -> Vec<String> {
+    let mut taken = BTreeSet::new();
+    let escaped = |text: &str| -> String { text.bytes().map(|byte| format!("%{byte:02X}")).collect() };
+    let name = |class: &String| {
+        if !taken.insert(class.to_lowercase()) || is_reserved(class) {
+            return escaped(class);
+        }
+        let part = |(i, c): (usize, char)| match c {
+            '.' | ' ' if i == 0 || i == class.len() - 1 => escaped(&c.to_string()),
+            '/' | '\\' | ':' | '*' | '?' | '"' | '<' | '>' | '|' | '%' => escaped(&c.to_string()),
+            _ => c.to_string(),
+        };
+        class.char_indices().map(part).collect()
     };
-    class.char_indices().map(escape).collect()
+    classes.iter().map(name).collect()
+}
+
+/// Whether Windows keeps this name for a device, such as `CON`, `NUL.txt` or `com1`.
+fn is_reserved(name: &str) -> bool {
+    let stem = name.split('.').next().unwrap_or(name).to_ascii_uppercase();
+    let port = stem.strip_prefix("COM").or(stem.strip_prefix("LPT"));
+    matches!(&*stem, "CON" | "PRN" | "AUX" | "NUL") || port.is_some_and(|port| port.parse().is_ok_and(char::is_numeric))
 }
 
 /// Whether the name of a file says that it is compressed with gzip.
@@ -197,16 +213,29 @@ mod tests {
 
     #[test]
     fn a_class_names_a_folder_whatever_its_characters() {
-        for (class, folder) in [
+        let (classes, folders): (Vec<String>, Vec<String>) = [
             ("B", "B"),
             ("T-shirt/top", "T-shirt%2Ftop"),
             ("..", "%2E%2E"),
             (".a.b.", "%2Ea.b%2E"),
             ("100 % \\ é", "100 %25 %5C é"),
             ("a ", "a%20"),
-        ] {
-            assert_eq!(folder_name(class), folder);
-        }
+            ("b", "%62"),
+            ("É", "É"),
+            ("é", "%C3%A9"),
+            ("Nul", "%4E%75%6C"),
+            ("con.1", "%63%6F%6E%2E%31"),
+            ("COM1", "%43%4F%4D%31"),
+            ("COM10", "COM10"),
+            ("Lpt", "Lpt"),
+        ]
+        .map(|(class, folder)| (class.to_string(), folder.to_string()))
+        .into_iter()
+        .unzip();
+        assert_eq!(folder_names(&classes), folders);
+        let alike = ["ab", "aB", "Ab", "AB"].map(String::from);
+        let different: BTreeSet<_> = folder_names(&alike).into_iter().map(|name| name.to_lowercase()).collect();
+        assert_eq!(different.len(), 4);
     }
 
     #[cfg(unix)]
