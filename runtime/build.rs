@@ -43,16 +43,17 @@ fn bake(path: &Path) -> Result<(), String> {
     let name = path.display().to_string();
     let bytes =
         onnx::read_file(path).map_err(|e| format!("{name}: a generator's ONNX file expected (GENERATOR_ONNX): {e}"))?;
-    let mut model = onnx::Model::read(&bytes, &name, &|data| onnx::read_beside(path, data))?;
+    let parse = |count: String| {
+        onnx::classes::parse_count(&count).map_err(|e| format!("GENERATOR_CLASSES: {e}, {count:?} found"))
+    };
+    let classes = env::var("GENERATOR_CLASSES").ok().map(parse).transpose()?;
+    let model = onnx::Model::read(&bytes, &name, classes, &|data| onnx::read_beside(path, data))?;
     for data in model.data.keys() {
         println!("cargo::rerun-if-changed={}", path.with_file_name(data).display());
     }
-    if let Ok(count) = env::var("GENERATOR_CLASSES") {
-        let number = onnx::classes::count(&count).map_err(|e| format!("GENERATOR_CLASSES: {e}, {count:?} found"))?;
-        model.set_classes(number);
-    } else if let Some(count) = model.likely_classes() {
-        let lost = onnx::classes::lost(count);
-        println!("cargo::warning={name}: {lost}; set GENERATOR_CLASSES to {count}, or to 0 for none");
+    if let (None, Some(count)) = (classes, model.likely_classes()) {
+        let warning = onnx::classes::unnamed_warning(count);
+        println!("cargo::warning={name}: {warning}; set GENERATOR_CLASSES to their number, or to 0 for none");
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let write = |file: &str, bytes: &[u8]| fs::write(out.join(file), bytes).map_err(|e| format!("{file}: {e}"));

@@ -253,7 +253,7 @@ fn a_class_conditional_model_without_metadata_draws_digits_with_classes_10_and_w
     let mut model = fs::read(root("models/g.onnx")).unwrap();
     let at = model.windows(11).position(|part| part == b"conditional").unwrap();
     model[at..at + 11].copy_from_slice(b"ConditionaL");
-    fs::write(&file, model).unwrap();
+    fs::write(&file, &model).unwrap();
     let gen_with = |more: &[&str]| {
         run(program("runtime").args(["gen", "--format", "raw", "--seed", "5", "--model"]).arg(&file).args(more))
     };
@@ -263,19 +263,38 @@ fn a_class_conditional_model_without_metadata_draws_digits_with_classes_10_and_w
     assert!(as_noise.status.success() && as_noise.stdout != generate(5).0 && stderr.is_empty(), "{stderr}");
     let (warned, stderr) = gen_with(&[]);
     assert!(warned.stdout == as_noise.stdout && stderr.starts_with("warning: --model: "), "{stderr}");
-    assert!(stderr.contains("z[0..10]") && stderr.contains("--classes 10") && stderr.lines().count() == 1, "{stderr}");
+    let advice = "look like those of about 10 classes; --classes 10 draws 10 classes";
+    assert!(stderr.contains(advice) && stderr.lines().count() == 1, "{stderr}");
     let (seen, _) = run(program("runtime").arg("inspect").arg(&file));
-    assert!(String::from_utf8_lossy(&seen.stdout).contains("by its weights class-conditional with 10 classes"));
+    assert!(String::from_utf8_lossy(&seen.stdout).contains("by its weights class-conditional with about 10 classes"));
+
+    // The rows of the classes at 6.5 times the mean square of the rows beyond all classes: a little training gives 6.4.
+    let rows = GENERATOR.as_bytes()[..100 * 128].as_chunks::<128>().0; // 32 f32 each
+    let at = model.windows(100 * 128).position(|part| part == rows.as_flattened()).unwrap();
+    let numbers = |row: &[u8]| row.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect::<Vec<_>>();
+    let square = |row: &[u8; 128]| numbers(row).iter().map(|w| w * w).sum::<f32>();
+    let noise = rows[64..].iter().map(square).sum::<f32>() / 36.0;
+    for (i, row) in rows[..10].iter().enumerate() {
+        let scale = (6.5 * noise / square(row)).sqrt();
+        let weak: Vec<u8> = numbers(row).iter().flat_map(|w| (w * scale).to_le_bytes()).collect();
+        model[at + i * 128..][..128].copy_from_slice(&weak);
+    }
+    fs::write(&file, model).unwrap();
+    let (_, stderr) = gen_with(&[]);
+    assert!(stderr.contains(advice), "{stderr}");
+    let (seen, _) = run(program("runtime").args(["inspect", "--json"]).arg(&file));
+    let json: serde_json::Value = serde_json::from_slice(&seen.stdout).unwrap();
+    assert_eq!((&json["likely_classes"], &json["looks_conditional"]), (&10.into(), &true.into()));
     let (unconditional, stderr) = run(program("runtime").arg("gen").arg("--model").arg(root("models/seed.onnx")));
     assert!(unconditional.status.success() && stderr.is_empty(), "{stderr}");
 }
 
 #[test]
-fn classes_that_make_no_sense_are_refused_with_one_sentence() {
+fn classes_that_make_no_sense_are_refused_with_one_sentence_until_the_user_says_their_number() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("g.onnx");
     for (conditional, classes, expected) in [
-        ("one-hot:aa", "", "conditional: one-hot:0 to one-hot:64 expected, one-hot:aa found"),
+        ("one-hot:aa", "", "conditional: one-hot:0 to one-hot:64 expected, one-hot:aa found; --classes N"),
         ("one-hot:02", r#"["a"]"#, "classes: 2 names expected, 1 found"),
         ("one-hot:02", r#"["a","a"]"#, "classes: 2 different names expected, a found twice"),
         ("one-hot:02", r#"["a",""]"#, "classes: names without control characters expected, \"\" found"),
@@ -292,6 +311,9 @@ fn classes_that_make_no_sense_are_refused_with_one_sentence() {
         refuses_model(&file, &["g.onnx: ", expected]);
         let (refused, stderr) = run(program("runtime").arg("inspect").arg(&file));
         assert!(refused.status.code() == Some(1) && stderr.contains(expected), "{stderr}");
+        let flags = ["gen", "--seed", "5", "--format", "raw", "--classes", "10", "--model"];
+        let (drawn, stderr) = run(program("runtime").args(flags).arg(&file));
+        assert!(drawn.stdout == generate(5).0 && stderr.is_empty(), "{stderr}");
     }
     let (refused, stderr) = run(&mut built_with(&file));
     assert!(!refused.status.success());

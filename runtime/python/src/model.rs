@@ -61,18 +61,18 @@ impl Model {
         let Some(onnx) = onnx else {
             return Ok(Self { name, classes: CLASSES.iter().map(|name| name.to_string()).collect(), loaded: None });
         };
-        let file = ModelFile::parse(onnx, &data, &name).map_err(|e| PyValueError::new_err(format!("{e:#}")))?;
-        Ok(Self::loaded(file, name, classes))
+        let file = ModelFile::parse(onnx, &data, &name, classes);
+        Ok(Self::loaded(file.map_err(|e| PyValueError::new_err(format!("{e:#}")))?, name))
     }
 
     #[staticmethod]
     #[pyo3(signature = (path, classes=None))]
     fn read(path: PathBuf, classes: Option<usize>) -> PyResult<Self> {
-        let file = ModelFile::read(&path).map_err(|e| match e.downcast_ref::<io::Error>() {
+        let file = ModelFile::read(&path, classes).map_err(|e| match e.downcast_ref::<io::Error>() {
             Some(io) => io::Error::new(io.kind(), format!("{e:#}")).into(), // FileNotFoundError and the like
             None => PyValueError::new_err(format!("{e:#}")),
         });
-        Ok(Self::loaded(file?, path.display().to_string(), classes))
+        Ok(Self::loaded(file?, path.display().to_string()))
     }
 
     /// For pickle.
@@ -103,7 +103,7 @@ impl Model {
         &self.classes
     }
 
-    /// The number of classes that the weights suggest, if the file names none.
+    /// About how many classes the weights suggest, if the generator has none.
     #[getter]
     fn likely_classes(&self) -> Option<usize> {
         self.loaded.as_ref().and_then(|loaded| loaded.file.likely_classes())
@@ -197,10 +197,7 @@ impl Model {
 }
 
 impl Model {
-    fn loaded(mut file: ModelFile, name: String, classes: Option<usize>) -> Self {
-        if let Some(classes) = classes {
-            file.set_classes(classes);
-        }
+    fn loaded(file: ModelFile, name: String) -> Self {
         let loaded = Loaded { f32: file.f32(), int8: OnceLock::new(), file };
         Self { name, classes: loaded.file.classes().to_vec(), loaded: Some(loaded) }
     }

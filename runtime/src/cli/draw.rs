@@ -39,7 +39,7 @@ pub struct DrawArgs {
     #[arg(long, value_name = "FILE")]
     pub model: Option<PathBuf>,
     /// The number of classes of --model's generator, 0 or 2 to 64, if the file does not say it, because a tool dropped its metadata.
-    #[arg(long, value_name = "N", requires = "model", value_parser = classes::count)]
+    #[arg(long, value_name = "N", requires = "model", value_parser = classes::parse_count)]
     pub classes: Option<usize>,
     /// The number of threads, by default one per core; fewer than 512 images take one. The bytes do not depend on it.
     #[arg(long, value_name = "N", value_parser = number(NonZeroUsize::MIN..=MAX_THREADS))]
@@ -61,8 +61,8 @@ impl DrawArgs {
         }
         let model = Model::load(self.model.as_deref(), self.precision, self.classes)?;
         if let Some(n) = model.likely_classes {
-            let advice = format!("--classes {n} draws classes, --classes 0 silences this warning");
-            let _ = writeln!(io::stderr(), "warning: --model: {}; {advice}", classes::lost(n));
+            let advice = format!("--classes {n} draws {n} classes, --classes 0 silences this warning");
+            let _ = writeln!(io::stderr(), "warning: --model: {}; {advice}", classes::unnamed_warning(n));
         }
         let class = self.chosen_class(&model.classes)?;
         Ok(Job { model, class, seed: self.seed, threads: threads(self.threads, count) })

@@ -24,7 +24,7 @@ pub struct Inspect {
 }
 
 pub fn run(args: &Inspect) -> Result<()> {
-    let ModelFile { bytes, model } = ModelFile::read(&args.file)?;
+    let ModelFile { bytes, model } = ModelFile::read(&args.file, None)?;
     let sha256 = |bytes: &[u8]| hex(&Sha256::digest(bytes));
     let parameters: usize = model.layers.iter().map(|layer| layer.weight.len() + layer.bias.len()).sum();
     let (f32_bytes, int8_bytes) = (model.f32_bytes().len(), quantize::int8_bytes(&model).len());
@@ -43,7 +43,8 @@ pub fn run(args: &Inspect) -> Result<()> {
             "file": args.file.display().to_string(), "bytes": bytes.len(), "sha256": sha256(&bytes),
             "data": data.collect::<Vec<_>>(), "opset": model.opset, "producer": model.producer,
             "conditional": !model.classes.is_empty(), "classes": model.classes,
-            "looks_conditional": model.likely_classes().is_some(), "parameters": parameters,
+            "looks_conditional": model.likely_classes().is_some(), "likely_classes": model.likely_classes(),
+            "parameters": parameters,
             "weights_sha256": sha256(&model.f32_bytes()), "f32_bytes": f32_bytes, "int8_bytes": int8_bytes,
             "layers": layers.collect::<Vec<_>>(), "metadata": metadata,
         });
@@ -56,7 +57,7 @@ pub fn run(args: &Inspect) -> Result<()> {
         printable(&args.file.display().to_string()),
         match (model.classes.len(), model.likely_classes()) {
             (0, None) => "unconditional".into(),
-            (0, Some(n)) => format!("by its weights class-conditional with {n} classes, see gen --classes"),
+            (0, Some(n)) => format!("by its weights class-conditional with about {n} classes, see gen --classes"),
             (n, _) => format!("class-conditional: z[0..{n}] is the class as one-hot"),
         }
     )?;

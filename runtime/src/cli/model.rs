@@ -27,15 +27,15 @@ pub struct Model {
     pub generator: &'static dyn Generate,
     /// The names of the classes; empty for an unconditional generator.
     pub classes: Vec<String>,
-    /// The number of classes that the weights suggest if neither the file nor the user tells one.
+    /// The number of classes that the weights suggest if neither the file nor the user says one.
     pub likely_classes: Option<usize>,
     /// The same generator in f32.
     f32: &'static Generator,
 }
 
 impl Model {
-    /// The generator of a `--model` file, or the built-in one without a file. `classes` is their number, and
-    /// counts more than the file's metadata.
+    /// The generator of a `--model` file, or the built-in one without a file. `classes` is the number of classes if the
+    /// user says it; it counts more than the file's metadata.
     ///
     /// # Errors
     /// The file cannot be read, is not ONNX, or holds another network.
@@ -48,11 +48,8 @@ impl Model {
             let classes = weights::CLASSES.iter().map(|name| name.to_string()).collect();
             return Ok(Self { generator, classes, likely_classes: None, f32: &weights::GENERATOR });
         };
-        let mut file = ModelFile::read(path).context("--model")?;
+        let file = ModelFile::read(path, classes).context("--model")?;
         let likely_classes = file.likely_classes().filter(|_| classes.is_none());
-        if let Some(classes) = classes {
-            file.set_classes(classes);
-        }
         let f32: &'static Generator = Box::leak(file.f32());
         let generator: &'static dyn Generate = match precision {
             Precision::F32 => f32,
@@ -74,28 +71,30 @@ pub struct ModelFile {
 }
 
 impl ModelFile {
-    /// The file at `path`, with the weights that it keeps in data files beside it.
+    /// The file at `path`, with the weights that it keeps in data files beside it. `classes` is the number of classes if the
+    /// user says it, 0 or 2 to 64; it counts more than the metadata. If the metadata name another number, the names become 0, 1, ….
     ///
     /// # Errors
     /// The file cannot be read, which is an [`std::io::Error`], or it is not ONNX or holds another network.
-    pub fn read(path: &Path) -> Result<Self> {
+    pub fn read(path: &Path, classes: Option<usize>) -> Result<Self> {
         let name = path.display().to_string();
         let bytes = onnx::read_file(path).with_context(|| format!("{name}: a generator's ONNX file expected"))?;
-        let model = onnx::Model::read(&bytes, &name, &|data| onnx::read_beside(path, data)).map_err(|e| anyhow!(e))?;
+        let model = onnx::Model::read(&bytes, &name, classes, &|data| onnx::read_beside(path, data));
+        let model = model.map_err(|e| anyhow!(e))?;
         Ok(Self { bytes, model })
     }
 
     /// The file with these bytes, and the data files that hold its weights, by their path relative to it. `name` stands for it
-    /// in errors.
+    /// in errors. `classes` as for [`Self::read`].
     ///
     /// # Errors
     /// The bytes are not ONNX, or hold another network.
-    pub fn parse(bytes: Vec<u8>, data: &BTreeMap<String, Vec<u8>>, name: &str) -> Result<Self> {
+    pub fn parse(bytes: Vec<u8>, data: &BTreeMap<String, Vec<u8>>, name: &str, classes: Option<usize>) -> Result<Self> {
         let load = |path: &str| match data.get(path) {
             Some(data) => Ok(data.clone()),
             None => Err(format!("{}: the model's path expected, to find this data file beside it", onnx::shown(path))),
         };
-        let model = onnx::Model::read(&bytes, name, &load).map_err(|e| anyhow!(e))?;
+        let model = onnx::Model::read(&bytes, name, classes, &load).map_err(|e| anyhow!(e))?;
         Ok(Self { bytes, model })
     }
 
@@ -119,15 +118,9 @@ impl ModelFile {
         &self.model.classes
     }
 
-    /// The number of classes that the weights suggest, if the file names none.
+    /// About how many classes the weights suggest, if the generator has none.
     pub fn likely_classes(&self) -> Option<usize> {
         self.model.likely_classes()
-    }
-
-    /// Says how many classes the generator has, 0 or 2 to 64, whatever the metadata say. If they say another number, the names
-    /// become 0, 1, ….
-    pub fn set_classes(&mut self, count: usize) {
-        self.model.set_classes(count);
     }
 
     /// The generator in f32.

@@ -14,7 +14,7 @@ static DATA: LazyLock<BTreeMap<String, Vec<u8>>> =
 const PARAMETERS: usize = 100 * 32 + 32 + 32 * 64 + 64 + 64 * 128 + 128 + 128 * 784 + 784;
 
 fuzz_target!(|bytes: &[u8]| {
-    let Ok(file) = ModelFile::parse(bytes.to_vec(), &DATA, "g.onnx") else { return };
+    let Ok(file) = ModelFile::parse(bytes.to_vec(), &DATA, "g.onnx", None) else { return };
     let z = Latent::of_seed(1, file.classes().len());
     file.f32().draw(&z);
     // Quantising takes as long as reading a thousand files.
