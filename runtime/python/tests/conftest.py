@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -20,10 +21,14 @@ def start(command):
 
 @pytest.fixture
 def letters(tmp_path):
-    """A file of the shipped generator whose metadata tell 26 classes, A to Z."""
-    names = b'["' + b'","'.join(bytes([c]) for c in range(ord("A"), ord("Z") + 1)) + b'"]'
-    entry = b"\x0a\x07classes\x12" + bytes([len(names)]) + names  # protobuf: 1 is the key, 2 the value
-    model = (MODELS / "g.onnx").read_bytes().replace(b"one-hot:10", b"one-hot:26")
-    path = tmp_path / "letters.onnx"
+    """A file of the shipped generator whose metadata name 26 classes, A to Z."""
+    return of_classes(tmp_path / "letters.onnx", "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+
+
+def of_classes(path, names):
+    """`path`, where the shipped generator is now, with metadata that name 10 to 26 classes of one character each."""
+    array = json.dumps(list(names), separators=(",", ":")).encode()
+    entry = b"\x0a\x07classes\x12" + bytes([len(array)]) + array  # protobuf: 1 is the key, 2 the value
+    model = (MODELS / "g.onnx").read_bytes().replace(b"one-hot:10", b"one-hot:%d" % len(names))
     path.write_bytes(model + b"\x72" + bytes([len(entry)]) + entry)
     return path

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import mnist_gan
-from conftest import MODELS, RUNTIME
+from conftest import MODELS, RUNTIME, of_classes
+from mnist_gan import Digits
 
 MAX_SEED = 2**64 - 1
 
@@ -165,6 +166,32 @@ def test_classes_have_names_and_numbers(letters):
     assert np.array_equal(mnist_gan.generate(5, classes="7"), mnist_gan.generate(5, 7))
 
 
+def test_a_digit_is_the_class_of_its_name_as_in_the_program(tmp_path):
+    model = of_classes(tmp_path / "mixed.onnx", "x3210987654y")
+    generator = mnist_gan.Generator(model)
+    raw = [RUNTIME, "gen", "--model", model, "--seed", "5", "--format", "raw", "--digit"]
+    each = [subprocess.check_output([*raw, str(digit)]) for digit in range(10)]
+    assert [generator.generate(5, digit).tobytes() for digit in range(10)] == each
+    assert generator.generate([5] * 10, range(10)).tobytes() == b"".join(each)
+    assert np.array_equal(generator.generate([], []), np.empty((0, 28, 28)))
+    assert generator.latent(5, 3)[1] == 1 and Digits(0, 1, 3, generator=generator)[0][1] == 1
+    two = mnist_gan.Generator(of_classes(tmp_path / "two.onnx", "3abcdefghi"))
+    assert np.array_equal(two.generate([1, 2], 3), two.generate([1, 2], classes=0))
+    for digits in (4, [3, 4]):
+        with pytest.raises(ValueError, match="^digits: one of 3, a, .*, i expected, 4 found; use classes$"):
+            two.generate([1, 2], digits)
+
+
+def test_names_of_classes_can_be_arrays_of_objects_such_as_a_column_of_pandas(letters):
+    generator = mnist_gan.Generator(letters)
+    expected = generator.generate(range(3), classes=["C", "A", "Z"])
+    for classes in (["C", "A", "Z"], ["C", 0, "Z"], [2, 0, 25]):
+        assert np.array_equal(generator.generate(range(3), classes=np.array(classes, object)), expected)
+    string = getattr(getattr(np, "dtypes", None), "StringDType", None)  # from numpy 2 on
+    if string is not None:
+        assert np.array_equal(generator.generate(range(3), classes=np.array(["C", "A", "Z"], string())), expected)
+
+
 @pytest.mark.parametrize(
     ("error", "sentence", "arguments"),
     [
@@ -175,7 +202,7 @@ def test_classes_have_names_and_numbers(letters):
         (ValueError, "classes: one expected for one seed, 2 found", dict(seeds=1, classes=["A", "B"])),
         (TypeError, "classes: integers expected, float found", dict(classes=1.0)),
         (ValueError, "classes: digits or classes expected, both found", dict(digits=1, classes=1)),
-        (ValueError, "digits: a generator of digits expected, one of A, B, .*, Z found; use classes", dict(digits=1)),
+        (ValueError, "digits: one of A, B, .*, Z expected, 1 found; use classes", dict(digits=1)),
     ],
 )
 def test_a_class_that_a_generator_does_not_have_is_refused_with_one_sentence(letters, error, sentence, arguments):

@@ -35,3 +35,7 @@ def test_weights_are_read_from_a_data_file_and_classes_stand_in_for_lost_metadat
     for classes in (-1, 1, 65):
         with pytest.raises(ValueError, match=f"classes: 0 or 2 to 64 expected, {classes} found"):
             mnist_gan.Generator(path, classes=classes)
+    for classes in ("10", 10.5):
+        with pytest.raises(TypeError, match=f"classes: an int expected, {type(classes).__name__} found"):
+            mnist_gan.Generator(path, classes=classes)
+    assert mnist_gan.Generator(path, classes=np.int64(10)).classes == 10

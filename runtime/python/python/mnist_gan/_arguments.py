@@ -18,8 +18,6 @@ Classes = Union[int, str, range, Iterable[Union[int, str]], "NDArray[Any]"]
 
 MAX_SEED = 2**64 - 1
 
-DIGITS = list("0123456789")
-
 
 def integers(name: str, value: Integers, largest: int, error: type[Exception]) -> int | NDArray[np.uint64]:
     """An int as it is, many as a contiguous array of shape (N,); raises `error` for numbers outside of 0 to `largest`."""
@@ -95,9 +93,20 @@ def _chosen(
         raise ValueError(f"{_name(classes)}: a class-conditional generator expected, an unconditional one found")
     if digits is None:
         return integers("classes", _numbers(classes, names), len(names) - 1, ValueError)
-    if names[:10] != DIGITS:
-        raise ValueError(f"digits: a generator of digits expected, one of {', '.join(names)} found; use classes")
-    return integers("digits", digits, 9, ValueError)
+    chosen = integers("digits", digits, 9, ValueError)
+    if isinstance(chosen, int):
+        return _class_of_digit(chosen, names)
+    table = np.zeros(10, np.uint64)
+    for digit in np.unique(chosen).tolist():
+        table[digit] = _class_of_digit(digit, names)
+    return table[chosen]
+
+
+def _class_of_digit(digit: int, names: list[str]) -> int:
+    """The number of the class whose name is a digit."""
+    if str(digit) not in names:
+        raise ValueError(f"digits: one of {', '.join(names)} expected, {digit} found; use classes")
+    return names.index(str(digit))
 
 
 def _name(classes: Classes | None) -> str:
@@ -112,7 +121,7 @@ def _numbers(classes: Any, names: list[str]) -> Any:
         return names.index(classes)
     if hasattr(classes, "__array__"):
         array = np.asarray(classes)
-        return _numbers(array.tolist(), names) if array.dtype.kind == "U" else classes
+        return _numbers(array.tolist(), names) if array.dtype.kind in "UTO" else classes
     if isinstance(classes, Iterable) and not isinstance(classes, range):
         return [_numbers(item, names) for item in classes]
     return classes
@@ -128,6 +137,17 @@ def latents(name: str, value: Any) -> NDArray[np.float32]:
     if np.isnan(array).any():
         raise ValueError(f"{name}: numbers expected, NaN found")
     return np.ascontiguousarray(array, np.float32)
+
+
+def class_count(value: int | None) -> int | None:
+    """None if the file says how many classes it has, or their number: 0 or 2 to 64."""
+    if value is None:
+        return None
+    if not isinstance(value, (int, np.integer)):
+        raise TypeError(f"classes: an int expected, {type(value).__name__} found")
+    if value != 0 and not 2 <= value <= 64:
+        raise ValueError(f"classes: 0 or 2 to 64 expected, {value} found")
+    return int(value)
 
 
 def threads(value: int | None) -> int | None:

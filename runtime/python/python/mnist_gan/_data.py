@@ -38,7 +38,8 @@ class _Named:
 
     @property
     def classes(self) -> list[str]:
-        """The names of all classes, in the order of their labels; empty if the generator is unconditional."""
+        """The names of all classes, in the order of their labels; empty if the generator is unconditional. The attribute
+        `classes` of a `Generator` is their number."""
         return self._generator.class_names
 
     @property

@@ -45,8 +45,7 @@ class Generator:
         classes: int | None = None,
     ) -> None:
         _is_int8(precision)
-        if classes is not None and classes != 0 and not 2 <= classes <= 64:
-            raise ValueError(f"classes: 0 or 2 to 64 expected, {classes} found")
+        classes = _arguments.class_count(classes)
         if path is None and classes is not None:
             raise ValueError("classes: a path expected with it, none found")
         self._model = _native.Model() if path is None else _native.Model.read(path, classes)
@@ -57,14 +56,15 @@ class Generator:
             import warnings
 
             warnings.warn(
-                f"{self._model.name}: the weights look class-conditional, but the metadata name no classes; "
+                f"{self._model.name}: the metadata name no classes, but the weights look like those of about {likely} classes; "
                 f"pass classes={likely} or classes=0",
                 stacklevel=2,
             )
 
     @property
     def classes(self) -> int:
-        """The number of classes that can be asked for: 10 for digits, 0 if the generator is unconditional."""
+        """The number of classes that can be asked for: 10 for digits, 0 if the generator is unconditional. `class_names` has
+        their names; the attribute `classes` of `Digits` and `DigitStream` has the names too, as in torchvision."""
         return len(self._class_names)
 
     @property
@@ -108,8 +108,8 @@ class Generator:
         """The images of seeds, as uint8 of shape (N, 28, 28), or (28, 28) for an int.
 
         seeds: an int, a range, an array of an integer type, or an iterable of ints, from 0 to 2**64 - 1.
-        digits: the digit to draw, an int from 0 to 9 for all images, or one per seed. Without it the seed chooses, see
-        `labels`. A seed is a handwriting: its ten digits look alike.
+        digits: the digit to draw, an int from 0 to 9 for all images, or one per seed: the class of this name. Without it the
+        seed chooses, see `labels`. A seed is a handwriting: its ten digits look alike.
         classes: the class to draw, for generators of other things than digits: a name (a str) or a number (an int) for all
         images, or one per seed. `class_names` has the names.
         precision: "f32" or "int8"; without it, the generator's own, which is "f32" unless you asked for another.
@@ -139,7 +139,7 @@ class Generator:
         threads = _arguments.threads(threads)
         if isinstance(checked, int):
             # One image takes a few microseconds, so calls that do nothing are left out.
-            one = None if digits is None is classes else _arguments.one_class(digits, classes, self._class_names)
+            one = None if digits is None and classes is None else _arguments.one_class(digits, classes, self._class_names)
             return self._model.generate_one(checked, one, int8, None if out is None else _arguments.images(out, (28, 28)))
         many = _arguments.classes_of(digits, classes, len(checked), self._class_names)
         out = _arguments.images(out, (len(checked), 28, 28))
