@@ -103,16 +103,16 @@ impl Class {
         exists.then_some(Self { index: index as u8, classes: classes as u8 })
     }
 
-    /// The class of a seed, unless one is chosen, for a generator of `classes` classes; `None` if `classes` is not 2 to 64. Each
-    /// class has the same share of all seeds.
+    /// The class that a seed draws if the caller chooses none, by a generator of `classes` classes; `None` if `classes` is not 2
+    /// to 64. Each class has the same share of all seeds.
     pub fn of(seed: u64, classes: usize) -> Option<Self> {
         Self::new(0, classes)?;
         let first = Xoshiro128PlusPlus::seed_from_u64(seed).next_u32();
         Self::new(((u64::from(first) * classes as u64) >> 32) as usize, classes)
     }
 
-    /// The class that `wanted` names, or numbers if no name is `wanted`; `None` if there is none. `names` are those of all
-    /// classes, in the order of their numbers.
+    /// The class with the name `wanted`. If no class has this name, the class with this number; `None` if there is none either.
+    /// `names` are those of all classes, in the order of their numbers.
     pub fn find(wanted: &str, names: &[impl AsRef<str>]) -> Option<Self> {
         let named = names.iter().position(|name| name.as_ref() == wanted);
         Self::new(named.or_else(|| wanted.parse().ok())?, names.len())

@@ -76,7 +76,8 @@ pub fn generate_digit(seed: u64, digit: Digit) -> Option<Image> {
     Class::of_digit(digit, CLASSES).and_then(|class| generate_class(seed, class))
 }
 
-/// The built-in generator's class that `wanted` names, or numbers if no name is `wanted`; `None` if there is none.
+/// The built-in generator's class with the name `wanted`. If no class has this name, the class with this number; `None` if there
+/// is none either.
 pub fn class(wanted: &str) -> Option<Class> {
     Class::find(wanted, CLASSES)
 }
