@@ -83,6 +83,9 @@ pub fn sweep(folder: &Path) {
     let own = own_prefix();
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let Ok(found) = entry.metadata() else { continue };
+        if begun().iter().any(|path| path.file_name() == Some(&*entry.file_name())) {
+            continue; // of this program
+        }
         let is_own = entry.file_name().to_str().is_some_and(|name| name.starts_with(&own));
         let age = found.modified().ok().and_then(|modified| modified.elapsed().ok());
         let is_old = is_own || age.is_some_and(|age| age > DAY);
@@ -180,17 +183,20 @@ mod tests {
         elsewhere.iter().for_each(|path| fs::write(path, "").unwrap());
         let two_days_ago = SystemTime::now() - 2 * DAY;
         File::options().write(true).open(&elsewhere[1]).unwrap().set_modified(two_days_ago).unwrap();
+        let another = folder.join(format!("{own}2.tmp"));
+        let lock = File::create(&another).unwrap();
+        lock.lock().unwrap();
         fs::write(folder.join("mine.tmp"), "").unwrap();
         sweep(&folder);
         let left = || fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
         let mut expected =
-            vec![file.path().into(), directory.path().into(), elsewhere[0].clone(), folder.join("mine.tmp")];
+            vec![file.path().into(), directory.path().into(), elsewhere[0].clone(), another, folder.join("mine.tmp")];
         expected.sort();
         let mut found = left();
         found.sort();
         assert_eq!(found, expected);
         drop((file, directory));
-        assert_eq!(left().len(), 2);
+        assert_eq!(left().len(), 3);
         fs::remove_dir_all(folder).unwrap();
     }
 }
