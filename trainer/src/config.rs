@@ -49,12 +49,6 @@ impl Config {
         let (out, step_graph, force) = (None, None, false);
         Self { plan, data, reading, engine, out, step_graph, force, run_dir, checkpoints: 3, score_every: 10, keep }
     }
-
-    /// The same settings for a data set with this number of classes.
-    pub fn with_classes(&self, classes: usize) -> Self {
-        let recipe = Recipe { classes, ..self.plan.recipe.clone() };
-        Self { plan: Plan { recipe, ..self.plan.clone() }, ..self.clone() }
-    }
 }
 
 /// Everything that determines the trained weights, given the data set and the device.
@@ -130,11 +124,12 @@ impl Plan {
     }
 
     /// Settings in which this plan differs from the plan of an existing `run`, each as `--lr 0.1 (the run has 0.002)`.
-    /// The number of epochs may differ, unless the learning rate decays: the decay is spread over all epochs.
+    /// The number of epochs may differ, unless the learning rate decays: the decay is spread over all epochs. The number of
+    /// classes is not compared, because it comes from the data.
     pub fn contradictions(&self, run: &Plan) -> Vec<String> {
         let any_epochs = run.recipe.adam.alpha_end == 1.0;
         (self.options().into_iter().zip(run.options()))
-            .filter(|(ours, theirs)| ours != theirs && !(any_epochs && ours.0 == "epochs"))
+            .filter(|(ours, theirs)| ours != theirs && ours.0 != "classes" && !(any_epochs && ours.0 == "epochs"))
             .map(|((option, ours), (_, theirs))| format!("--{option} {ours} (the run has {theirs})"))
             .collect()
     }

@@ -88,7 +88,7 @@ fn dry_run(config: &Config) -> Result<String> {
     config.plan.check()?;
     check_outputs(config)?;
     let (data, runtime) = open(&config.data, config.reading, &config.engine, &mut downloads())?;
-    let config = &config.with_classes(data.classes.len());
+    let config = &resume::with_classes(config, &data)?;
     let before = resume::resume_point(&config.run_dir, &config.plan, &data)?;
     let done = before.and_then(|before| before.state).map_or(0, |state| state.step);
     let estimate = bench::estimate(&config.plan, &data, &runtime, done)?;

@@ -18,7 +18,7 @@ use crate::gan::step::step_graph;
 use crate::ort::OnnxRuntime;
 use crate::ort::errors::user_message;
 use crate::pixel::unit;
-use crate::run::{Run, check_outputs, export};
+use crate::run::{Run, check_outputs, export, resume};
 use crate::sample::{self, variety};
 use crate::score::judge::Judge;
 use crate::score::{self, Scorer, judges};
@@ -74,19 +74,19 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
     check_outputs(config)?;
     let (data, runtime) =
         open(&config.data, config.reading, &config.engine, &mut |progress| observer.fetching(progress))?;
-    let config = &config.with_classes(data.classes.len());
+    let config = &resume::with_classes(config, &data)?;
     let plan = &config.plan;
     if plan.recipe.conditional && plan.recipe.one_hot().is_none() {
         observer.say(&format!("{} has one class, so the training is unconditional", data.name));
     }
     let total = plan.steps(data.n())?;
     let test_images = data.test_images.nrows();
+    let is_scored = config.score_every > 0 && data.classes.len() > 1;
     ensure!(
-        config.score_every == 0 || test_images >= 2,
+        !is_scored || test_images >= 2,
         "--data: {}: at least 2 test images expected for scores, {test_images} found; --score-every 0 goes without",
         data.name
     );
-    let is_scored = config.score_every > 0 && data.classes.len() > 1;
     if is_scored {
         score::warning(test_images).iter().for_each(|warning| observer.say(warning));
     } else if config.score_every > 0 {

@@ -23,6 +23,25 @@ pub fn config_of(run_dir: PathBuf) -> Result<Config> {
     Ok(Config { run_dir: RunDir::Resume(run_dir), ..settings })
 }
 
+/// The same settings with the number of classes of the data. A run of an older version keeps its ten, of which its data may have
+/// fewer.
+///
+/// # Errors
+/// When the run to resume cannot be read.
+pub fn with_classes(config: &Config, data: &Dataset) -> Result<Config> {
+    let mut config = config.clone();
+    let mut classes = data.classes.len();
+    if let RunDir::Resume(run_dir) = &config.run_dir {
+        let run = RunConfig::read(run_dir)?;
+        let of_run = run.settings.plan.recipe.classes;
+        if run.data_classes.len() != of_run {
+            classes = classes.max(of_run);
+        }
+    }
+    config.plan.recipe.classes = classes;
+    Ok(config)
+}
+
 /// Checks that the `out` of a run that is resumed, as its `config.json` has it, is in the current directory or beside the run
 /// folder, or in a folder below one of them. So a run folder from somebody else cannot choose any other file of yours.
 ///
@@ -160,16 +179,16 @@ pub fn resume_point(run_dir: &RunDir, plan: &Plan, data: &Dataset) -> Result<Opt
         RunDir::Next => return Ok(None),
     };
     let (name, config) = (run_dir.display(), RunConfig::read(run_dir)?);
-    let (expected, found) = (config.settings.plan.recipe.classes, plan.recipe.classes);
-    ensure!(
-        found == expected,
-        UsageError(format!(
-            "--data: {expected} classes expected, as the run in {name} has, {found} of {} found",
-            data.name
-        ))
-    );
     let contradictions = plan.contradictions(&config.settings.plan).join(", ");
     ensure!(contradictions.is_empty(), UsageError(format!("--resume: {contradictions} contradicts {name}")));
+    let (expected, found) = (&config.settings.plan.recipe, &plan.recipe);
+    ensure!(
+        found.one_hot() == expected.one_hot(),
+        UsageError(format!(
+            "--data: {} classes expected, as the run in {name} has, {} of {} found",
+            expected.classes, found.classes, data.name
+        ))
+    );
     ensure!(
         config.data_sha256 == data.sha256,
         UsageError(format!(
