@@ -3,6 +3,7 @@
 mod args;
 mod sweep;
 
+use std::env;
 use std::io::{IsTerminal, stdout};
 use std::path::Path;
 use std::process::ExitCode;
@@ -138,7 +139,9 @@ fn run_data(args: &DataArgs) -> Result<String> {
         return Ok(serde_json::to_string(&overview)?);
     }
     let mut text = overview.table();
-    if stdout().is_terminal() {
+    let is_plain = env::var_os("NO_COLOR").is_some_and(|text| !text.is_empty())
+        || env::var_os("TERM").is_some_and(|term| term == "dumb");
+    if stdout().is_terminal() && !is_plain {
         text += &format!("\n\n{}", overview::half_blocks(&data));
     }
     if let (Some(written), Some(out)) = (written, &args.out) {
