@@ -31,6 +31,21 @@ pub fn draw(
     draw_samples(&mut runtime.load(generator)?, classes, seed)
 }
 
+/// Ten images of each class (10 · classes, 784), class by class, drawn by a class-conditional generator's file from z that depend on
+/// `seed` alone.
+///
+/// # Errors
+/// As [`draw`].
+pub fn draw_classes(runtime: &OnnxRuntime, generator: &[u8], classes: usize, seed: u64) -> Result<Array2<u8>> {
+    let mut z = Array2::zeros((10 * classes, LATENT));
+    noise::write_uniform(z.as_slice_mut().expect("row-major"), seed, 0, stream::SCORE);
+    for (i, mut z) in z.rows_mut().into_iter().enumerate() {
+        z.slice_mut(s![..classes]).fill(0.0);
+        z[i / 10] = 1.0;
+    }
+    draw_part(&mut runtime.load(generator)?, z.view(), 0)
+}
+
 /// As [`draw`], with a model of unknown origin of [`classes_of`].
 ///
 /// # Errors
@@ -97,18 +112,21 @@ fn draw_from(
         if let Some(classes) = classes {
             labels.assign(&write_one_hot(z.view_mut(), classes));
         }
-        let drawn = generator.run(&[("z", z.view().into_dyn())])?;
-        let drawn = drawn.first().filter(|drawn| drawn.shape() == [part, PIXELS]);
-        let drawn = drawn.with_context(|| format!("{part} images of {PIXELS} pixels expected"))?;
-        let odd = drawn.rows().into_iter().position(|image| image.iter().any(|x| !x.is_finite()));
-        ensure!(
-            odd.is_none(),
-            "finite pixels expected, NaN or infinity found in image {}",
-            i as usize * part + odd.unwrap_or(0)
-        );
-        images.iter_mut().zip(drawn).for_each(|(to, &x)| *to = pixel(x));
+        images.assign(&draw_part(generator, z.view(), i as usize * part)?);
     }
     Ok((images, labels))
+}
+
+/// The images (N, 784) of z (N, 100). The first of them has the number `first` in errors.
+fn draw_part(generator: &mut Loaded, z: ArrayView2<f32>, first: usize) -> Result<Array2<u8>> {
+    let n = z.nrows();
+    let drawn = generator.run(&[("z", z.into_dyn())])?;
+    let drawn = drawn.first().filter(|drawn| drawn.shape() == [n, PIXELS]);
+    let drawn = drawn.with_context(|| format!("{n} images of {PIXELS} pixels expected"))?;
+    let odd = drawn.rows().into_iter().position(|image| image.iter().any(|x| !x.is_finite()));
+    ensure!(odd.is_none(), "finite pixels expected, NaN or infinity found in image {}", first + odd.unwrap_or(0));
+    let levels = drawn.iter().map(|&x| pixel(x)).collect();
+    Ok(Array2::from_shape_vec((n, PIXELS), levels)?)
 }
 
 /// The mean over pixels of the standard deviation between images (n, 784); 0 if all images are equal.

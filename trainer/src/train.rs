@@ -150,9 +150,8 @@ fn export(
     run.take_warnings().iter().for_each(|warning| observer.say(warning));
     let (kept, model) = kept?;
     let Plan { recipe, seed, .. } = &config.plan;
-    let drawn = sample::draw(runtime, &model.encode_to_vec(), recipe.one_hot(), *seed).map_err(user_message)?;
-    if let (images, Some(labels)) = drawn {
-        run.show_classes(images.view(), labels.view());
+    if let Some(classes) = recipe.one_hot() {
+        run.show_classes(sample::draw_classes(runtime, &model.encode_to_vec(), classes, *seed).map_err(user_message));
         run.take_warnings().iter().for_each(|warning| observer.say(warning));
     }
     if kept != config.plan.epochs {

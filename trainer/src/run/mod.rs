@@ -23,7 +23,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use ndarray::{Array2, ArrayView1, ArrayView2};
+use ndarray::{Array2, ArrayView2};
 
 pub mod checkpoint;
 pub mod compare;
@@ -296,11 +296,11 @@ impl Run {
         Ok((epoch.map_or(0, |epoch| epoch.epoch), model))
     }
 
-    /// Writes ten of the images (N, 784) of each class, which the exported generator drew for `labels` (N,), as a picture.
-    pub fn show_classes(&mut self, images: ArrayView2<u8>, labels: ArrayView1<u8>) {
-        let picture = pictures::by_class(images, labels, self.config.settings.plan.recipe.classes);
-        let written =
-            pictures::png(&picture).and_then(|png| files::update(&self.folder.join(SAMPLES).join("classes.png"), &png));
+    /// Writes the images (N, 784) that the exported generator drew, ten of each class, as a picture with a row for each class.
+    pub fn show_classes(&mut self, images: Result<Array2<u8>>) {
+        let written = images
+            .and_then(|images| pictures::png(&pictures::tile(&images.outer_iter().collect::<Vec<_>>(), 10)))
+            .and_then(|png| files::update(&self.folder.join(SAMPLES).join("classes.png"), &png));
         self.decoration("the picture of the classes", written);
     }
 

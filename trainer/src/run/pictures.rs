@@ -5,10 +5,10 @@ use std::io::BufReader;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow};
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2};
+use ndarray::{Array2, ArrayView1, ArrayView2};
 use plotters::prelude::*;
 
-use crate::config::{PIXELS, SIDE};
+use crate::config::SIDE;
 use crate::pixel::pixel;
 use crate::state::Epoch;
 
@@ -25,19 +25,6 @@ pub fn tile(images: &[ArrayView1<u8>], columns: usize) -> Array2<u8> {
 pub fn grid(images: ArrayView2<f32>) -> Array2<u8> {
     let images = images.mapv(pixel);
     tile(&images.rows().into_iter().collect::<Vec<_>>(), 4)
-}
-
-/// The first ten images (N, 784) of each class as one grey picture (height, width), a row for each class. `labels` (N,) are the
-/// classes of the images.
-pub fn by_class(images: ArrayView2<u8>, labels: ArrayView1<u8>, classes: usize) -> Array2<u8> {
-    const COLUMNS: usize = 10;
-    let (mut cells, black) = (vec![], Array1::zeros(PIXELS));
-    for class in 0..classes {
-        let images = images.outer_iter().zip(labels).filter(|(_, label)| usize::from(**label) == class);
-        cells.extend(images.map(|(image, _)| image).take(COLUMNS));
-        cells.resize((class + 1) * COLUMNS, black.view());
-    }
-    tile(&cells, COLUMNS)
 }
 
 /// A grey picture (height, width) as a PNG file.
@@ -147,8 +134,6 @@ fn read(path: PathBuf) -> Result<Array2<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use ndarray::Array1;
-
     use super::*;
 
     #[test]
@@ -160,19 +145,6 @@ mod tests {
         assert_eq!(picture.dim(), (56, 112));
         let white: Vec<_> = picture.indexed_iter().filter(|(_, level)| **level == 255).map(|(at, _)| at).collect();
         assert_eq!(white, [(0, 29), (29, 0)]);
-    }
-
-    #[test]
-    fn each_class_has_a_row_of_its_first_ten_images() {
-        let images = Array2::from_shape_fn((40, 784), |(n, i)| if i == 0 { n as u8 } else { 100 });
-        let labels = (0..40).map(|n| if n == 3 { 2 } else { n % 2 }).collect::<Array1<u8>>();
-        let picture = by_class(images.view(), labels.view(), 3);
-        assert_eq!(picture.dim(), (84, 280));
-        let corners = |row: usize| (0..10).map(|column| picture[[28 * row, 28 * column]]).collect::<Vec<_>>();
-        assert_eq!(corners(0), [0, 2, 4, 6, 8, 10, 12, 14, 16, 18]);
-        assert_eq!(corners(1), [1, 5, 7, 9, 11, 13, 15, 17, 19, 21]);
-        assert_eq!(corners(2), [3, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-        assert!(picture[[57, 28]] == 0 && picture[[57, 1]] == 100);
     }
 
     #[test]
