@@ -362,6 +362,9 @@ impl DeviceSettings {
 /// The data sets that `--data` knows by name.
 pub const PUBLISHED: [&str; 3] = ["mnist", "fashion", "kmnist"];
 
+/// Name of the data set of [`Source::Demo`].
+pub const DEMO: &str = "demo (no MNIST)";
+
 /// Source of the training images: a parsed `--data`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "JsonPath", into = "JsonPath")]

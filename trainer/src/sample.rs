@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 use sha2::{Digest, Sha256};
 
-use crate::config::{LATENT, MAX_CLASSES, PIXELS};
+use crate::config::{DEMO, LATENT, MAX_CLASSES, PIXELS};
 use crate::data::Dataset;
 use crate::files::hex;
 use crate::graph::foreign::ForeignModel;
@@ -87,9 +87,6 @@ pub fn demo(runtime: &OnnxRuntime) -> Result<Dataset> {
     let classes = (0..DIGITS).map(|digit| digit.to_string()).collect();
     Ok(Dataset { name: DEMO.into(), sha256, classes, images, labels, test_images, test_labels })
 }
-
-/// Name of the data set that [`demo`] draws.
-pub const DEMO: &str = "demo (no MNIST)";
 
 /// Number of classes of the shipped generator.
 const DIGITS: usize = 10;

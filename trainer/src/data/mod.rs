@@ -18,7 +18,7 @@ pub mod progress;
 pub mod published;
 pub mod resize;
 
-use crate::config::{PUBLISHED, Reading};
+use crate::config::{DEMO, PUBLISHED, Reading};
 use crate::data::idx::{IdxFile, Kind};
 use crate::data::idx_folder::Paths;
 use crate::data::image_folder::Images;
@@ -221,7 +221,7 @@ pub fn read_drawn(path: &Path) -> Result<(Array2<u8>, Option<Array1<u8>>)> {
 /// The name of the data set in a folder or file: the folder's or file's. The names of the published sets are for those alone.
 fn set_name(path: &Path) -> String {
     let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
-    if Published::named(&name).is_ok() { format!("folder {name}") } else { name.into_owned() }
+    if Published::named(&name).is_ok() || name == DEMO { format!("folder {name}") } else { name.into_owned() }
 }
 
 /// Names of the classes that only have numbers: 0 to the largest label.

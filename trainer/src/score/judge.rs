@@ -183,6 +183,12 @@ pub fn train(
 /// Key of the metadata with the accuracy on the test images, 0 to 1.
 pub(crate) const ACCURACY: &str = "accuracy";
 
+/// What the training of a judge depends on beside the data, as text. Raise the first number when the code changes the trained
+/// judge; the rest are its settings.
+pub(crate) fn version(lr: f64, seed: u64) -> String {
+    format!("1: {lr} {seed} {BATCH} {EPOCHS} {FEATURES} {MAX_SHIFT}")
+}
+
 const BATCH: usize = 100;
 const EPOCHS: u64 = 10;
 /// Default of Adam's initial step size.

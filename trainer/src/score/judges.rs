@@ -9,12 +9,12 @@ use prost::Message;
 use sha2::{Digest, Sha256};
 
 use crate::cache;
+use crate::config::DEMO;
 use crate::data::Dataset;
 use crate::files::{self, hex};
 use crate::graph::foreign::ForeignModel;
 use crate::graph::onnx;
 use crate::ort::OnnxRuntime;
-use crate::sample::DEMO;
 use crate::score::judge::{self, ACCURACY, Judge};
 
 /// The judge that was trained on MNIST.
@@ -26,10 +26,16 @@ pub const SHIPPED: &[u8] = include_bytes!("../../../models/judge.onnx");
 /// # Errors
 /// When the data set has less than two classes or no test images, or ONNX Runtime fails.
 pub fn judge_for(data: &Dataset, runtime: &OnnxRuntime, say: &mut dyn FnMut(&str)) -> Result<Cow<'static, [u8]>> {
-    if ["mnist", DEMO].contains(&&*data.name) {
+    let labels_and_tests = sha256(
+        &[data.labels.as_slice(), data.test_images.as_slice(), data.test_labels.as_slice()]
+            .map(|bytes| bytes.expect("row-major")),
+    );
+    if labels_and_tests == MNIST || data.name == DEMO {
         return Ok(Cow::Borrowed(SHIPPED));
     }
-    let file = match cache::folder(&format!("judge-{}", digest(data))) {
+    let key = (judge::version(judge::LR, SEED), &data.sha256, &data.classes, labels_and_tests);
+    let key = sha256(&[&serde_json::to_vec(&key)?]);
+    let file = match cache::folder(&format!("judge-{key}")) {
         Ok(folder) => match read(&folder) {
             Ok(file) => file,
             Err(_) => train_and_keep(&folder, data, runtime, say)?,
@@ -64,16 +70,17 @@ pub fn open(path: &Path, data: &Dataset, runtime: &OnnxRuntime) -> Result<Judge>
     Ok(judge)
 }
 
-/// SHA-256 of everything that the training of a judge reads, in hexadecimal.
-fn digest(data: &Dataset) -> String {
-    let Dataset { sha256, classes, labels, test_images, test_labels, .. } = data;
+/// SHA-256 of these bytes in a row, in hexadecimal.
+fn sha256(bytes: &[&[u8]]) -> String {
     let mut digest = Sha256::new();
-    digest.update(serde_json::to_vec(&(sha256, classes)).expect("texts"));
-    [labels.as_slice(), test_images.as_slice(), test_labels.as_slice()]
-        .iter()
-        .for_each(|bytes| digest.update(bytes.expect("row-major")));
+    bytes.iter().for_each(|bytes| digest.update(bytes));
     hex(&digest.finalize())
 }
+
+/// SHA-256 of MNIST's training labels, test images and test labels, which tell MNIST in any file format.
+const MNIST: &str = "e870d7a74cf7ddea5e3b4325a8a67bc80f8e4cf416d97ab6942ac0718ac05a16";
+/// Seed of the judges in the cache.
+const SEED: u64 = 0;
 
 /// The file of the judge in a folder of the cache, with the content that it had when it was written.
 fn read(folder: &Path) -> Result<Vec<u8>> {
@@ -126,7 +133,7 @@ fn train(data: &Dataset, runtime: &OnnxRuntime, say: &mut dyn FnMut(&str)) -> Re
     say(&format!("training the judge of {}, once: a classifier whose features score generators", data.name));
     let mut runtime = runtime.on_cpu();
     runtime.settings.threads = 1;
-    Ok(judge::train(data, &runtime, judge::LR, 0, say)?.0.encode_to_vec())
+    Ok(judge::train(data, &runtime, judge::LR, SEED, say)?.0.encode_to_vec())
 }
 
 /// A sentence with the judge's accuracy.
