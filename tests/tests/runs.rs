@@ -1157,6 +1157,31 @@ fn runs_of_versions_without_a_number_of_classes_resume_on_data_with_fewer_than_t
 }
 
 #[test]
+fn scores_of_another_judge_do_not_choose_the_best_generator() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, run_dir) = (folder.path().join("data"), folder.path().join("run"));
+    squares(&data, 2);
+    succeeds(train(&data, &run_dir, "4").args(["--score-every", "2", "--keep", "best"]));
+    // A judge of an older program gave the second epoch the best possible distance.
+    let (config, metrics) = (run_dir.join("config.json"), run_dir.join("metrics.jsonl"));
+    let text = fs::read_to_string(&config).unwrap();
+    let settings: serde_json::Value = serde_json::from_str(&text).unwrap();
+    fs::write(&config, text.replace(settings["judge_sha256"].as_str().unwrap(), &"0".repeat(64))).unwrap();
+    let epochs: Vec<String> = fs::read_to_string(&metrics).unwrap().lines().map(String::from).collect();
+    let mut second: serde_json::Value = serde_json::from_str(&epochs[1]).unwrap();
+    second["frechet_distance"] = 0.0.into();
+    fs::write(&metrics, format!("{}\n{second}\n", epochs[0])).unwrap();
+    let newest = newest_checkpoint(&run_dir);
+    let second = newest.with_file_name("step-000000002.ckpt");
+    fs::copy(&second, run_dir.join("checkpoints/best.ckpt")).unwrap();
+    [newest.with_file_name("step-000000003.ckpt"), newest].iter().for_each(|file| fs::remove_file(file).unwrap());
+    let said = succeeds(&mut resume(&run_dir, &[]));
+    assert!(said.contains("warning: the run's earlier scores are of another judge"), "{said}");
+    assert!(!said.contains("exported the generator of epoch 2"), "{said}");
+    assert_eq!(fs::read_to_string(&config).unwrap(), text);
+}
+
+#[test]
 fn data_of_one_class_train_unconditionally_and_without_scores() {
     let folder = tempfile::tempdir().unwrap();
     let (data, run_dir) = (folder.path().join("data"), folder.path().join("run"));

@@ -124,6 +124,9 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
         true => Some(judges::judge_for(&data, &runtime, &mut |line| observer.say(line)).map_err(user_message)?),
         false => None,
     };
+    if let Some(judge) = &judge {
+        run.set_judge(judge, judges::SHIPPED, &mut |line| observer.say(line))?;
+    }
     observer.start(total, state.step);
 
     let mut steps = Steps::new(plan, &data, &runtime, state).map_err(user_message)?;

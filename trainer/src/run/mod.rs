@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use ndarray::{Array2, ArrayView2};
+use sha2::{Digest, Sha256};
 
 pub mod checkpoint;
 pub mod compare;
@@ -37,7 +38,7 @@ pub mod resume;
 
 use crate::config::{Config, DeviceSettings, KeepPolicy, RunDir, UsageError};
 use crate::data::Dataset;
-use crate::files;
+use crate::files::{self, hex};
 use crate::graph::onnx;
 use crate::run::events::EventFile;
 use crate::run::export::{Kind, check_output};
@@ -159,6 +160,29 @@ impl Run {
     /// The warnings since the last call.
     pub fn take_warnings(&mut self) -> Vec<String> {
         std::mem::take(&mut self.warnings)
+    }
+
+    /// Records the judge of the scores to come, by its file and that of the judge of older versions. If another judge made the
+    /// earlier scores, the best generator is chosen anew, because distances of two judges cannot be compared.
+    ///
+    /// # Errors
+    /// When a file of the run cannot be written or deleted.
+    pub fn set_judge(&mut self, judge: &[u8], of_older: &[u8], say: &mut dyn FnMut(&str)) -> Result<()> {
+        let [sha256, of_older] = [judge, of_older].map(|file| hex(&Sha256::digest(file)));
+        let is_scored = self.epochs().iter().any(|epoch| epoch.frechet_distance.is_some());
+        if is_scored && *self.config.judge_sha256.as_ref().unwrap_or(&of_older) != sha256 {
+            say(
+                "warning: the run's earlier scores are of another judge, so that they cannot be compared with the scores to come; \
+                 the best generator is chosen from these",
+            );
+            self.best = None;
+            let path = checkpoint::best(&self.folder);
+            if path.exists() {
+                fs::remove_file(&path).with_context(|| format!("{}: cannot be deleted", path.display()))?;
+            }
+        }
+        self.config.judge_sha256 = Some(sha256);
+        files::update(&self.folder.join(CONFIG), &serde_json::to_vec_pretty(&self.config)?)
     }
 
     /// Records an epoch, its samples (16, 784) in [-1, 1] and the training state after it. The plot and the animation

@@ -70,11 +70,14 @@ pub struct RunConfig {
     pub settings: Config,
     /// Name of the data set.
     pub data_name: String,
-    /// SHA-256 of the training images.
+    /// See [`Dataset::sha256`].
     pub data_sha256: String,
     /// Names of the data set's classes; empty for runs of older versions, whose classes are the ten digits.
     #[serde(default)]
     pub data_classes: Vec<String>,
+    /// SHA-256 of the judge that made the run's scores; `None` for runs of older versions, which had the judge of MNIST.
+    #[serde(default)]
+    pub judge_sha256: Option<String>,
     /// Identifier of the run, which its checkpoints bear; `None` for runs of older versions.
     pub run: Option<String>,
     /// The device that the run actually uses.
@@ -101,6 +104,7 @@ impl RunConfig {
             data_name: data.name.clone(),
             data_sha256: data.sha256.clone(),
             data_classes: data.classes.clone(),
+            judge_sha256: before.and_then(|before| before.judge_sha256.clone()),
             run: before.map_or_else(|| Some(format!("{:016x}", random())), |before| before.run.clone()),
             device: device.device,
             trainer_version: env!("CARGO_PKG_VERSION").into(),
