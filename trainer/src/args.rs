@@ -12,7 +12,7 @@ use trainer::run::resume::CONFIG;
 use trainer::run::{numbered, resume};
 use trainer::score::judge;
 
-/// Trains a GAN on MNIST and writes its generator to an ONNX file.
+/// Trains a GAN on images, by default MNIST, and writes its generator to an ONNX file.
 #[derive(Parser)]
 #[command(
     name = "trainer",
@@ -107,8 +107,8 @@ pub struct TrainArgs {
     /// Also writes the graph of one training step, as the CPU runs it, to inspect in a viewer such as Netron.
     #[arg(long, value_name = "FILE")]
     write_step_graph: Option<PathBuf>,
-    /// Prints the training settings with an estimate of time and memory, and both networks layer by layer, and stops. Downloads the data set and ONNX
-    /// Runtime if they are missing.
+    /// Prints the training settings with an estimate of time and memory, and both networks layer by layer, and stops. Downloads
+    /// the data set and ONNX Runtime if they are missing.
     #[arg(long)]
     pub dry_run: bool,
     /// Prints only warnings and errors.

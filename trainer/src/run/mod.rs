@@ -7,7 +7,7 @@
 //!   metrics.jsonl               one JSON object per epoch
 //!   events.out.tfevents.…       metrics and samples for TensorBoard
 //!   losses.svg                  plot of both losses
-//!   samples/epoch-001.png …     16 digits drawn from the same z after every epoch, at most 200 files; samples.png animates
+//!   samples/epoch-001.png …     16 images drawn from the same z after every epoch, at most 200 files; samples.png animates
 //!                               them, every 25 epochs
 //!   checkpoints/step-….ckpt     the newest checkpoints; best.ckpt has the best score
 //!   samples/classes.png         ten images of every class, drawn by g.onnx; for class-conditional recipes

@@ -163,8 +163,8 @@ pub struct ResumePoint {
 /// The state to resume from, or `None` for a new run. Changes nothing on disk.
 ///
 /// # Errors
-/// When the plan or the data set is not the run's, a new run names a folder with a run or checkpoints, the newest checkpoint is damaged,
-/// or it is not from the run that `metrics.jsonl` records.
+/// When the plan or the data set is not the run's, a new run names a folder with a run or checkpoints, the newest checkpoint is
+/// damaged, or it is not from the run that `metrics.jsonl` records.
 pub fn resume_point(run_dir: &RunDir, plan: &Plan, data: &Dataset) -> Result<Option<ResumePoint>> {
     let run_dir = match run_dir {
         RunDir::Resume(run_dir) => run_dir,
