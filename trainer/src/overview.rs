@@ -140,30 +140,29 @@ pub fn write_pictures(data: &Dataset, folder: &Path, force: bool) -> Result<Vec<
     Ok(pictures.into_iter().map(|(path, _)| path).collect())
 }
 
-/// The mean training image, and below it the mean image of each class at half size, as half blocks for a terminal with colours.
+/// The mean training image, and below it a row for each class at half size: its mean image and its first four images. As half
+/// blocks for a terminal of 80 columns with colours.
 pub fn half_blocks(data: &Dataset) -> String {
-    const ACROSS: usize = 5; // cells of 14 columns and a space: less than 80
     let mean = mean_image(data.images.rows().into_iter());
     let mut lines = vec!["mean image".to_string()];
-    lines.extend(lines_of(square(&mean).view()));
-    let halves: Vec<Array2<u8>> =
-        (0..data.classes.len()).map(|class| half(&mean_image(of_class(data, class)))).collect();
-    for (names, halves) in data.classes.chunks(ACROSS).zip(halves.chunks(ACROSS)) {
-        let title = |name: &String| format!("{:<15}", printable(name, 13).chars().take(14).collect::<String>());
-        lines.push(names.iter().map(title).collect::<String>().trim_end().into());
-        let cells: Vec<Vec<String>> = halves.iter().map(|image| lines_of(image.view())).collect();
-        lines
-            .extend((0..SIDE / 4).map(|row| cells.iter().map(|cell| cell[row].as_str()).collect::<Vec<_>>().join(" ")));
+    lines.extend(lines_of(square(mean.view()).view()));
+    for (class, name) in data.classes.iter().enumerate() {
+        lines.push(printable(name, 70));
+        let mean = mean_image(of_class(data, class));
+        let images = [mean.view()].into_iter().chain(of_class(data, class).take(4));
+        let cells: Vec<Vec<String>> = images.map(|image| lines_of(half(image).view())).collect();
+        let row = |row: usize| cells.iter().map(|cell| cell[row].as_str()).collect::<Vec<_>>().join(" ");
+        lines.extend((0..SIDE / 4).map(row));
     }
     lines.join("\n")
 }
 
-fn square(image: &Array1<u8>) -> Array2<u8> {
+fn square(image: ArrayView1<u8>) -> Array2<u8> {
     image.to_shape((SIDE, SIDE)).expect("784 pixels").into_owned()
 }
 
 /// The image (14, 14) of the means of four pixels each.
-fn half(image: &Array1<u8>) -> Array2<u8> {
+fn half(image: ArrayView1<u8>) -> Array2<u8> {
     let image = square(image);
     Array2::from_shape_fn((SIDE / 2, SIDE / 2), |(row, column)| {
         let four = image.slice(s![2 * row..2 * row + 2, 2 * column..2 * column + 2]);
@@ -237,9 +236,10 @@ mod tests {
     fn a_terminal_shows_two_pixels_in_a_character() {
         let text = half_blocks(&data());
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines.len(), 1 + 14 + 1 + 7);
+        assert_eq!(lines.len(), 1 + 14 + 2 * (1 + 7));
         assert!(lines[1].starts_with("\x1b[38;2;20;20;20;48;2;200;200;200m▀"), "{:?}", lines[1]);
-        assert_eq!((lines[1].matches('▀').count(), lines[16].matches('▀').count()), (28, 28));
-        assert_eq!(lines[15], "a/b            c");
+        // The mean of 14 columns and three images of class 0; the mean and two images of class 1.
+        let widths = [1, 16, 24].map(|line| lines[line].matches('▀').count());
+        assert_eq!((widths, lines[15], lines[23]), ([28, 14 * 4, 14 * 3], "a/b", "c"));
     }
 }
