@@ -2,7 +2,7 @@
 //! the cache is used that another user may have put there.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -66,6 +66,16 @@ pub fn check_no_link(path: &Path) -> Result<()> {
 pub fn open(path: &Path) -> Result<File> {
     check_no_link(path)?;
     File::open(path).with_context(|| format!("{}: cannot be read", path.display()))
+}
+
+/// The content of a file of the cache.
+///
+/// # Errors
+/// As [`open`].
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = vec![];
+    open(path)?.read_to_end(&mut bytes).with_context(|| format!("{}: cannot be read", path.display()))?;
+    Ok(bytes)
 }
 
 /// Creates a folder and its parents if they are missing. Only this user may read and write new folders.

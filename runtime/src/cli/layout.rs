@@ -79,7 +79,7 @@ impl Plan {
     /// The manifest cannot be written, or has another plan.
     pub fn claim(&self, out: &Path) -> Result<()> {
         let path = out.join(MANIFEST);
-        let cannot_write = || format!("{}: cannot be written", path.display());
+        let cannot_write = || cannot_write(&path);
         if !path.exists() {
             let (temporary, mut file) = Temporary::file(out).with_context(cannot_write)?;
             let text = format!("{:#}\n", self.to_json());
@@ -288,14 +288,18 @@ impl Shard {
 /// The file cannot be written.
 pub fn write_whole(folder: &Path, path: &Path, bytes: &[u8]) -> Result<()> {
     let write = || {
-        let (temporary, mut file): (Temporary, File) = Temporary::file(folder)?;
+        let (temporary, mut file) = Temporary::file(folder)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(temporary.path(), path)
     };
-    write().with_context(|| format!("{}: cannot be written", path.display()))?;
+    write().with_context(|| cannot_write(path))?;
     sync_folder(folder);
     Ok(())
+}
+
+pub fn cannot_write(path: &Path) -> String {
+    format!("{}: cannot be written", path.display())
 }
 
 #[cfg(test)]

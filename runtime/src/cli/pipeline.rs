@@ -21,7 +21,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::draw::{Job, Progress};
 use super::files::sync_folder;
-use super::layout::{Shard, ShardFile, write_whole};
+use super::layout::{Shard, ShardFile, cannot_write, write_whole};
 use super::output::{hex, print_json};
 use super::temporary::{Temporary, before_signals};
 use crate::image::Image;
@@ -263,10 +263,10 @@ impl<'a> OpenShard<'a> {
     /// Gives the files their names, the images after the labels and the digests last.
     fn finish(self) -> Result<()> {
         for file in &self.files {
-            file.file.sync_all().with_context(|| file.cannot_write())?;
+            file.file.sync_all().with_context(|| cannot_write(&file.to))?;
         }
         let rename =
-            |file: &HashedFile| fs::rename(file.temporary.path(), &file.to).with_context(|| file.cannot_write());
+            |file: &HashedFile| fs::rename(file.temporary.path(), &file.to).with_context(|| cannot_write(&file.to));
         before_signals(|| self.files.iter().rev().try_for_each(rename))?;
         self.files[0].to.parent().into_iter().for_each(sync_folder);
         let digests: Vec<String> = self.files.into_iter().map(|file| hex(&file.sha256.finalize())).collect();
@@ -287,7 +287,7 @@ impl HashedFile {
     fn create(out: &Path, file: &ShardFile) -> Result<Self> {
         let to = out.join(&file.path);
         let created = Temporary::file(to.parent().unwrap_or(out));
-        let (temporary, created) = created.with_context(|| format!("{}: cannot be written", to.display()))?;
+        let (temporary, created) = created.with_context(|| cannot_write(&to))?;
         let mut hashed = Self { temporary, file: created, to, sha256: Sha256::new() };
         hashed.write(&file.header)?;
         Ok(hashed)
@@ -295,10 +295,6 @@ impl HashedFile {
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.sha256.update(bytes);
-        self.file.write_all(bytes).with_context(|| self.cannot_write())
-    }
-
-    fn cannot_write(&self) -> String {
-        format!("{}: cannot be written", self.to.display())
+        self.file.write_all(bytes).with_context(|| cannot_write(&self.to))
     }
 }

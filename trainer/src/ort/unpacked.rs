@@ -44,10 +44,8 @@ pub fn record(folder: &Path) -> Result<()> {
 /// When a file is missing, a symbolic link, or has another content than it had.
 pub fn check(folder: &Path) -> Result<Vec<PathBuf>> {
     let path = folder.join(LIST);
-    let mut text = String::new();
-    cache::open(&path)?.read_to_string(&mut text).with_context(|| format!("{}: cannot be read", path.display()))?;
-    let mut list: BTreeMap<String, Entry> =
-        serde_json::from_str(&text).with_context(|| format!("{}: a list of files expected", path.display()))?;
+    let mut list: BTreeMap<String, Entry> = serde_json::from_slice(&cache::read(&path)?)
+        .with_context(|| format!("{}: a list of files expected", path.display()))?;
     let mut touched = false;
     for (name, entry) in &mut list {
         let path = folder.join(name);

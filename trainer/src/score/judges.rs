@@ -1,7 +1,6 @@
 //! The judge of a data set: the shipped one for MNIST. For other data, a judge is trained once and kept in the cache.
 
 use std::borrow::Cow;
-use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -84,15 +83,12 @@ const SEED: u64 = 0;
 
 /// The file of the judge in a folder of the cache, with the content that it had when it was written.
 fn read(folder: &Path) -> Result<Vec<u8>> {
-    let content = |name| {
-        let mut bytes = vec![];
-        let path = folder.join(name);
-        cache::open(&path)?.read_to_end(&mut bytes).with_context(|| format!("{}: cannot be read", path.display()))?;
-        anyhow::Ok(bytes)
-    };
-    let (file, sha256) = (content(FILE)?, content(SHA256)?);
-    let is_whole = hex(&Sha256::digest(&file)).as_bytes() == sha256;
-    ensure!(is_whole, "{}: the judge of its {SHA256} expected, another file found", folder.join(FILE).display());
+    let (file, expected) = (cache::read(&folder.join(FILE))?, cache::read(&folder.join(SHA256))?);
+    ensure!(
+        sha256(&[&file]).as_bytes() == expected,
+        "{}: the judge of its {SHA256} expected, another file found",
+        folder.join(FILE).display()
+    );
     Ok(file)
 }
 
@@ -111,7 +107,7 @@ fn train_and_keep(folder: &Path, data: &Dataset, runtime: &OnnxRuntime, say: &mu
         Err(_) => {}
     }
     let file = train(data, runtime, say).inspect_err(|_| cache::remove_if_empty(folder))?;
-    let sha256 = hex(&Sha256::digest(&file));
+    let sha256 = sha256(&[&file]);
     let kept =
         files::write(&folder.join(FILE), &file).and_then(|()| files::write(&folder.join(SHA256), sha256.as_bytes()));
     if let Err(why) = kept {
