@@ -1,7 +1,6 @@
 //! A generator of both precisions, and what it draws into numpy arrays.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::slice;
@@ -9,12 +8,13 @@ use std::sync::OnceLock;
 
 use numpy::ndarray::aview2;
 use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyReadwriteArray3, ToPyArray};
-use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 use runtime::cli::{self, ModelFile};
 use runtime::latent::LATENT;
 use runtime::{CLASSES, Class, GENERATOR, Generate, Generator, Image, Latent, METADATA, int8};
+
+use crate::error::python_error;
 
 /// Images that a thread draws before Python may handle Ctrl-C: 20 ms.
 const BLOCK: usize = 4096;
@@ -61,18 +61,15 @@ impl Model {
         let Some(onnx) = onnx else {
             return Ok(Self { name, classes: CLASSES.iter().map(|name| name.to_string()).collect(), loaded: None });
         };
-        let file = ModelFile::parse(onnx, &data, &name, classes);
-        Ok(Self::loaded(file.map_err(|e| PyValueError::new_err(format!("{e:#}")))?, name))
+        let file = ModelFile::parse(onnx, &data, &name, classes).map_err(python_error)?;
+        Ok(Self::loaded(file, name))
     }
 
     #[staticmethod]
     #[pyo3(signature = (path, classes=None))]
     fn read(path: PathBuf, classes: Option<usize>) -> PyResult<Self> {
-        let file = ModelFile::read(&path, classes).map_err(|e| match e.downcast_ref::<io::Error>() {
-            Some(io) => io::Error::new(io.kind(), format!("{e:#}")).into(), // FileNotFoundError and the like
-            None => PyValueError::new_err(format!("{e:#}")),
-        });
-        Ok(Self::loaded(file?, path.display().to_string()))
+        let file = ModelFile::read(&path, classes).map_err(python_error)?;
+        Ok(Self::loaded(file, path.display().to_string()))
     }
 
     /// For pickle.
@@ -99,7 +96,7 @@ impl Model {
 
     /// The names of the classes, in the order of their numbers; empty if the generator is unconditional.
     #[getter]
-    fn classes(&self) -> &[String] {
+    pub fn classes(&self) -> &[String] {
         &self.classes
     }
 
@@ -117,6 +114,12 @@ impl Model {
             Some(loaded) => loaded.file.metadata().iter().try_for_each(|(key, value)| dict.set_item(key, value))?,
         }
         Ok(dict)
+    }
+
+    /// The SHA-256 of the f32 weights, which names the generator.
+    #[getter]
+    fn weights_sha256(&self, py: Python) -> String {
+        py.detach(|| cli::weights_sha256(self.loaded.as_ref().map_or(&GENERATOR, |loaded| &*loaded.f32)))
     }
 
     /// Draws one image into `out` (28, 28) or a new array, and returns it. Keeps the GIL, because getting it back takes longer
@@ -197,6 +200,11 @@ impl Model {
 }
 
 impl Model {
+    /// The ONNX file; none for the built-in generator.
+    pub fn file(&self) -> Option<&ModelFile> {
+        self.loaded.as_ref().map(|loaded| &loaded.file)
+    }
+
     fn loaded(file: ModelFile, name: String) -> Self {
         let loaded = Loaded { f32: file.f32(), int8: OnceLock::new(), file };
         Self { name, classes: loaded.file.classes().to_vec(), loaded: Some(loaded) }

@@ -82,7 +82,7 @@ impl Plan {
         let cannot_write = || cannot_write(&path);
         if !path.exists() {
             let (temporary, mut file) = Temporary::file(out).with_context(cannot_write)?;
-            let text = format!("{:#}\n", self.to_json());
+            let text = self.manifest();
             file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).with_context(cannot_write)?;
             match fs::hard_link(temporary.path(), &path) {
                 Ok(()) => {}
@@ -114,6 +114,11 @@ impl Plan {
             );
         }
         Ok(())
+    }
+
+    /// The text of the manifest.
+    pub fn manifest(&self) -> String {
+        format!("{:#}\n", self.to_json())
     }
 
     fn to_json(&self) -> Value {

@@ -1,6 +1,7 @@
 //! The `runtime` command, as a library function so that other front ends can call it.
 
 mod bench;
+mod dataset;
 mod draw;
 mod error;
 mod files;
@@ -21,8 +22,9 @@ use std::io::{self, ErrorKind, Write};
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
 
+pub use dataset::DataSet;
 use error::{Usage, printable};
-pub use model::ModelFile;
+pub use model::{ModelFile, Precision, weights_sha256};
 pub use output::png;
 use output::print;
 pub use parallel::{draw_on_threads, threads};

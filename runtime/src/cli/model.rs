@@ -40,28 +40,39 @@ impl Model {
     /// # Errors
     /// The file cannot be read, is not ONNX, or holds another network.
     pub fn load(file: Option<&Path>, precision: Precision, classes: Option<usize>) -> Result<Self> {
-        let Some(path) = file else {
+        let Some(path) = file else { return Ok(Self::of(None, precision)) };
+        let file = ModelFile::read(path, classes).context("--model")?;
+        let likely_classes = file.likely_classes().filter(|_| classes.is_none());
+        Ok(Self { likely_classes, ..Self::of(Some(&file), precision) })
+    }
+
+    /// The generator of a file, or the built-in one without a file.
+    pub fn of(file: Option<&ModelFile>, precision: Precision) -> Self {
+        let Some(file) = file else {
             let generator: &'static dyn Generate = match precision {
                 Precision::F32 => &weights::GENERATOR,
                 Precision::Int8 => &weights::INT8,
             };
             let classes = weights::CLASSES.iter().map(|name| name.to_string()).collect();
-            return Ok(Self { generator, classes, likely_classes: None, f32: &weights::GENERATOR });
+            return Self { generator, classes, likely_classes: None, f32: &weights::GENERATOR };
         };
-        let file = ModelFile::read(path, classes).context("--model")?;
-        let likely_classes = file.likely_classes().filter(|_| classes.is_none());
         let f32: &'static Generator = Box::leak(file.f32());
         let generator: &'static dyn Generate = match precision {
             Precision::F32 => f32,
             Precision::Int8 => Box::leak(file.int8()),
         };
-        Ok(Self { generator, classes: file.model.classes, likely_classes, f32 })
+        Self { generator, classes: file.classes().to_vec(), likely_classes: None, f32 }
     }
 
-    /// The SHA-256 of the weights and biases in f32, layer by layer. It names the generator, whichever program wrote its file.
+    /// See [`weights_sha256`].
     pub fn weights_sha256(&self) -> String {
-        hex(&Sha256::digest(self.f32.as_bytes()))
+        weights_sha256(self.f32)
     }
+}
+
+/// The SHA-256 of the weights and biases in f32, layer by layer. It names the generator, whichever program wrote its file.
+pub fn weights_sha256(generator: &Generator) -> String {
+    hex(&Sha256::digest(generator.as_bytes()))
 }
 
 /// A generator's ONNX file.

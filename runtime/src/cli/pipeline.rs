@@ -35,7 +35,7 @@ const MAX_WRITERS: usize = 32;
 /// The progress of the work, on a bar, and with `json` as a line on stdout per shard.
 pub struct Report {
     json: bool,
-    progress: Progress,
+    progress: Option<Progress>,
     /// Images that are there.
     images: AtomicU64,
     /// Shards that this program drew.
@@ -47,8 +47,12 @@ pub struct Report {
 impl Report {
     /// A report before the first of `images`.
     pub fn new(images: u64, json: bool) -> Self {
-        let progress = Progress::new(images);
-        Self { json, progress, images: 0.into(), drawn: 0.into(), drawn_images: 0.into() }
+        Self { json, progress: Some(Progress::new(images)), ..Self::silent() }
+    }
+
+    /// A report that prints nothing.
+    pub fn silent() -> Self {
+        Self { json: false, progress: None, images: 0.into(), drawn: 0.into(), drawn_images: 0.into() }
     }
 
     /// The number of shards that this program drew, and of their images.
@@ -57,7 +61,8 @@ impl Report {
     }
 
     fn wrote(&self, images: u64) {
-        self.progress.at(self.images.fetch_add(images, Ordering::Relaxed) + images);
+        let there = self.images.fetch_add(images, Ordering::Relaxed) + images;
+        self.progress.iter().for_each(|progress| progress.at(there));
     }
 
     /// A shard is complete. `another` program may have written it.

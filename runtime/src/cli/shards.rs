@@ -1,10 +1,8 @@
 //! `runtime shards`: a data set in shards, which any number of programs draw together.
 
 use std::env;
-use std::fs;
-use std::io::ErrorKind;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Instant;
 
@@ -12,13 +10,10 @@ use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::json;
 
+use super::dataset::DataSet;
 use super::draw::{DrawArgs, number};
 use super::error::{Usage, printable, usage};
-use super::files::{check_room, folder_of};
-use super::layout::{FOLDERS, Plan, Shard};
 use super::output::{print, print_json};
-use super::pipeline::{Report, draw_shards};
-use super::temporary;
 
 #[derive(Args)]
 pub struct Shards {
@@ -130,24 +125,14 @@ pub fn run(args: &Shards) -> Result<()> {
     let variable = |name: &str| env::var_os(name).map(|text| text.to_string_lossy().into_owned());
     let part = Part::find(args, variable)?;
     let job = args.draw.job(args.count)?;
-    let plan = Plan::new(&job, args.draw.precision, args.count, args.shard_size);
-    plan.check_numbers().map_err(|error| Usage(format!("--count and --shard-size: {error}")))?;
-    let out = &args.out;
-    if let Some(found) = Plan::read(out)? {
-        plan.check(&found, out)?;
-    }
-    let mine = part.shards(plan.shards());
+    let set = DataSet::of_job(args.out.clone(), job, args.draw.precision, args.count, args.shard_size)
+        .map_err(|error| Usage(format!("--count and --shard-size: {error}")))?;
+    let mine = part.shards(set.shards());
     let shards = mine.end - mine.start;
-    let open: Vec<Shard> = mine.map(|index| plan.shard(index)).filter(|shard| !shard.is_whole(out)).collect();
-    let bytes = open.iter().flat_map(|shard| &shard.files).map(|file| file.bytes).sum();
-    create_folders(out, bytes)?;
-    plan.claim(out)?;
-
-    let report = Report::new(open.iter().map(|shard| shard.images).sum(), args.json);
+    let missing = set.begin(mine)?;
     let start = Instant::now();
-    draw_shards(&job, out, &open, &report)?;
-    drop(open); // which takes much memory if there are many shards
-    let complete = plan.finish(out)?;
+    let report = set.draw(&missing, args.json)?;
+    let complete = set.finish()?;
     let seconds = start.elapsed().as_secs_f64();
     let (drawn, images) = report.drawn();
     drop(report); // removes the progress bar
@@ -165,25 +150,9 @@ pub fn run(args: &Shards) -> Result<()> {
     };
     print(format!(
         "{}: {drawn} of {shards} shards drawn, {} were there; {rate:.0} images/s; {rest}\n",
-        printable(&out.display().to_string()),
+        printable(&args.out.display().to_string()),
         shards - drawn
     ))
-}
-
-/// Creates the folders of the data set, if its disk has room for `bytes`, and removes from them what killed programs left.
-fn create_folders(out: &Path, bytes: u64) -> Result<()> {
-    let create = |folder: &Path| match fs::create_dir(folder) {
-        Err(e) if e.kind() == ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
-        created => created.with_context(|| format!("{}: cannot be created", folder.display())),
-    };
-    check_room(&out.display().to_string(), if out.is_dir() { out } else { folder_of(out) }, bytes)?;
-    create(out)?;
-    temporary::sweep(out);
-    for folder in FOLDERS {
-        create(&out.join(folder))?;
-        temporary::sweep(&out.join(folder));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -82,6 +82,9 @@ pub fn before_signals<T>(work: impl FnOnce() -> T) -> T {
 pub fn sweep(folder: &Path) {
     let own = own_prefix();
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if !is_temporary(&entry.file_name()) {
+            continue;
+        }
         let Ok(found) = entry.metadata() else { continue };
         if begun().iter().any(|path| path.file_name() == Some(&*entry.file_name())) {
             continue; // of this program
@@ -89,7 +92,7 @@ pub fn sweep(folder: &Path) {
         let is_own = entry.file_name().to_str().is_some_and(|name| name.starts_with(&own));
         let age = found.modified().ok().and_then(|modified| modified.elapsed().ok());
         let is_old = is_own || age.is_some_and(|age| age > DAY);
-        if !is_temporary(&entry.file_name()) || !is_old || !(found.is_file() || found.is_dir()) {
+        if !is_old || !(found.is_file() || found.is_dir()) {
             continue;
         }
         // NFS locks only files that are open for writing, and folders cannot be opened so.
