@@ -75,3 +75,15 @@ except KeyboardInterrupt:
 def test_ctrl_c_ends_a_long_call_and_leaves_whole_images(threads):
     program = start([sys.executable, "-c", LONG_CALL.format(threads=threads)])
     assert program.wait(120) == 7
+
+
+def test_without_dask_the_error_says_what_to_install():
+    hidden = "import sys; sys.modules['distributed'] = None; "
+    call = hidden + "from mnist_gan import cluster; cluster.generate(None, 'out', count=9)"
+    found = subprocess.run([sys.executable, "-c", call], capture_output=True)
+    sentence = b'mnist_gan.cluster: Dask expected, none found; pip install "mnist-gan[cluster]"\n'
+    assert found.stderr.endswith(b"ModuleNotFoundError: " + sentence), found.stderr
+    program = hidden + "from mnist_gan.cluster.__main__ import main; sys.exit(main())"
+    command = ["generate", "out", "--count", "9", "--scheduler", "local"]
+    found = subprocess.run([sys.executable, "-c", program, *command], capture_output=True)
+    assert (found.returncode, found.stderr) == (1, b"error: " + sentence)
