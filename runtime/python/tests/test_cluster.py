@@ -53,6 +53,10 @@ def check_sums(folder):
     subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=folder, check=True)
 
 
+def kill_a_worker(client):
+    os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
+
+
 @contextmanager
 def kills_of_workers(client, digests, times):
     """Kills a worker, with SIGKILL, each time when a few more shards are complete; yields the list of the killed processes."""
@@ -61,13 +65,11 @@ def kills_of_workers(client, digests, times):
     def kill():
         while len(killed) < times and not is_over.is_set():
             if len(list(digests.glob("*.sha256"))) > 3 * len(killed):
-                pids = {worker["pid"] for worker in client.scheduler_info()["workers"].values() if "pid" in worker}
-                pids = pids or set(client.run(os.getpid).values())
-                pid = next(iter(pids - set(killed)), None)
+                pid = next(iter(set(client.run(os.getpid).values()) - set(killed)), None)
                 if pid:
                     killed.append(pid)
                     os.kill(pid, signal.SIGKILL)
-            time.sleep(0.01)
+            time.sleep(0.05)
 
     thread = threading.Thread(target=kill)
     thread.start()
@@ -170,6 +172,33 @@ def test_parquet_goes_to_any_url_of_fsspec(tmp_path):
         check_sums(tmp_path / "copy")
         with pytest.raises(ValueError, match="nowhere://digits: a URL that fsspec knows expected"):
             cluster.generate(threads, "nowhere://digits", count=300, format="parquet")
+
+
+def fails_soon(client, out, fault, error, sentence):
+    """Draws a shard that takes a minute; `fault` happens meanwhile."""
+
+    def wait():
+        while not list(out.glob("data/.runtime-*")):
+            time.sleep(0.05)
+        fault()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    with pytest.raises(error, match=sentence):
+        cluster.generate(client, out, count=4_000_000, shard_size=4_000_000)
+    thread.join()
+
+
+def test_a_task_whose_workers_always_die_and_a_lost_scheduler_are_named(tmp_path):
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0", silence_logs=50) as machine:
+        machine.scheduler.allowed_failures = 0
+        with distributed.Client(machine, timeout=2) as client:
+            sentence = "task 0: a worker that survives it expected, 1 died, the last one at tcp://"
+            fails_soon(client, tmp_path / "a", lambda: kill_a_worker(client), RuntimeError, sentence)
+            client.wait_for_workers(1, timeout=60)
+            machine.scheduler.allowed_failures = 3
+            sentence = "the connection to the scheduler was lost; the same call goes on"
+            fails_soon(client, tmp_path / "b", machine.close, ConnectionError, sentence)
 
 
 @pytest.mark.parametrize("format", ["idx", "parquet"])
@@ -349,12 +378,12 @@ def test_a_sweep_ends_in_the_runs_of_the_trainer_whose_workers_die(client, tmp_p
     expected = [_sweep._program(), "sweep", "--seeds", "4..7", "--dir", tmp_path / "expected", "--json", "--", *options]
     summary = json.loads(subprocess.run(expected, check=True, capture_output=True).stdout)
 
-    def kill_a_worker():
+    def kill():
         while not list((tmp_path / "found").glob("*/config.json")):
             time.sleep(0.05)
-        os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
+        kill_a_worker(client)
 
-    killer = threading.Thread(target=kill_a_worker)
+    killer = threading.Thread(target=kill)
     killer.start()
     found = cluster.sweep(client, range(4, 7), options=options, folder=tmp_path / "found")
     killer.join()

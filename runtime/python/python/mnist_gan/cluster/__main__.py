@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 
 from . import generate, sweep
@@ -12,6 +13,7 @@ from . import generate, sweep
 def main(arguments: list[str] | None = None) -> int:
     """Runs the program; returns its exit code: 0, 1 for failure, 2 for wrong usage."""
     options = _parser().parse_args(arguments)
+    logging.disable(logging.ERROR)  # by which Dask says in many lines what becomes one sentence here
     try:
         from ._tasks import connect  # needs Dask
 

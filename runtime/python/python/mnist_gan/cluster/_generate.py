@@ -29,7 +29,7 @@ class Drawn(NamedTuple):
     shards: int
     """Shards of the data set."""
     drawn: int
-    """Shards that were drawn; the others were there."""
+    """Shards that were drawn; the others were there, or their worker died just after it had drawn them."""
     images: int
     """Images that were drawn."""
     seconds: float

@@ -90,7 +90,7 @@ def run(client: Client, function: Callable[[T, int], R], shared: Future[Any], nu
                 completed.add(submit(number))
     except KilledWorker as error:
         raise RuntimeError(
-            f"task {futures[future]}: {error.allowed_failures + 1} workers died while they ran it, the last one at "
+            f"task {futures[future]}: a worker that survives it expected, {error.allowed_failures + 1} died, the last one at "
             f"{error.last_worker.address}; the same call goes on"
         ) from None
     except CancelledError:
