@@ -22,6 +22,7 @@ fn every_kernel_draws_the_same_alone_and_in_batches_in_f32() {
 
 #[test]
 fn every_kernel_draws_the_same_alone_and_in_batches_in_int8() {
+    println!("kernels: {}", Kernel::all().map(Kernel::name).collect::<Vec<_>>().join(", "));
     every_kernel_draws_the_same(
         |kernel, z| int8::GENERATOR.draw_with(kernel, z),
         |kernel, z, images| int8::GENERATOR.draw_batch_with(kernel, &mut z.iter().copied(), images),

@@ -1,5 +1,5 @@
-//! The programs installed with `cargo install`, and the runtime's library built in other ways: unoptimised, for this CPU,
-//! under AddressSanitizer, and into programs that must not panic. Each way has a folder in `target`, so later runs are short.
+//! The programs installed with `cargo install`, and the runtime's library built in other ways: unoptimised, for this CPU, for
+//! aarch64, under AddressSanitizer, and into programs that must not panic. Each way has a folder in `target`, so later runs are short.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,9 +14,12 @@ fn cargo(target: &str, arguments: &[&str]) -> Command {
     cargo
 }
 
-fn passes(command: &mut Command) {
+/// The standard output of a command that succeeds.
+fn passes(command: &mut Command) -> String {
     let (output, stderr) = tests::run(command);
-    assert!(output.status.success(), "{}\n{stderr}", String::from_utf8_lossy(&output.stdout));
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{stdout}\n{stderr}");
+    stdout
 }
 
 /// The library's own tests, the golden run among them; without the program, which takes long to build.
@@ -48,6 +51,25 @@ fn a_build_without_std_chooses_its_kernel_when_it_is_compiled_and_draws_the_same
         "golden",
     ];
     passes(&mut cargo("without-std", &test));
+}
+
+#[test]
+fn aarch64_draws_the_same_with_and_without_dot_products() {
+    let Some(tools) = std::env::var_os("DEVICE_TOOLS").map(PathBuf::from) else {
+        return eprintln!("skipped: DEVICE_TOOLS is not set; tests/run sets it, and tests/toolchain prints it");
+    };
+    let target = ["--release", "--target=aarch64-unknown-linux-gnu", "--lib", "--test=same"];
+    let some = ["--", "--nocapture", "every_kernel", "layer"];
+    for (cpu, kernels) in [("cortex-a53", "scalar, neon"), ("max", "scalar, neon, dotprod")] {
+        let mut test = cargo("aarch64", &[&TEST[..], &target, &some].concat());
+        test.env("RUSTC", tools.join("rustc"));
+        // Debug assertions let the tests take fewer seeds.
+        test.env("RUSTFLAGS", "-Ctarget-feature=+crt-static -Cdebug-assertions");
+        test.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", tools.join("aarch64-linux-gnu-gcc"));
+        let qemu = format!("{} -cpu {cpu}", tools.join("qemu-aarch64").display());
+        let stdout = passes(test.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", qemu));
+        assert!(stdout.contains(&format!("kernels: {kernels}\n")), "{cpu}: {kernels} expected: {stdout}");
+    }
 }
 
 #[test]

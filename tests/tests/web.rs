@@ -16,8 +16,8 @@ fn root(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }
 
-/// A folder `name` of the page with its module, as README builds it, of the shipped generator or another one; `None`, with a word
-/// why, without a compiler for it.
+/// A folder `name` of the page with its modules, as README builds them, of the shipped generator; or with runtime.wasm alone, of
+/// another one. `None`, with a word why, without a compiler for it.
 fn page(name: &str, generator: Option<&Path>) -> Option<PathBuf> {
     static BUILT: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     let Some(tools) = env::var_os("DEVICE_TOOLS").map(PathBuf::from) else {
@@ -27,19 +27,34 @@ fn page(name: &str, generator: Option<&Path>) -> Option<PathBuf> {
     let folder = root("target/web").join(name);
     let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner); // one build at a time
     if built.insert(name.into()) {
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["rustc", "--quiet", "--release", "--locked", "-p", "runtime", "--lib", "--no-default-features"]);
-        cargo.args(["--features", "capi", "--crate-type", "cdylib", "--target", "wasm32-unknown-unknown"]);
-        cargo.current_dir(root(".")).env("CARGO_TARGET_DIR", root("target/c")).env("RUSTC", tools.join("rustc"));
-        cargo.env_remove("RUSTFLAGS").env_remove("GENERATOR_ONNX");
-        generator.map(|generator| cargo.env("GENERATOR_ONNX", generator));
-        let (output, stderr) = run(&mut cargo);
-        assert!(output.status.success(), "{stderr}");
         fs::create_dir_all(&folder).unwrap();
         for name in ["index.html", "digit.js"] {
             fs::copy(root("runtime/web").join(name), folder.join(name)).unwrap();
         }
-        fs::copy(root("target/c/wasm32-unknown-unknown/release/runtime.wasm"), folder.join("runtime.wasm")).unwrap();
+        let vectors: &[&str] = &["--", "-Ctarget-feature=+simd128"];
+        let modules = [("runtime.wasm", &[][..]), ("runtime.simd128.wasm", vectors)];
+        for (name, flags) in modules.into_iter().take(if generator.is_some() { 1 } else { 2 }) {
+            let mut cargo = Command::new(env!("CARGO"));
+            cargo.args([
+                "rustc",
+                "--quiet",
+                "--release",
+                "--locked",
+                "-p",
+                "runtime",
+                "--lib",
+                "--no-default-features",
+            ]);
+            cargo
+                .args(["--features", "capi", "--crate-type", "cdylib", "--target", "wasm32-unknown-unknown"])
+                .args(flags);
+            cargo.current_dir(root(".")).env("CARGO_TARGET_DIR", root("target/c")).env("RUSTC", tools.join("rustc"));
+            cargo.env_remove("RUSTFLAGS").env_remove("GENERATOR_ONNX");
+            generator.map(|generator| cargo.env("GENERATOR_ONNX", generator));
+            let (output, stderr) = run(&mut cargo);
+            assert!(output.status.success(), "{stderr}");
+            fs::copy(root("target/c/wasm32-unknown-unknown/release/runtime.wasm"), folder.join(name)).unwrap();
+        }
     }
     Some(folder)
 }
@@ -58,22 +73,60 @@ fn the_pages_code_draws_the_librarys_digits_in_node() {
         import { pathToFileURL } from 'url';
         const folder = process.argv[1];
         const { load, walk } = await import(pathToFileURL(folder + '/digit.js'));
-        const generator = await load(new Uint8Array(readFileSync(folder + '/runtime.wasm')));
+        const generator = await load(new Uint8Array(readFileSync(folder + '/' + process.argv[2])));
         const images = [];
         for (let seed = 0n; seed < 1000n; seed++) images.push(generator.generate(seed));
         for (let digit = 0; digit < 10; digit++) images.push(generator.generate(18446744073709551615n, digit));
         images.push(generator.draw(walk(generator.latent(1n), generator.latent(2n), 0.5)));
         process.stdout.write(Buffer.concat(images));";
     let Some(folder) = page("shipped", None) else { return };
-    let (output, stderr) =
-        run(Command::new("node").args(["--no-warnings", "--input-type=module", "-e", DRAW]).arg(folder));
-    assert!(output.status.success(), "{stderr}");
     let digits = (0..10).map(|digit| runtime::generate_digit(u64::MAX, Digit::new(digit).unwrap()).unwrap());
     let expected = (0..1000).map(runtime::generate).chain(digits).chain([between(1, 2)]);
-    assert!(
-        output.stdout == expected.flat_map(|image| image.0).collect::<Vec<u8>>(),
-        "other pixels than the library's"
-    );
+    let expected: Vec<u8> = expected.flat_map(|image| image.0).collect();
+    for module in ["runtime.wasm", "runtime.simd128.wasm"] {
+        let mut node = Command::new("node");
+        let (output, stderr) =
+            run(node.args(["--no-warnings", "--input-type=module", "-e", DRAW]).arg(&folder).arg(module));
+        assert!(output.status.success(), "{module}: {stderr}");
+        assert!(output.stdout == expected, "{module}: other pixels than the library's");
+    }
+}
+
+#[test]
+fn the_module_with_vectors_is_preferred_and_draws_the_same_in_less_time() {
+    /// Prints the times of the module without vectors as multiples of those of the other one.
+    const COMPARE: &str = "
+        import assert from 'node:assert';
+        import { readFileSync } from 'node:fs';
+        import { pathToFileURL } from 'node:url';
+        const folder = process.argv[1], digit = pathToFileURL(folder + '/digit.js');
+        const { MODULE } = await import(digit);
+        WebAssembly.validate = () => false;
+        assert.deepEqual([MODULE, (await import(digit + '?again')).MODULE], ['runtime.simd128.wasm', 'runtime.wasm']);
+        const modules = ['runtime.wasm', MODULE].map((name) => {
+          const { exports: c } = new WebAssembly.Instance(new WebAssembly.Module(readFileSync(folder + '/' + name)));
+          const at = 65536 * c.memory.grow(1);
+          const draw = (f) => (seed) => c[f](seed, at) || new Uint8Array(c.memory.buffer, at, 784);
+          return [draw('mnist_gan_generate'), draw('mnist_gan_generate_int8')];
+        });
+        for (const i of [0, 1]) {
+          const [plain, vectors] = [modules[0][i], modules[1][i]];
+          for (let seed = 0n; seed < 1000n; seed++) assert.deepEqual(plain(seed), vectors(seed));
+          const times = [plain, vectors].map((draw) => Math.min(...Array.from({ length: 20 }, () => {
+            const start = performance.now();
+            for (let seed = 0n; seed < 50n; seed++) draw(seed);
+            return performance.now() - start;
+          })));
+          console.log((times[0] / times[1]).toFixed(2));
+        }";
+    let Some(folder) = page("shipped", None) else { return };
+    let (output, stderr) =
+        run(Command::new("node").args(["--no-warnings", "--input-type=module", "-e", COMPARE]).arg(folder));
+    assert!(output.status.success(), "{stderr}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let ratios: Vec<f64> = text.lines().map(|line| line.parse().unwrap()).collect();
+    println!("with vectors {} times as fast in f32, {} times in int8", ratios[0], ratios[1]);
+    assert!(ratios[0] > 1.5 && ratios[1] > 2.5, "1.5 and 2.5 times as fast expected, {ratios:?} found");
 }
 
 #[test]
@@ -139,6 +192,10 @@ fn the_page_shows_the_librarys_digits_in_chromium() {
         let dom = dom(&folder, link);
         assert!(dom.contains(&shown(&image)), "{link}: other pixels than the library's: {dom}");
         assert!(dom.contains("data-menu=\"block\""), "{link}: a menu of classes expected: {dom}");
+        assert!(
+            dom.contains("data-modules=\"runtime.simd128.wasm\""),
+            "{link}: the module with vectors expected: {dom}"
+        );
     }
 }
 
@@ -187,10 +244,12 @@ fn an_unconditional_generator_has_no_menu_and_refuses_classes() {
 }
 
 /// The page at `link` in Chromium, as HTML. A script that only the test adds writes into `data-menu` how the label of the classes'
-/// menu is displayed.
+/// menu is displayed, and into `data-modules` which modules the page has fetched.
 fn dom(folder: &Path, link: &str) -> String {
-    const MENU: &[u8] = b"<script>setInterval(() => document.body.dataset.menu =
-        getComputedStyle(document.getElementById('class').parentElement).display, 50)</script>";
+    const WATCH: &[u8] = b"<script>setInterval(() => Object.assign(document.body.dataset, {
+        menu: getComputedStyle(document.getElementById('class').parentElement).display,
+        modules: performance.getEntriesByType('resource').map((entry) => entry.name.split('/').pop())
+            .filter((name) => name.endsWith('wasm')) }), 50)</script>";
     let tool = PathBuf::from(env::var_os("DEVICE_TOOLS").unwrap()).join("chromium");
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = server.local_addr().unwrap();
@@ -205,17 +264,19 @@ fn dom(folder: &Path, link: &str) -> String {
                 Some(path) => path.trim_start_matches('/'),
                 None => continue,
             };
-            let mut body = fs::read(folder.join(name)).unwrap_or_default();
+            let file = fs::read(folder.join(name));
+            let status = if file.is_ok() { "200 OK" } else { "404 Not Found" };
+            let mut body = file.unwrap_or_default();
             let kind = match name.rsplit('.').next() {
                 Some("html") => {
-                    body.extend(MENU);
+                    body.extend(WATCH);
                     "text/html"
                 }
                 Some("js") => "text/javascript",
                 _ => "application/wasm",
             };
             let head = format!(
-                "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
                 body.len()
             );
             let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body));

@@ -86,6 +86,7 @@ impl I32Accumulator for Int8Sums {
 i16_lanes!(
     __m128i,
     splat _mm_set1_epi16, add _mm_add_epi16, add_saturating _mm_adds_epi16, sub _mm_sub_epi16, multiply _mm_mulhrs_epi16,
-    min _mm_min_epi16, max _mm_max_epi16, and _mm_and_si128, xor _mm_xor_si128, shift_left _mm_sll_epi16,
-    shift_right _mm_srai_epi16, store_bytes |v, p| _mm_storel_epi64(p.cast(), _mm_packus_epi16(v, v))
+    min _mm_min_epi16, max _mm_max_epi16, and _mm_and_si128, xor _mm_xor_si128,
+    shift_left |a, bits| _mm_sll_epi16(a, _mm_cvtsi32_si128(bits as i32)), shift_right _mm_srai_epi16,
+    store_bytes |v, p| _mm_storel_epi64(p.cast(), _mm_packus_epi16(v, v))
 );

@@ -129,6 +129,7 @@ unsafe fn tanh_lanes<V: F32Lanes>(x: V) -> V {
 macro_rules! f32_lanes {
     ($vector:ty, $lanes:literal, load $load:path, broadcast $broadcast:path, add $add:path, mul $mul:path, div $div:path,
      min $min:path, max $max:path, store $store:path, store_low_bytes |$v:ident, $p:ident| $store_low_bytes:expr) => {
+        #[allow(unused_unsafe)] // arithmetic in WebAssembly is safe
         impl $crate::arch::tiling::Accumulator for $vector {
             type Precision = $crate::arch::f32_ops::F32;
             const LANES: usize = $lanes;
@@ -157,6 +158,7 @@ macro_rules! f32_lanes {
             }
         }
 
+        #[allow(unused_unsafe)] // arithmetic in WebAssembly is safe
         impl $crate::arch::f32_ops::F32Lanes for $vector {
             $crate::arch::tiling::binary! { add: $add; mul: $mul; div: $div; min: $min; max: $max; }
             #[inline(always)]

@@ -161,8 +161,9 @@ pub fn tanh_pixel(r: i16, pixel_shift: i16) -> u8 {
 #[allow(unused_macros)]
 macro_rules! i16_lanes {
     ($vector:ty, splat $splat:path, add $add:path, add_saturating $adds:path, sub $sub:path, multiply $multiply:path,
-     min $min:path, max $max:path, and $and:path, xor $xor:path, shift_left $left:path, shift_right $right:ident,
-     store_bytes |$v:ident, $p:ident| $store_bytes:expr) => {
+     min $min:path, max $max:path, and $and:path, xor $xor:path, shift_left |$a:ident, $bits:ident| $left:expr,
+     shift_right $right:ident, store_bytes |$v:ident, $p:ident| $store_bytes:expr) => {
+        #[allow(unused_unsafe)] // arithmetic in WebAssembly is safe
         impl $crate::arch::int8_ops::I16Lanes for $vector {
             #[inline(always)]
             unsafe fn splat(x: i16) -> Self {
@@ -173,9 +174,10 @@ macro_rules! i16_lanes {
                 add: $add; add_saturating: $adds; sub: $sub; multiply: $multiply; min: $min; max: $max; and: $and; xor: $xor;
             }
             #[inline(always)]
-            unsafe fn shift_left(self, bits: i16) -> Self {
+            unsafe fn shift_left(self, $bits: i16) -> Self {
+                let $a = self;
                 // SAFETY: the caller promises these instructions and valid pointers.
-                unsafe { $left(self, _mm_cvtsi32_si128(bits as i32)) }
+                unsafe { $left }
             }
             #[inline(always)]
             unsafe fn shift_right<const BITS: i32>(self) -> Self {

@@ -2,7 +2,7 @@
 //!
 //! - `tiling.rs`: the one loop of every kernel
 //! - `f32_ops.rs`, `int8_ops.rs`: the arithmetic between the layers, for any vector width
-//! - `scalar.rs`, `sse2.rs`, `avx2.rs`, `avx512.rs`, `vnni.rs`, `neon.rs`: a kernel each
+//! - `scalar.rs`, `sse2.rs`, `avx2.rs`, `avx512.rs`, `vnni.rs`, `neon.rs`, `dotprod.rs`, `simd128.rs`: a kernel each
 //! - `armv7em.rs`: assembly of the scalar kernel on Cortex-M4 and M7
 //!
 //! To add a kernel: write its file beside these, and add a line to the table `kernels!` below. The tests in tests/same.rs and
@@ -14,11 +14,15 @@ mod armv7em;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+mod dotprod;
 mod f32_ops;
 mod int8_ops;
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 mod neon;
 mod scalar;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod simd128;
 #[cfg(target_arch = "x86_64")]
 mod sse2;
 mod tiling;
@@ -90,11 +94,13 @@ macro_rules! kernels {
 }
 
 /// Whether the CPU has all these features. With `std` the program asks the CPU; without, the compiler's target decides.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! has {
     ($($feature:tt)*) => {{
-        #[cfg(feature = "std")]
+        #[cfg(all(feature = "std", target_arch = "x86_64"))]
         let has = true $(&& std::arch::is_x86_feature_detected!($feature))*;
+        #[cfg(all(feature = "std", target_arch = "aarch64"))]
+        let has = true $(&& std::arch::is_aarch64_feature_detected!($feature))*;
         #[cfg(not(feature = "std"))]
         let has = cfg!(all($(target_feature = $feature),*));
         has
@@ -113,6 +119,10 @@ kernels! {
     Vnni "avx512vnni" in vnni if has!("avx512f" "avx512bw" "avx512vl" "avx512vnni");
     #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
     Neon "neon" in neon if true;
+    #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+    Dotprod "dotprod" in dotprod if has!("dotprod");
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    Simd128 "simd128" in simd128 if true;
 }
 
 impl Kernel {
@@ -138,6 +148,13 @@ pub(crate) fn int8_outputs_from<A: I16Activation, const G: usize, const O: usize
 ) -> [u8; R] {
     // SAFETY: integers need no instruction set.
     unsafe { layer.outputs_from::<i32, { scalar::INT8_ROW_OUTPUTS_PER_PASS }, R>(x, j) }
+}
+
+/// The pixels of images, one image after another.
+#[cfg(feature = "cli")]
+pub(crate) fn bytes_of(images: &[Image]) -> &[u8] {
+    // SAFETY: `Image` is repr(transparent) over `[u8; Image::PIXELS]`.
+    unsafe { core::slice::from_raw_parts(images.as_ptr().cast(), size_of_val(images)) }
 }
 
 /// The pixels of images, (B, 784).

@@ -1,15 +1,17 @@
-//! NEON, which every aarch64 target that we build for has: 32 registers of 4 f32. Integer layers are plain Rust,
-//! which the compiler vectorises.
+//! NEON, which every aarch64 target that we build for has: 32 registers of 4 f32 or 16 bytes.
 
 use core::arch::aarch64::*;
 
 use super::f32_ops::{F32, f32_lanes};
-pub(super) use super::scalar::int8_layer;
-use super::tiling::{self, kernel};
+use super::int8_ops::{I16Lanes, I32Accumulator, Int8, i16_lanes};
+use super::tiling::{self, Accumulator, kernel};
 
 // One image: 28 of the 32 registers hold sums; 784 outputs are 7 strips of 28 · 4.
 // Several: 4 × 4 sums, four inputs, a weight and a product.
 kernel!(f32_layer, F32, float32x4_t, single 28, batch 4 x 4, "neon");
+// One image: 7 sums of four registers; 784 outputs are 14 strips of 7 · 8.
+// Several: 2 × 3 sums of four registers, two registers of weights, an input and products.
+kernel!(int8_layer, Int8, Int8Sums<4>, single 7, batch 2 x 3, "neon");
 
 f32_lanes!(
     float32x4_t, 4,
@@ -20,4 +22,124 @@ f32_lanes!(
         let bytes = vmovn_u16(vcombine_u16(low, low));
         p.cast::<u32>().write_unaligned(vget_lane_u32::<0>(vreinterpret_u32_u8(bytes)))
     }
+);
+
+/// Eight outputs in R registers, each the sum of R / 2 numbers.
+///
+/// aarch64 multiplies unsigned by unsigned bytes, or signed by signed, but inputs are u8 and weights i8. So 128 is added to each
+/// weight, and [`Self::without_offset`] subtracts 128 times the sum of the inputs.
+#[derive(Clone, Copy)]
+pub(super) struct Int8Sums<const R: usize>(pub(super) [uint32x4_t; R]);
+
+impl<const R: usize> Int8Sums<R> {
+    /// Eight times four weights, 128 added to each.
+    #[inline(always)]
+    pub(super) unsafe fn load_offset(weights: *const [i8; 4]) -> [uint8x16_t; 2] {
+        // SAFETY: the caller promises these instructions and valid pointers.
+        unsafe {
+            let (weights, sign) = (weights.cast::<u8>(), vdupq_n_u8(128));
+            [veorq_u8(vld1q_u8(weights), sign), veorq_u8(vld1q_u8(weights.add(16)), sign)]
+        }
+    }
+
+    /// The sums of a tile, as if 128 had not been added to each weight.
+    #[inline(always)]
+    pub(super) unsafe fn without_offset<const K: usize, const N: usize, const C: usize>(
+        mut sums: [[Self; N]; C],
+        x: &[[[u8; 4]; K]; N],
+    ) -> [[Self; N]; C] {
+        const { assert!(R == 2 || R == 4) };
+        for sums in &mut sums {
+            for (Self(sums), x) in sums.iter_mut().zip(x) {
+                let x: u32 = x.as_flattened().iter().map(|&x| u32::from(x)).sum();
+                for sum in sums {
+                    // SAFETY: the caller promises these instructions.
+                    *sum = unsafe { vsubq_u32(*sum, vdupq_n_u32(x * (256 / R as u32))) };
+                }
+            }
+        }
+        sums
+    }
+}
+
+impl Accumulator for Int8Sums<4> {
+    type Precision = Int8;
+    const LANES: usize = 8;
+    type Weights = [uint8x16_t; 2];
+    type Broadcast = uint8x16_t;
+    #[inline(always)]
+    unsafe fn start(_: *const i32) -> Self {
+        // SAFETY: the caller promises these instructions and valid pointers.
+        unsafe { Self([vdupq_n_u32(0); 4]) }
+    }
+    #[inline(always)]
+    unsafe fn load(weights: *const [i8; 4]) -> [uint8x16_t; 2] {
+        // SAFETY: the caller promises these instructions and valid pointers.
+        unsafe { Self::load_offset(weights) }
+    }
+    #[inline(always)]
+    unsafe fn broadcast(x: [u8; 4]) -> uint8x16_t {
+        // SAFETY: the caller promises these instructions and valid pointers.
+        unsafe { vreinterpretq_u8_u32(vdupq_n_u32(u32::from_le_bytes(x))) }
+    }
+    #[inline(always)]
+    unsafe fn multiply_add(self, [a, b]: [uint8x16_t; 2], x: uint8x16_t) -> Self {
+        // SAFETY: the caller promises these instructions and valid pointers.
+        unsafe {
+            let low = vget_low_u8(x);
+            Self([
+                vpadalq_u16(self.0[0], vmull_u8(vget_low_u8(a), low)),
+                vpadalq_u16(self.0[1], vmull_high_u8(a, x)),
+                vpadalq_u16(self.0[2], vmull_u8(vget_low_u8(b), low)),
+                vpadalq_u16(self.0[3], vmull_high_u8(b, x)),
+            ])
+        }
+    }
+    #[inline(always)]
+    unsafe fn tile_sums<const K: usize, const O: usize, const N: usize, const C: usize>(
+        weight: *const [i8; 4],
+        bias: *const i32,
+        x: &[[[u8; 4]; K]; N],
+    ) -> [[Self; N]; C] {
+        // SAFETY: the caller promises it.
+        unsafe { Self::without_offset(tiling::tile_sums::<Self, K, O, N, C>(weight, bias, x), x) }
+    }
+}
+
+impl I32Accumulator for Int8Sums<4> {
+    type I16 = int16x8_t;
+    #[inline(always)]
+    unsafe fn requantize(self, bias: *const i32, shift: *const i16, scale: *const i16) -> int16x8_t {
+        let [a, b, c, d] = self.0;
+        // SAFETY: the caller promises these instructions and valid pointers.
+        unsafe { requantize(vpaddq_u32(a, b), vpaddq_u32(c, d), bias, shift, scale) }
+    }
+}
+
+/// [`I32Accumulator::requantize`] of eight sums.
+#[inline(always)]
+pub(super) unsafe fn requantize(
+    low: uint32x4_t,
+    high: uint32x4_t,
+    bias: *const i32,
+    shift: *const i16,
+    scale: *const i16,
+) -> int16x8_t {
+    // SAFETY: the caller promises these instructions and valid pointers.
+    unsafe {
+        let shift = vnegq_s16(vld1q_s16(shift)); // a negative shift is one to the right
+        let low = vaddq_s32(vreinterpretq_s32_u32(low), vld1q_s32(bias));
+        let high = vaddq_s32(vreinterpretq_s32_u32(high), vld1q_s32(bias.add(4)));
+        let low = vqmovn_s32(vshlq_s32(low, vmovl_s16(vget_low_s16(shift))));
+        vqmovn_high_s32(low, vshlq_s32(high, vmovl_high_s16(shift))).multiply(vld1q_s16(scale))
+    }
+}
+
+// SQRDMULH saturates the product of −32768 and −32768, which PMULHRSW wraps. No such product occurs: scales, 6554 and the
+// polynomial's sums are larger than −32768.
+i16_lanes!(
+    int16x8_t,
+    splat vdupq_n_s16, add vaddq_s16, add_saturating vqaddq_s16, sub vsubq_s16, multiply vqrdmulhq_s16, min vminq_s16,
+    max vmaxq_s16, and vandq_s16, xor veorq_s16, shift_left |a, bits| vshlq_s16(a, vdupq_n_s16(bits)),
+    shift_right vshrq_n_s16, store_bytes |v, p| vst1_u8(p, vqmovun_s16(v))
 );

@@ -58,6 +58,6 @@ i16_lanes!(
     __m256i,
     splat _mm256_set1_epi16, add _mm256_add_epi16, add_saturating _mm256_adds_epi16, sub _mm256_sub_epi16,
     multiply _mm256_mulhrs_epi16, min _mm256_min_epi16, max _mm256_max_epi16, and _mm256_and_si256, xor _mm256_xor_si256,
-    shift_left _mm256_sll_epi16, shift_right _mm256_srai_epi16,
+    shift_left |a, bits| _mm256_sll_epi16(a, _mm_cvtsi32_si128(bits as i32)), shift_right _mm256_srai_epi16,
     store_bytes |v, p| _mm_storeu_si128(p.cast(), _mm256_cvtepi16_epi8(v))
 );
