@@ -1,11 +1,15 @@
 //! What `gen` and `shards` share: the options that say which images to draw and by which generator, and the drawing itself.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::mpsc::channel;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -19,7 +23,7 @@ use crate::image::Image;
 use crate::latent::{Class, Digit, Latent};
 use crate::onnx::classes;
 
-/// The options that name images and their generator.
+// The options that name images and their generator. (A doc comment would become the description of the subcommand.)
 #[derive(Args)]
 pub struct DrawArgs {
     /// The number that names the image, or the first of several, 0 to 2⁶⁴ − 1.
@@ -129,17 +133,64 @@ impl Job {
         indices.filter_map(|index| self.class(index)).map(|class| class.index() as u8).collect()
     }
 
-    /// Draws `count` images and calls `take` with each block of them and the number of its first image.
-    pub fn blocks(&self, count: u64, mut take: impl FnMut(u64, &[Image]) -> Result<()>) -> Result<()> {
-        let mut images = vec![Image::BLANK; count.min(BLOCK) as usize];
-        let progress = Progress::new(count);
-        for first in (0..count).step_by(BLOCK as usize) {
-            let images = &mut images[..(count - first).min(BLOCK) as usize];
-            self.draw(first, images)?;
-            take(first, images)?;
-            progress.at(first + images.len() as u64);
+    /// Draws `count` images in blocks, on all threads. `on_each` gets a block, and the number of its first image, on the thread that
+    /// drew it, in any order. Then `in_order` gets it on this thread, the first block first, while the threads draw others.
+    ///
+    /// # Errors
+    /// The first error of `on_each` or `in_order`, or the system does not start as many threads.
+    pub fn blocks(
+        &self,
+        count: u64,
+        on_each: impl Fn(u64, &[Image]) -> Result<()> + Sync,
+        mut in_order: impl FnMut(u64, &[Image]) -> Result<()>,
+    ) -> Result<()> {
+        let len = |first: u64| (count - first).min(BLOCK) as usize;
+        let draw = |first: u64, buffer: &mut [Image]| {
+            let images = &mut buffer[..len(first)];
+            self.draw_each(first.., images);
+            on_each(first, images)
+        };
+        if count <= BLOCK {
+            let mut images = vec![Image::BLANK; count as usize];
+            draw(0, &mut images)?;
+            return in_order(0, &images);
         }
-        Ok(())
+        let progress = Progress::new(count);
+        let (free, buffers) = channel();
+        (0..2 * self.threads).for_each(|_| _ = free.send(vec![Image::BLANK; BLOCK as usize]));
+        // Whoever takes a block has a buffer for it. So the first block that is missing is always being drawn.
+        let open = Mutex::new((buffers, (0..count).step_by(BLOCK as usize)));
+        let next = || {
+            let (buffers, firsts) = &mut *open.lock().unwrap_or_else(PoisonError::into_inner);
+            Some((buffers.recv().ok()?, firsts.next()?))
+        };
+        let (sender, drawn) = channel();
+        let (draw, next) = (&draw, &next);
+        thread::scope(move |scope| {
+            for sender in vec![sender; self.threads] {
+                let work = move || {
+                    while let Some((mut buffer, first)) = next() {
+                        let done = draw(first, &mut buffer);
+                        if sender.send((first, done.map(|()| buffer))).is_err() {
+                            break; // another block has failed
+                        }
+                    }
+                };
+                let started = thread::Builder::new().spawn_scoped(scope, work);
+                started.with_context(|| self.cannot_start())?;
+            }
+            let (mut early, mut first) = (BTreeMap::new(), 0);
+            for (number, buffer) in drawn {
+                early.insert(number, buffer?);
+                while let Some(buffer) = early.remove(&first) {
+                    in_order(first, &buffer[..len(first)])?;
+                    first += len(first) as u64;
+                    progress.at(first);
+                    let _ = free.send(buffer); // without a receiver when all is drawn
+                }
+            }
+            Ok(())
+        })
     }
 }
 
@@ -148,8 +199,8 @@ pub fn class_of(chosen: Option<Class>, seed: u64, classes: usize) -> Option<Clas
     chosen.or_else(|| Class::of(seed, classes))
 }
 
-/// Images that are drawn and then written at a time: 13 MB.
-const BLOCK: u64 = 16 * 1024;
+/// Images of a block: 200 kB.
+const BLOCK: u64 = 256;
 
 /// A progress bar, which appears on a terminal after one second.
 pub struct Progress {

@@ -3,16 +3,18 @@
 use std::collections::BTreeSet;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
+use std::slice;
 use std::str::FromStr;
-use std::thread;
+use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 
 use super::draw::{DrawArgs, Job, UNCONDITIONAL, number};
 use super::error::usage;
 use super::files::{OutputFile, OutputFolder};
 use super::output::{self, Canvas, Format};
+use crate::arch::bytes_of;
 use crate::image::Image;
 
 #[derive(Args)]
@@ -81,7 +83,9 @@ pub fn run(args: &Gen) -> Result<()> {
     };
     let canvas = Canvas::new(args.grid.map_or((1, 1), |grid| (grid.rows, grid.columns)), args.scale);
     check(args, count, &canvas)?;
-    let job = args.draw.job(count)?;
+    let mut job = args.draw.job(count)?;
+    // Of large pictures only as many at a time as fit into memory.
+    job.threads = job.threads.min((MAX_PIXELS / canvas.pixels()) as usize);
     if args.by_class && job.model.classes.is_empty() {
         return usage(format!("--by-class: {UNCONDITIONAL}"));
     }
@@ -141,15 +145,16 @@ fn write_stream(args: &Gen, job: &Job, count: u64, canvas: &Canvas) -> Result<()
     if let Some(labels) = &mut labels {
         labels.write(&output::idx_labels_header(count)?)?;
     }
-    job.blocks(count, |first, images| {
+    let write = |first: u64, images: &[Image]| {
         if let Some(labels) = &mut labels {
             labels.write(&job.labels(first..first + images.len() as u64))?;
         }
         if canvas.scale == 1 {
-            return images.iter().try_for_each(|image| target.write(&image.0));
+            return target.write(bytes_of(images));
         }
-        images.iter().try_for_each(|image| target.write(&canvas.paint(std::slice::from_ref(image))))
-    })?;
+        images.iter().try_for_each(|image| target.write(&canvas.paint(slice::from_ref(image))))
+    };
+    job.blocks(count, |_, _| Ok(()), write)?;
     OutputFile::finish_together([target].into_iter().chain(labels).collect())
 }
 
@@ -161,35 +166,21 @@ fn write_folder(args: &Gen, job: &Job, count: u64, canvas: &Canvas) -> Result<()
     let folder = OutputFolder::create(out, args.force, count, canvas.pixels())?;
     let class_folders = output::folder_names(&job.model.classes);
     let class_folder = |i: u64| job.class(i).filter(|_| args.by_class).map(|class| &class_folders[class.index()]);
-    let mut created = BTreeSet::new(); // without folders of classes that have no image, which ImageFolder refuses
-    job.blocks(count, |first, images| {
-        for name in (first..first + images.len() as u64).filter_map(class_folder) {
-            if created.insert(name) {
-                folder.create_folder(name)?;
-            }
-        }
-        let write = |at: usize, images: &[Image]| {
-            images.iter().zip(at as u64 + first..).try_for_each(|(image, i)| {
-                let pixels = canvas.paint(std::slice::from_ref(image));
-                let mut name = format!("{:0digits$}.{extension}", job.seed + i);
-                if let Some(class) = class_folder(i) {
-                    name = format!("{class}/{name}");
+    let created = Mutex::new(BTreeSet::new()); // without folders of classes that have no image, which ImageFolder refuses
+    let write = |first: u64, images: &[Image]| {
+        for (image, i) in images.iter().zip(first..) {
+            let mut name = format!("{:0digits$}.{extension}", job.seed + i);
+            if let Some(class) = class_folder(i) {
+                let mut created = created.lock().unwrap_or_else(PoisonError::into_inner);
+                if created.insert(class) {
+                    folder.create_folder(class)?;
                 }
-                folder.write(&name, &output::encode(args.format, canvas, &pixels)?)
-            })
-        };
-        // Of large pictures only as many at a time as fit into memory.
-        let share = images.len().div_ceil(job.threads.min((MAX_PIXELS / canvas.pixels()) as usize));
-        if share >= images.len() {
-            return write(0, images);
+                name = format!("{class}/{name}");
+            }
+            folder.write(&name, &output::encode(args.format, canvas, &canvas.paint(slice::from_ref(image)))?)?;
         }
-        thread::scope(|scope| {
-            let write = &write;
-            let start = |(i, part)| thread::Builder::new().spawn_scoped(scope, move || write(i * share, part));
-            let threads: io::Result<Vec<_>> = images.chunks(share).enumerate().map(start).collect();
-            let mut threads = threads.with_context(|| job.cannot_start())?.into_iter();
-            threads.try_for_each(|thread| thread.join().expect("a writer does not panic"))
-        })
-    })?;
+        Ok(())
+    };
+    job.blocks(count, write, |_, _| Ok(()))?;
     folder.finish()
 }

@@ -40,6 +40,7 @@ struct Cli {
 }
 
 #[derive(Subcommand)]
+#[command(defer = true)] // a start makes only the arguments of the subcommand that it runs
 enum Command {
     /// Draws digits: as characters on a terminal, as PNG or a data set into a file, a folder or a pipe.
     Gen(r#gen::Gen),

@@ -24,6 +24,7 @@ use super::files::sync_folder;
 use super::layout::{Shard, ShardFile, cannot_write, write_whole};
 use super::output::{hex, print_json};
 use super::temporary::{Temporary, before_signals};
+use crate::arch::bytes_of;
 use crate::image::Image;
 
 /// Images that are in memory at a time: 26 MB.
@@ -249,20 +250,16 @@ struct OpenShard<'a> {
     out: &'a Path,
     shard: &'a Shard,
     files: Vec<HashedFile>,
-    /// The pixels of a block.
-    pixels: Vec<u8>,
 }
 
 impl<'a> OpenShard<'a> {
     fn create(out: &'a Path, shard: &'a Shard) -> Result<Self> {
         let files = shard.files.iter().map(|file| HashedFile::create(out, file)).collect::<Result<_>>()?;
-        Ok(Self { out, shard, files, pixels: vec![] })
+        Ok(Self { out, shard, files })
     }
 
     fn write(&mut self, images: &[Image], labels: &[u8]) -> Result<()> {
-        self.pixels.clear();
-        images.iter().for_each(|image| self.pixels.extend_from_slice(&image.0));
-        self.files.iter_mut().zip([&self.pixels[..], labels]).try_for_each(|(file, bytes)| file.write(bytes))
+        self.files.iter_mut().zip([bytes_of(images), labels]).try_for_each(|(file, bytes)| file.write(bytes))
     }
 
     /// Gives the files their names, the images after the labels and the digests last.

@@ -6,6 +6,7 @@ use std::fs::{self, File, TryLockError};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -45,6 +46,7 @@ impl Temporary {
     }
 
     fn create<T>(folder: &Path, create: impl Fn(&Path) -> io::Result<(Option<File>, T)>) -> io::Result<(Self, T)> {
+        watch_signals_if_wanted();
         loop {
             let path = folder.join(format!("{}{:016x}{SUFFIX}", own_prefix(), RandomState::new().hash_one(())));
             let mut begun = begun();
@@ -108,11 +110,27 @@ pub fn is_temporary(name: &OsStr) -> bool {
     name.to_str().is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX))
 }
 
-/// From now on SIGINT, SIGTERM and SIGHUP remove all temporary files before they end the program. Signals that were ignored at
-/// the start stay ignored. If the system starts no thread for this, signals end the program at once. On Windows they always do.
+/// From now on SIGINT, SIGTERM and SIGHUP remove all temporary files before they end the program. Signals that are ignored stay
+/// ignored. If the system starts no thread for this, signals end the program at once. On Windows they always do.
+///
+/// The thread starts with the first temporary file, because a program that draws one image would wait for it. Process 1 of a
+/// container starts it at once, because the system gives it only signals for which it has a handler.
 pub fn remove_on_signals() {
+    WANTED.store(true, Ordering::Relaxed);
+    if std::process::id() == 1 {
+        watch_signals_if_wanted();
+    }
+}
+
+/// Whether [`remove_on_signals`] was called.
+static WANTED: AtomicBool = AtomicBool::new(false);
+
+fn watch_signals_if_wanted() {
     #[cfg(unix)]
-    let _ = watch_signals(); // the next start sweeps what a signal leaves
+    if WANTED.load(Ordering::Relaxed) {
+        static ONCE: std::sync::Once = std::sync::Once::new();
+        ONCE.call_once(|| _ = watch_signals()); // the next start sweeps what a signal leaves
+    }
 }
 
 #[cfg(unix)]
