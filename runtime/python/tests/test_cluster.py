@@ -303,8 +303,8 @@ def test_a_full_disk_and_a_read_only_one_lose_nothing(client, mount, format):
     small = mount("size=8m")
     plan = {"count": 9000, "shard_size": 3000, "format": format}
     (small / "ballast").write_bytes(bytes(7_000_000))
-    expected = "out: 8 MB free expected, 1 MB found" if format == "idx" else "out/data/train.*: cannot be written: No space left on device"
-    with pytest.raises((OSError, ValueError), match=expected):
+    expected = {"idx": "out: 8 MB free expected", "parquet": "out/data/train.*: cannot be written: No space left on device"}
+    with pytest.raises((OSError, ValueError), match=expected[format]):
         cluster.generate(client, small / "out", **plan)
     (small / "ballast").unlink()
     cluster.generate(client, small / "out", **plan)
@@ -406,10 +406,15 @@ def test_a_sweep_ends_in_the_runs_of_the_trainer_whose_workers_die(client, tmp_p
         cluster.sweep(client, range(0, 9, 2), folder=tmp_path / "found")
 
 
-def test_a_worker_without_the_trainer_is_named(client, tmp_path):
+@pytest.mark.skipif(_sweep._program() is None, reason="the program trainer is not beside Python or on PATH")
+def test_a_worker_without_the_trainer_or_with_another_version_is_named(client, tmp_path):
     worker = next(iter(client.scheduler_info()["workers"]))
-    code = "import sys, mnist_gan.cluster._sweep as s; s._found = s._program; s._program = lambda: None"
+    code = "import sys, mnist_gan.cluster._sweep as s; s._found = s._program, s._version; s._program = lambda: None"
     client.run(exec, code, {}, workers=[worker])
     with pytest.raises(RuntimeError, match=f"worker {worker}: the program trainer expected .*pip install mnist-gan-trainer there"):
         cluster.sweep(client, range(2), folder=tmp_path / "sweep")
-    client.run(exec, "import mnist_gan.cluster._sweep as s; s._program = s._found", {}, workers=[worker])
+    code = "import mnist_gan.cluster._sweep as s; s._program = s._found[0]; s._version = lambda: 'trainer 9'"
+    client.run(exec, code, {}, workers=[worker])
+    with pytest.raises(RuntimeError, match="worker tcp://.* expected as on another worker, .* found; install the same program"):
+        cluster.sweep(client, range(2), folder=tmp_path / "sweep")
+    client.run(exec, "import mnist_gan.cluster._sweep as s; s._program, s._version = s._found", {}, workers=[worker])

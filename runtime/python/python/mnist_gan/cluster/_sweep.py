@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -54,8 +54,8 @@ def sweep(
     options: more options of `trainer`, the same for all runs, such as ["--epochs", "20"].
     progress: shows a progress bar on stderr; by default, if it is a terminal.
 
-    Raises ValueError for wrong arguments, options and folders with other settings, RuntimeError if a worker has no trainer or another
-    version, and ConnectionError if the scheduler is lost. A run that fails is in the result, and the others go on.
+    Raises ValueError for wrong arguments, options and folders with other settings, RuntimeError if a worker has no trainer or
+    another version, and ConnectionError if the scheduler is lost. A run that fails is in the result, and the others go on.
     """
     from . import _tasks  # needs Dask
 
@@ -65,6 +65,8 @@ def sweep(
     path = Path(os.path.abspath(folder))
     path.mkdir(parents=True, exist_ok=True)
     job = Job(str(path), seeds.start, seeds.stop, (*recipe_options, *map(str, options)))
+    _tasks.check_workers(client, fault, job)
+    job = replace(job, version=next(iter(client.run(_version).values())))
     _tasks.check_workers(client, fault, job)
     shared = client.submit(copy.copy, job, pure=False)
     failed: dict[int, str] = {}
@@ -89,6 +91,8 @@ class Job:
     first: int
     end: int
     options: tuple[str, ...]
+    version: str | None = None
+    """What `trainer --version` must print; None if anything."""
 
 
 def fault(job: Job) -> str | None:
@@ -97,6 +101,9 @@ def fault(job: Job) -> str | None:
         return "the program trainer expected beside Python or on PATH, none found; pip install mnist-gan-trainer there"
     if not os.path.isdir(job.folder):
         return f"{job.folder}: not found on this machine; all workers must share the folder"
+    found = _version()
+    if job.version is not None and found != job.version:
+        return f"{job.version} expected as on another worker, {found} found; install the same program on all workers"
     return None
 
 
@@ -139,6 +146,10 @@ def summarize(job: Job, _: int) -> tuple[str, dict[str, Any]]:
 def _trainer(job: Job, seeds: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [str(_program()), "sweep", "--seeds", seeds, "--dir", job.folder, *arguments, "--", *job.options]
     return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+
+
+def _version() -> str:
+    return subprocess.run([str(_program()), "--version"], capture_output=True, text=True).stdout.strip()
 
 
 def _program() -> str | None:
