@@ -267,17 +267,20 @@ fn paths_may_have_any_bytes_and_names_255() {
 }
 
 #[test]
-fn one_thread_on_one_core_is_said_because_it_changes_the_bytes() {
-    let data = small_data();
+fn every_number_of_threads_writes_the_same_file() {
     let folder = tempfile::tempdir().unwrap();
-    let trainer = train(data.path(), &folder.path().join("g.onnx"), &[]);
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let cores = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim();
-    let core = cores.split([',', '-']).next().unwrap();
-    let mut bound = Command::new("taskset");
-    bound.args(["-c", core]).arg(trainer.get_program()).args(trainer.get_args());
-    let said = trains(&mut bound);
-    assert!(said.contains("warning: 1 thread, because this process may use only one core"), "{said}");
+    digits(folder.path(), 300); // whole batches of both recipes, and smaller last ones
+    for recipe in ["seed", "tuned"] {
+        let written = |threads: &str| {
+            let out = folder.path().join(format!("{recipe}-{threads}.onnx"));
+            trains(&mut train(folder.path(), &out, &["--recipe", recipe, "--score-every", "1", "--threads", threads]));
+            fs::read(out).unwrap()
+        };
+        let one = written("1");
+        for threads in ["2", "3", "4"] {
+            assert!(written(threads) == one, "{recipe}, {threads} threads");
+        }
+    }
 }
 
 #[test]

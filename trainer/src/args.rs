@@ -74,7 +74,7 @@ pub struct TrainArgs {
     /// Images per training step [default: 64; tuned: 128].
     #[arg(long)]
     batch: Option<usize>,
-    /// Random seed. With the same device, thread count and ONNX Runtime, the same command writes the same file
+    /// Random seed. With the same device and ONNX Runtime, the same command writes the same file
     /// [default: 0].
     #[arg(long)]
     seed: Option<u64>,
@@ -458,8 +458,7 @@ pub struct EngineArgs {
     /// Device that runs the training step [default: auto].
     #[arg(long, value_enum)]
     device: Option<DeviceChoice>,
-    /// CPU threads. Changing the count changes the summation order, and so the trained weights [default: 2, or 1 if
-    /// this process may use only one core].
+    /// CPU threads. The trained weights do not depend on them [default: 2, or 1 if this process may use only one core].
     #[arg(long)]
     threads: Option<usize>,
     /// Lets CUDA round the inputs of matrix products to TF32 (10 bits of mantissa), which is faster.

@@ -295,8 +295,8 @@ pub struct BiasCorrected<T> {
     pub epsilon: T,
 }
 
-/// Where and how the training step is computed. Changing the device or the thread count changes the summation order, and
-/// so the trained weights.
+/// Where and how the training step is computed. Another device adds sums in another order, which changes the last bits of the trained
+/// weights. The number of threads changes the speed alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Engine {
     /// `None` means CUDA if it works, otherwise the CPU.
@@ -336,7 +336,7 @@ impl fmt::Display for Device {
     }
 }
 
-/// The device that a run trains on, with the settings that decide its summation order.
+/// The device that a run trains on, with its settings.
 #[derive(Clone, Copy, Debug)]
 pub struct DeviceSettings {
     /// The device.
@@ -348,13 +348,21 @@ pub struct DeviceSettings {
 }
 
 impl DeviceSettings {
-    /// A description of what decides the trained weights to the last bit: `cpu, 2 threads` or `cuda, TF32 off`.
+    /// What decides the last bits of the trained weights: the device, and whether CUDA may round to TF32.
+    pub fn arithmetic(&self) -> &'static str {
+        match (self.device, self.tf32) {
+            (Device::Cpu, _) => "cpu",
+            (Device::Cuda, false) => "cuda, TF32 off",
+            (Device::Cuda, true) => "cuda, TF32 on",
+        }
+    }
+
+    /// A description: `cpu, 2 threads` or `cuda, TF32 off`.
     pub fn describe(&self) -> String {
-        match (self.device, self.threads, self.tf32) {
-            (Device::Cpu, 1, _) => "cpu, 1 thread".into(),
-            (Device::Cpu, threads, _) => format!("cpu, {threads} threads"),
-            (Device::Cuda, _, false) => "cuda, TF32 off".into(),
-            (Device::Cuda, _, true) => "cuda, TF32 on".into(),
+        match (self.device, self.threads) {
+            (Device::Cpu, 1) => "cpu, 1 thread".into(),
+            (Device::Cpu, threads) => format!("cpu, {threads} threads"),
+            (Device::Cuda, _) => self.arithmetic().into(),
         }
     }
 }

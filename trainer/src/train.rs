@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use ndarray::s;
 use prost::Message;
 
-use crate::config::{Config, Device, Engine, Plan, Reading, Source};
+use crate::config::{Config, Engine, Plan, Reading, Source};
 use crate::data::Dataset;
 use crate::data::progress::Progress;
 use crate::gan::inputs::StepKind;
@@ -95,13 +95,6 @@ pub fn train(config: &Config, observer: &mut dyn Observer) -> Result<Outcome> {
     if let Some(path) = &config.step_graph {
         let graph = step_graph(&plan.recipe, StepKind::all(plan, data.n())[0], data.n());
         export::write_model(path, &graph).context("--write-step-graph")?;
-    }
-    let threads = runtime.settings.threads;
-    if config.engine.threads.is_none() && runtime.settings.device == Device::Cpu && threads < 2 {
-        observer.say(
-            "warning: 1 thread, because this process may use only one core; the weights differ in their last bits from those \
-             of the default 2, and --threads 2 gives the same",
-        );
     }
     let (mut run, state) = Run::open(config, &data, runtime.settings, &mut |line| observer.say(line))?;
     let state = state.unwrap_or_else(|| initial_state(plan, data.images.view()));

@@ -2,7 +2,7 @@
 //!
 //! - [`networks`]: G and D
 //! - [`update`]: losses, gradients and the order of the two updates; the place to read first
-//! - `adam`, `dropout`: the two operators with Rust kernels
+//! - `adam`, `dropout`, `pixels`: the operators with Rust kernels
 //! - [`inputs`]: what the host writes for each step
 //! - [`layout`]: how parameters lie in memory
 //! - [`step`]: the step graph for a CPU
@@ -14,6 +14,7 @@ pub(crate) mod dropout;
 pub mod inputs;
 pub mod layout;
 pub mod networks;
+pub(crate) mod pixels;
 pub mod step;
 pub mod summary;
 pub mod update;

@@ -5,6 +5,7 @@
 
 use crate::config::{G_SIZES, LATENT};
 use crate::gan::dropout::{Dropout, SLOPE, leaky_relu_dropout};
+use crate::gan::pixels;
 use crate::graph::onnx::{self, Type};
 use crate::graph::{Graph, Var};
 use crate::state::params;
@@ -12,7 +13,7 @@ use crate::state::params;
 /// G in training: images (B, 784) in [-1, 1] from z (B, 100), with the dropout of each hidden layer.
 pub(crate) fn generate(g: &mut Graph, theta: &[Var], z: Var, dropout: &[Dropout]) -> Var {
     let last = mlp(g, theta, z, |g, i, h| leaky_relu_dropout(g, h, dropout.get(i))); // (B, 784)
-    g.tanh(last)
+    pixels::tanh(g, last)
 }
 
 /// D in training: the logit (B, 1) that images x (B, 784) are real, with the dropout of each hidden layer. A

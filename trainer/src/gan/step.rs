@@ -6,9 +6,10 @@ use crate::config::{BiasCorrected, PIXELS, Recipe};
 use crate::gan::dropout::{Dropout, Passes};
 use crate::gan::inputs::{StepKind, declare, host_inputs, one_hot};
 use crate::gan::layout::{ParamLayout, StateVars};
+use crate::gan::pixels::real_images;
 use crate::gan::update::{Latents, UpdateInputs, halves, update};
+use crate::graph::Graph;
 use crate::graph::onnx::{Model, Type};
-use crate::graph::{Graph, Var};
 
 /// The model `(state, batch) → (state', metrics)` of a step on a data set of `n` images. It is a pure function.
 ///
@@ -25,13 +26,12 @@ use crate::graph::{Graph, Var};
 /// [`METRICS`](crate::state::METRICS).
 pub fn step_graph(recipe: &Recipe, kind: StepKind, n: usize) -> Model {
     let StepKind { batch, with_r1 } = kind;
-    let g = &mut Graph::default();
+    let g = &mut Graph::same_on_all_threads();
     let state = StateVars::inputs(g, recipe, ParamLayout::PerTensor);
     g.scope("real/");
     let [rates, indices, z, masks] = host_inputs(recipe, batch).map(|specs| declare(g, &specs));
     let images = g.input("images", Type::U8, &[n, PIXELS]);
-    let real = g.gather(images, indices[0]);
-    let real = unit(g, real);
+    let real = real_images(g, images, indices[0]);
     let class = recipe.one_hot().map(|classes| one_hot(g, n, indices[0], classes));
     let p_drop = recipe.p_drop as f32;
     let dropout = masks.iter().map(|&mask| Dropout::Mask { mask, p_drop });
@@ -53,12 +53,4 @@ pub fn step_graph(recipe: &Recipe, kind: StepKind, n: usize) -> Model {
     let mut outputs = update.next.outputs(recipe);
     outputs.push((metrics, "metrics".into()));
     g.to_model(&format!("{}_step", recipe.name), &outputs, None)
-}
-
-/// Grey levels (B, 784), 0 to 255, in the range of the networks, -1 to 1.
-fn unit(g: &mut Graph, images: Var) -> Var {
-    let images = g.cast(images, Type::F32);
-    let images = g.div_by(images, 127.5);
-    let one = g.scalar(1.0);
-    g.sub(images, one)
 }

@@ -1,7 +1,10 @@
 //! The tape as an ONNX model.
 
-use crate::graph::onnx::{self, Attribute};
-use crate::graph::{Graph, Origin, Value, Var};
+use crate::graph::onnx::{self, Attribute, Type};
+use crate::graph::{Graph, Node, Origin, Value, Var};
+
+/// Most terms of a sum that ONNX Runtime's matrix product always adds without a break.
+const UNBROKEN_SUM: usize = 128;
 
 impl Graph {
     /// An ONNX model that computes the named `outputs`, without the nodes that they do not need. `free` names the first
@@ -31,13 +34,19 @@ impl Graph {
         }
         let text = |vars: &[Var]| vars.iter().map(|v| names[v.0].to_string()).collect::<Vec<_>>();
         let mut nodes: Vec<onnx::Node> = (self.nodes.iter().enumerate().filter(|(n, _)| live[*n]))
-            .map(|(_, node)| onnx::Node {
-                input: text(&node.inputs),
-                output: text(&node.outputs),
-                name: names[node.outputs[0].0].into(),
-                op_type: node.op_type.into(),
-                attribute: node.attributes.clone(),
-                domain: node.domain.into(),
+            .flat_map(|(_, node)| {
+                let written = onnx::Node {
+                    input: text(&node.inputs),
+                    output: text(&node.outputs),
+                    name: names[node.outputs[0].0].into(),
+                    op_type: node.op_type.into(),
+                    attribute: node.attributes.clone(),
+                    domain: node.domain.into(),
+                };
+                match self.thread_dependent_product(node).filter(|_| self.same_on_all_threads) {
+                    Some(shape) => product_of_transposed(written, shape),
+                    None => vec![written],
+                }
             })
             .collect();
         nodes.extend(copies.into_iter().map(|(v, output)| onnx::Node {
@@ -79,6 +88,17 @@ impl Graph {
         }
     }
 
+    /// The shape (M, N, K) of a node's matrix product, if its bits depend on the number of threads; see
+    /// [`product_of_transposed`].
+    fn thread_dependent_product(&self, node: &Node) -> Option<[usize; 3]> {
+        let has = |name| node.attributes.iter().any(|attribute| attribute.name == name);
+        if node.op_type != "Gemm" || has("transA") {
+            return None;
+        }
+        let (&[m, k], &[_, n]) = (self.shape(node.inputs[0]), self.shape(node.outputs[0])) else { return None };
+        (k > UNBROKEN_SUM && n > m).then_some([m, n, k])
+    }
+
     /// The graph as the function `name` of the domain [`onnx::DOMAIN`]. Functions have no initializers, so constants
     /// become nodes.
     pub(super) fn to_function(&self, name: &str, outputs: &[(Var, String)]) -> onnx::Function {
@@ -99,4 +119,58 @@ impl Graph {
             domain: onnx::DOMAIN.into(),
         }
     }
+}
+
+/// The Gemm y (M, N) = a (M, K) b + c with `transA`: as (aᵀ)ᵀ b if b is stored as (N, K), else as (bᵀ aᵀ)ᵀ.
+///
+/// ONNX Runtime's threads share the rows of a result, or its columns if it has more columns than rows. An element of the result is a
+/// sum over K. A sum of more than [`UNBROKEN_SUM`] terms is added in parts, and the length of a part depends on the number of
+/// columns that a thread computes. With `transA`, all parts have [`UNBROKEN_SUM`] terms.
+fn product_of_transposed(product: onnx::Node, [m, n, k]: [usize; 3]) -> Vec<onnx::Node> {
+    let onnx::Node { input, output, name, attribute, .. } = product;
+    let part = |part: &str| format!("{name}/{part}");
+    let flags = ["transA", "transB"].map(|name| Attribute::int(name, 1)).to_vec();
+    let gemm = |input: &[String], output| node("Gemm", input, output, flags.clone());
+    let (a, b, y) = (&input[0], &input[1], output[0].clone());
+    let mut nodes = vec![];
+    if attribute.iter().any(|attribute| attribute.name == "transB") {
+        nodes.extend(transpose(a, part("a"), [m, k]));
+        nodes.push(gemm(&[&[part("a"), b.clone()], &input[2..]].concat(), y));
+    } else {
+        let mut factors = vec![b.clone(), a.clone()];
+        if let Some(c) = input.get(2) {
+            nodes.extend(reshape(c, part("c"), &[n, 1]));
+            factors.push(part("c"));
+        }
+        nodes.push(gemm(&factors, part("y")));
+        nodes.extend(transpose(&part("y"), y, [n, m]));
+    }
+    nodes
+}
+
+/// The transpose of a matrix (R, C), with a third axis: ONNX Runtime merges a Transpose of two axes into a Gemm beside it.
+fn transpose(x: &str, output: String, [rows, columns]: [usize; 2]) -> Vec<onnx::Node> {
+    let (stacked, turned) = (format!("{output}/stacked"), format!("{output}/turned"));
+    let mut nodes = reshape(x, stacked.clone(), &[1, rows, columns]);
+    nodes.push(node("Transpose", &[stacked], turned.clone(), vec![Attribute::ints("perm", &[0, 2, 1])]));
+    nodes.extend(reshape(&turned, output, &[columns, rows]));
+    nodes
+}
+
+fn reshape(x: &str, output: String, shape: &[usize]) -> Vec<onnx::Node> {
+    let tensor = onnx::Tensor {
+        dims: vec![shape.len() as i64],
+        data_type: Type::I64 as i32,
+        raw_data: shape.iter().flat_map(|&n| (n as i64).to_le_bytes()).collect(),
+        ..Default::default()
+    };
+    let name = format!("{output}/shape");
+    let constant = node("Constant", &[], name.clone(), vec![Attribute::tensor("value", tensor)]);
+    vec![constant, node("Reshape", &[x.to_string(), name], output, vec![])]
+}
+
+/// A node of a standard operator with one output, which also names it.
+fn node(op_type: &str, input: &[String], output: String, attribute: Vec<Attribute>) -> onnx::Node {
+    let (op_type, domain) = (op_type.into(), String::new());
+    onnx::Node { input: input.into(), name: output.clone(), output: vec![output], op_type, attribute, domain }
 }

@@ -34,6 +34,7 @@ pub struct Graph {
     names: HashSet<String>,
     scope: String,
     sums_by_gemm: bool,
+    same_on_all_threads: bool,
 }
 
 struct Value {
@@ -70,6 +71,11 @@ impl Graph {
     /// varying order; its matrix product adds them in a fixed order, so that two runs give the same bits.
     pub fn with_sums_by_gemm() -> Self {
         Self { sums_by_gemm: true, ..Self::default() }
+    }
+
+    /// A graph whose matrix products have the same bits on any number of CPU threads; `export` writes them so.
+    pub fn same_on_all_threads() -> Self {
+        Self { same_on_all_threads: true, ..Self::default() }
     }
 
     /// Appends the backward pass of `loss`, a scalar, and returns d loss / d w for each w of `wrt`.

@@ -103,11 +103,16 @@ impl Graph {
 
     /// y = tanh x.   dx = dy · (1 − y²)
     pub fn tanh(&mut self, x: Var) -> Var {
-        self.unary("Tanh", vec![], x, |g, _, y, dy| {
+        self.tanh_with_gradient(x, |g, y, dy| {
             let (one, y2) = (g.scalar(1.0), g.mul(y, y));
             let slope = g.sub(one, y2);
             g.mul(dy, slope)
         })
+    }
+
+    /// y = tanh x.   dx = `gradient(g, y, dy)`
+    pub fn tanh_with_gradient(&mut self, x: Var, gradient: impl Fn(&mut Graph, Var, Var) -> Var + 'static) -> Var {
+        self.unary("Tanh", vec![], x, move |g, _, y, dy| gradient(g, y, dy))
     }
 
     /// y = 1 / (1 + e⁻ˣ).   dx = dy · y (1 − y)

@@ -36,10 +36,13 @@ use crate::config::{Device, DeviceSettings, Engine, UsageError};
 use crate::graph::{Graph, onnx};
 use crate::ort::environment::{load, preload};
 use crate::ort::errors::user_message;
-use crate::ort::kernels::{FusedAdam, FusedSlopes};
+use crate::ort::kernels::OPERATORS;
 
-/// Most CPU threads of a session.
+/// Largest number of CPU threads to ask for.
 const MOST_THREADS: usize = 1024;
+/// More threads would get single rows of a training step's products. ONNX Runtime adds the sums of a single row in another order,
+/// so the weights would depend on the number of threads.
+const MOST_THREADS_OF_A_SESSION: usize = 64;
 
 /// ONNX Runtime, loaded into this process, with the device and the threads of its sessions.
 #[derive(Clone)]
@@ -168,10 +171,10 @@ impl OnnxRuntime {
     }
 
     fn builder(&self, captured: bool) -> Result<SessionBuilder> {
-        let mut builder =
-            Session::builder(&self.environment)?.with_intra_threads(self.settings.threads).map_err(plain)?;
+        let threads = self.settings.threads.min(MOST_THREADS_OF_A_SESSION);
+        let mut builder = Session::builder(&self.environment)?.with_intra_threads(threads).map_err(plain)?;
         if self.has_kernels() {
-            let ours = OperatorDomain::new(onnx::DOMAIN)?.add(FusedAdam)?.add(FusedSlopes)?;
+            let ours = OPERATORS.into_iter().try_fold(OperatorDomain::new(onnx::DOMAIN)?, OperatorDomain::add)?;
             builder = builder.with_operators(ours).map_err(plain)?;
         }
         if self.settings.device == Device::Cuda {
@@ -294,6 +297,7 @@ mod tests {
     use crate::gan::adam;
     use crate::gan::dropout::SLOPES_OPERATOR;
     use crate::gan::inputs::StepKind;
+    use crate::gan::pixels::{REAL_OPERATOR, TANH_GRADIENT_OPERATOR};
     use crate::gan::step::step_graph;
 
     /// All outputs of a step of the seed recipe on noise.
@@ -310,6 +314,7 @@ mod tests {
             let tensor = match name {
                 "images" => runtime.upload(noise.mapv(|x| (x * 255.0 + 128.0) as u8).view())?.upcast(),
                 "indices" => runtime.upload(Array1::from_iter(0..n as i64).view())?.upcast(),
+                "labels" => runtime.upload(Array1::from_iter((0..n).map(|i: usize| (i % 10) as u8)).view())?.upcast(),
                 "step_size" | "epsilon" => runtime.upload(noise.mapv(|_| 1e-3f32).view())?.upcast(),
                 _ if name.starts_with("dropout_mask.") => {
                     runtime.upload(noise.mapv(|x| u8::from(x > -0.3)).view())?.upcast()
@@ -334,7 +339,8 @@ mod tests {
         let mut graph = step_graph(&Recipe::seed(), StepKind { batch: 64, with_r1: false }, 100);
         let whole = graph.encode_to_vec();
         // Without its functions only the kernels can run the file.
-        assert_eq!(graph.functions.drain(..).map(|f| f.name).collect::<Vec<_>>(), [adam::OPERATOR, SLOPES_OPERATOR]);
+        let ours = [adam::OPERATOR, SLOPES_OPERATOR, REAL_OPERATOR, TANH_GRADIENT_OPERATOR];
+        assert_eq!(graph.functions.drain(..).map(|f| f.name).collect::<Vec<_>>(), ours);
         let without = graph.encode_to_vec();
         assert!(step(&bare, &without).is_err());
         let bits = |outputs: Vec<Vec<f32>>| outputs.concat().into_iter().map(f32::to_bits).collect::<Vec<_>>();
@@ -342,6 +348,25 @@ mod tests {
         assert!(kernels.iter().all(|&x| f32::from_bits(x).is_finite()));
         assert!(kernels == bits(step(&bare, &whole).unwrap()), "kernels and functions differ");
         assert!(kernels == bits(step(&runtime, &whole).unwrap()), "a file with both gives a third result");
+    }
+
+    #[test]
+    fn a_step_gives_the_same_bits_on_any_number_of_threads() {
+        let with_threads = |threads| OnnxRuntime::open(&Engine::cpu(threads), &mut |_| ()).unwrap();
+        let one = with_threads(1);
+        let others = [2, 3, 4].map(with_threads);
+        let (seed, tuned) = (Recipe::seed(), Recipe::tuned());
+        for (recipe, batch, with_r1) in
+            [(&seed, 64, false), (&seed, 50, false), (&tuned, 128, true), (&tuned, 96, false)]
+        {
+            let model = step_graph(recipe, StepKind { batch, with_r1 }, 200).encode_to_vec();
+            let expected = step(&one, &model).unwrap();
+            assert!(expected.iter().flatten().all(|x| x.is_finite()));
+            for other in &others {
+                let same = step(other, &model).unwrap() == expected;
+                assert!(same, "{}, batch {batch}, {} threads", recipe.name, other.settings.threads);
+            }
+        }
     }
 
     #[test]
@@ -395,6 +420,11 @@ mod tests {
             let lens: Vec<_> = [F32, U8, F32, F32].into_iter().zip(lens).collect();
             error(SLOPES_OPERATOR, &lens, 1, numbers)
         };
+        let gradient = |lens: [usize; 2]| {
+            error(TANH_GRADIENT_OPERATOR, &f32s([lens[0], lens[1], 0, 0, 0, 0, 0, 0, 0])[..2], 1, [1.0; 2])
+        };
+        gradient([4, 4]).unwrap();
+        assert!(gradient([4, 5]).unwrap_err().contains("two tensors of shape [4] expected, [5] found"));
         slopes([5, 5, 1, 1], [0.2, 1.0]).unwrap();
         assert!(slopes([5, 4, 1, 1], [0.2, 1.0]).unwrap_err().contains("a mask of shape [5] expected, [4] found"));
         assert!(slopes([5, 5, 0, 1], [0.2, 1.0]).unwrap_err().contains("one number expected"));

@@ -127,7 +127,7 @@ impl Run {
                 ),
             }
             let total = config.settings.plan.steps(data.n())?;
-            let (was, now) = (before.config.device_settings().describe(), device.describe());
+            let (was, now) = (before.config.device_settings().arithmetic(), device.arithmetic());
             if before.state.as_ref().is_some_and(|state| state.step == total) {
                 // Nothing is left to train: the weights are those of the earlier program and device.
                 config.settings.engine = before.config.settings.engine;

@@ -128,7 +128,7 @@ impl RunConfig {
         Ok(config)
     }
 
-    /// The device that the run uses, with the settings that decide its summation order.
+    /// The device that the run uses, with its settings.
     pub fn device_settings(&self) -> DeviceSettings {
         let Engine { threads, tf32, .. } = self.settings.engine;
         DeviceSettings { device: self.device, threads: threads.unwrap_or(1), tf32 }
