@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
 """Microseconds an image: the runtime, ONNX Runtime, tract, candle, nalgebra and PyTorch, in turns on this machine.
 
-    tests/bench/drawing.py [--rounds 15] [--json]
+    tests/bench/drawing.py [--rounds 15] [--kernel NAME] [--json]
 
 Sets itself up: installs PyTorch, onnx and onnxruntime into .venv-bench, builds tests/bench/peers. One thread, the shipped
 generator's weights; batches of 256. Prints medians over the rounds, and medians of the ratios within a round. All but PyTorch
 are called from Rust; all but the runtime stop before the images are rounded to pixels, and get z as numbers.
+
+--kernel also times the runtime with that kernel: `--kernel avx2` shows on a CPU with AVX-512 what one without it would run.
+`runtime bench` lists the kernels of this CPU. The peers choose their own instructions.
 """
-import argparse, glob, json, logging, os, statistics, subprocess, sys, time
+import argparse, glob, json, logging, os, platform, statistics, subprocess, sys, time
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
 VENV = os.path.join(ROOT, ".venv-bench")
@@ -27,6 +30,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 ap = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 ap.add_argument("--rounds", type=int, default=15)
+ap.add_argument("--kernel", help="also time this kernel of the runtime, such as avx2")
 ap.add_argument("--json", action="store_true")
 a = ap.parse_args()
 torch.set_num_threads(1)
@@ -41,6 +45,12 @@ class Latents(CalibrationDataReader):
         return self.left.pop() if self.left else None
 
 
+def cpu():
+    lines = (line.partition(":") for line in open("/proc/cpuinfo"))
+    facts = {key.strip(): value.strip() for key, _, value in lines}
+    return f"{facts.get('model name', platform.machine())}, family {facts.get('cpu family')}, model {facts.get('model')}"
+
+
 def rust_peers():
     target = os.path.join(ROOT, "target", "bench")
     manifest = os.path.join(ROOT, "tests", "bench", "peers", "Cargo.toml")
@@ -50,7 +60,8 @@ def rust_peers():
                     activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)
     library, = glob.glob(os.path.join(os.path.dirname(onnxruntime.__file__), "capi", "libonnxruntime.so.*"))
     environment = dict(os.environ, ORT_DYLIB_PATH=library, RAYON_NUM_THREADS="1")
-    return subprocess.Popen([os.path.join(target, "release", "peers"), MODEL, INT8], env=environment, text=True, bufsize=1,
+    return subprocess.Popen([os.path.join(target, "release", "peers"), MODEL, INT8, *([a.kernel] if a.kernel else [])],
+                            env=environment, text=True, bufsize=1,
                             stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
@@ -83,8 +94,9 @@ peers.stdin.close()
 median = {name: statistics.median(r[name] for r in rounds) for name in rounds[0]}
 ratio = lambda name, to: statistics.median(r[name] / r[to] for r in rounds)
 if a.json:
-    print(json.dumps(median, indent=1))
+    print(json.dumps(median | {"cpu": cpu()}, indent=1))
 else:
+    print(cpu())
     for n, title in (("1", "one image"), ("256", "a batch of 256")):
         print(f"{title}: µs an image, and times the runtime's f32 and int8")
         for name in sorted((k for k in median if k.endswith("/" + n)), key=median.get):

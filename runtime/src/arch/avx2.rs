@@ -73,12 +73,22 @@ impl I32Accumulator for Int8Sums {
     #[inline(always)]
     unsafe fn requantize(self, bias: *const i32, shift: *const i16, scale: *const i16) -> __m128i {
         // SAFETY: the caller promises these instructions and valid pointers.
-        unsafe {
-            let sum = _mm256_add_epi32(_mm256_srai_epi32::<8>(self.0), _mm256_loadu_si256(bias.cast()));
-            let sum = _mm256_srav_epi32(sum, _mm256_cvtepi16_epi32(_mm_loadu_si128(shift.cast())));
-            let r = _mm_packs_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
-            r.multiply(_mm_loadu_si128(scale.cast()))
-        }
+        unsafe { requantize(_mm256_srai_epi32::<8>(self.0), bias, shift, scale) }
+    }
+}
+
+/// [`I32Accumulator::requantize`] of eight sums.
+///
+/// # Safety
+/// As for the method.
+#[inline(always)]
+pub(super) unsafe fn requantize(sums: __m256i, bias: *const i32, shift: *const i16, scale: *const i16) -> __m128i {
+    // SAFETY: the caller promises these instructions and valid pointers.
+    unsafe {
+        let sums = _mm256_add_epi32(sums, _mm256_loadu_si256(bias.cast()));
+        let sums = _mm256_srav_epi32(sums, _mm256_cvtepi16_epi32(_mm_loadu_si128(shift.cast())));
+        let r = _mm_packs_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256::<1>(sums));
+        r.multiply(_mm_loadu_si128(scale.cast()))
     }
 }
 

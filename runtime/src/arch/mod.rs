@@ -2,7 +2,7 @@
 //!
 //! - `tiling.rs`: the one loop of every kernel
 //! - `f32_ops.rs`, `int8_ops.rs`: the arithmetic between the layers, for any vector width
-//! - `scalar.rs`, `sse2.rs`, `avx2.rs`, `avx512.rs`, `vnni.rs`, `neon.rs`, `dotprod.rs`, `simd128.rs`: a kernel each
+//! - `scalar.rs`, `sse2.rs`, `avx2.rs`, `avx_vnni.rs`, `avx512.rs`, `vnni.rs`, `neon.rs`, `dotprod.rs`, `simd128.rs`: a kernel each
 //! - `armv7em.rs`: assembly of the scalar kernel on Cortex-M4 and M7
 //!
 //! To add a kernel: write its file beside these, and add a line to the table `kernels!` below. The tests in tests/same.rs and
@@ -14,6 +14,8 @@ mod armv7em;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx_vnni;
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 mod dotprod;
 mod f32_ops;
@@ -113,6 +115,8 @@ kernels! {
     Sse2 "sse2" in sse2 if true; // part of every x86-64
     #[cfg(target_arch = "x86_64")]
     Avx2 "avx2" in avx2 if has!("avx2");
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni "avxvnni" in avx_vnni if has!("avx2" "avxvnni");
     #[cfg(target_arch = "x86_64")]
     Avx512 "avx512" in avx512 if has!("avx512f");
     #[cfg(target_arch = "x86_64")]

@@ -1,6 +1,6 @@
-//! Times the runtime and its peers in Rust, in turns: `peers MODEL INT8_MODEL`. For each line on stdin it takes one round of
-//! all of them, and answers with a line of `name=microseconds an image`. One thread; the peers stop at f32 images, the
-//! runtime goes on to pixels.
+//! Times the runtime and its peers in Rust, in turns: `peers MODEL INT8_MODEL [KERNEL]`. For each line on stdin it takes one
+//! round of all of them, and answers with a line of `name=microseconds an image`. One thread; the peers stop at f32 images, the
+//! runtime goes on to pixels. With KERNEL it also times the runtime with that kernel instead of the CPU's fastest.
 
 use std::hint::black_box;
 use std::io::{self, BufRead};
@@ -11,7 +11,7 @@ use candle_core::{Device, Tensor};
 use nalgebra::{DMatrix, SMatrix, SVector};
 use ort::environment::Environment;
 use ort::session::{IoBinding, Session};
-use runtime::{GENERATOR, Generate, Image, Latent, int8, latent_of};
+use runtime::{GENERATOR, Generate, Image, Kernel, Latent, int8, latent_of};
 use tract_onnx::prelude::*;
 
 /// Images of a batch.
@@ -27,8 +27,9 @@ struct Peer {
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let mut argument = || arguments.next().context("peers MODEL INT8_MODEL");
+    let mut argument = || arguments.next().context("peers MODEL INT8_MODEL [KERNEL]");
     let (model, int8_model) = (argument()?, argument()?);
+    let kernel = arguments.next();
     let latents: Vec<Latent> = (0..BATCH as u64).map(latent_of).collect();
     let z: Vec<f32> = latents.iter().flat_map(Latent::numbers).collect();
 
@@ -44,6 +45,19 @@ fn main() -> Result<()> {
         BATCH,
         Box::new(move || int8::GENERATOR.draw_batch(&mut batch.iter().copied(), black_box(&mut images))),
     );
+    if let Some(name) = kernel {
+        let available = Kernel::all().map(Kernel::name).collect::<Vec<_>>().join(", ");
+        let kernel = Kernel::all().find(|kernel| kernel.name() == name);
+        let kernel = kernel.with_context(|| format!("kernel: one of {available} expected, {name:?} found"))?;
+        let precisions: [(_, &'static dyn Generate); 2] =
+            [("runtime, chosen kernel", &GENERATOR), ("runtime int8, chosen kernel", &int8::GENERATOR)];
+        for (name, generator) in precisions {
+            add(name, 1, Box::new(move || touch(generator.draw_with(kernel, black_box(&latents_of_one())))));
+            let (batch, mut images) = (latents.clone(), vec![Image::BLANK; BATCH]);
+            let draw = move || generator.draw_batch_with(kernel, &mut batch.iter().copied(), black_box(&mut images));
+            add(name, BATCH, Box::new(draw));
+        }
+    }
     let library = std::env::var("ORT_DYLIB_PATH").context("ORT_DYLIB_PATH")?;
     let environment = ort::init_from(library)?.with_name("peers").with_telemetry(false).build()?;
     for n in [1, BATCH] {
