@@ -1,5 +1,6 @@
 //! The programs installed with `cargo install`, and the runtime's library built in other ways: unoptimised, for this CPU, for
-//! aarch64, under AddressSanitizer, and into programs that must not panic. Each way has a folder in `target`, so later runs are short.
+//! aarch64, under AddressSanitizer, and into programs that must not panic. All share the folder `target`, where cargo keeps builds
+//! with other flags apart, so no dependency is compiled twice.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,9 +9,9 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-fn cargo(target: &str, arguments: &[&str]) -> Command {
+fn cargo(arguments: &[&str]) -> Command {
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(arguments).current_dir(root()).env("CARGO_TARGET_DIR", root().join("target").join(target));
+    cargo.args(arguments).current_dir(root()).env("CARGO_TARGET_DIR", root().join("target"));
     cargo
 }
 
@@ -27,13 +28,14 @@ const TEST: [&str; 7] = ["test", "--quiet", "--locked", "-p", "runtime", "--no-d
 
 #[test]
 fn an_unoptimised_build_draws_the_same() {
-    passes(&mut cargo("unoptimised", &[&TEST[..], &["--lib", "--test", "same"]].concat()));
+    passes(&mut cargo(&[&TEST[..], &["--lib", "--test", "same"]].concat()));
 }
 
 #[test]
 fn a_build_for_this_very_cpu_draws_the_same() {
-    let arguments = [&TEST[..], &["--release", "--test", "same", "golden"]].concat();
-    passes(cargo("native", &arguments).env("RUSTFLAGS", "-Ctarget-cpu=native"));
+    // With --target the flag is not for build scripts.
+    let arguments = [&TEST[..], &["--release", "--target", "host-tuple", "--test", "same", "golden"]].concat();
+    passes(cargo(&arguments).env("RUSTFLAGS", "-Ctarget-cpu=native"));
 }
 
 #[test]
@@ -50,7 +52,7 @@ fn a_build_without_std_chooses_its_kernel_when_it_is_compiled_and_draws_the_same
         "same",
         "golden",
     ];
-    passes(&mut cargo("without-std", &test));
+    passes(&mut cargo(&test));
 }
 
 #[test]
@@ -61,7 +63,7 @@ fn aarch64_draws_the_same_with_and_without_dot_products() {
     let target = ["--release", "--target=aarch64-unknown-linux-gnu", "--lib", "--test=same"];
     let some = ["--", "--nocapture", "every_kernel", "layer"];
     for (cpu, kernels) in [("cortex-a53", "scalar, neon"), ("max", "scalar, neon, dotprod")] {
-        let mut test = cargo("aarch64", &[&TEST[..], &target, &some].concat());
+        let mut test = cargo(&[&TEST[..], &target, &some].concat());
         test.env("RUSTC", tools.join("rustc"));
         // Debug assertions let the tests take fewer seeds.
         test.env("RUSTFLAGS", "-Ctarget-feature=+crt-static -Cdebug-assertions");
@@ -77,19 +79,18 @@ fn address_sanitizer_finds_nothing() {
     if cfg!(not(all(target_os = "linux", target_arch = "x86_64"))) {
         return eprintln!("skipped: AddressSanitizer is used on x86-64 Linux alone");
     }
-    let target = "x86_64-unknown-linux-gnu";
-    let arguments = [&TEST[..], &["--release", "--target", target, "--lib", "--test", "same"]].concat();
+    let arguments = [&TEST[..], &["--release", "--target", "host-tuple", "--lib", "--test", "same"]].concat();
     // Debug assertions check pointers too, and let the tests take fewer seeds.
-    let mut command = cargo("sanitized", &arguments);
+    let mut command = cargo(&arguments);
     passes(command.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", "-Zsanitizer=address -Cdebug-assertions"));
 }
 
 #[test]
 fn nothing_in_the_library_can_panic_and_each_precision_costs_its_own_weights_alone() {
     let manifest = root().join("tests/nopanic/Cargo.toml");
-    passes(cargo("nopanic", &["build", "--quiet", "--release", "--manifest-path"]).arg(manifest));
+    passes(cargo(&["build", "--quiet", "--release", "--manifest-path"]).arg(manifest));
     for (program, most) in [("f32", 500_000), ("int8", 180_000)] {
-        let file = root().join("target/nopanic/release").join(program);
+        let file = root().join("target/release").join(program);
         let bytes = std::fs::metadata(&file).unwrap().len();
         assert!(bytes < most, "{program}: fewer than {most} bytes expected, {bytes} found");
     }
@@ -101,7 +102,7 @@ fn both_programs_install_and_run_elsewhere() {
     for name in ["runtime", "trainer"] {
         // In the folder that `cargo run -p NAME` builds in, so nothing is compiled twice.
         let install = ["install", "--quiet", "--locked", "--offline", "--path", name, "--root"];
-        let mut install = cargo("", &install);
+        let mut install = cargo(&install);
         // `cargo test` sets variables of this package, and ring's build script runs again when one of them changes.
         let of_a_package = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
         std::env::vars().filter(|(name, _)| of_a_package(name)).for_each(|(name, _)| _ = install.env_remove(name));
@@ -129,5 +130,5 @@ fn miri_finds_nothing_in_the_plain_and_sse2_kernels() {
     if !Command::new(env!("CARGO")).args(["miri", "--version"]).output().is_ok_and(|output| output.status.success()) {
         return eprintln!("skipped: Miri is not installed");
     }
-    passes(cargo("miri", &["miri"]).args(TEST).args(["--lib", "layer", "every_kernel", "z_is"]));
+    passes(cargo(&["miri"]).args(TEST).args(["--lib", "layer", "every_kernel", "z_is"]));
 }

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use object::{Object, ObjectSymbol};
 use runtime::{Digit, Image, int8, png};
 use sha2::{Digest as _, Sha256};
-use tests::{letters, peers_python, program, run};
+use tests::{generator_of, letters, peers_python, program, run};
 
 /// What gcc must not complain of.
 const STRICT: [&str; 5] = ["-std=c11", "-Wall", "-Wextra", "-pedantic", "-Werror"];
@@ -34,28 +34,29 @@ fn passes(command: &mut Command) -> Vec<u8> {
     output.stdout
 }
 
-/// The library with the shipped generator or another one built in, in the folder `into`: the host's, or that of a target with the
-/// rustc in `tools`. It is static, or a module for WebAssembly.
+/// Builds the library with the shipped generator or another one built in: the host's, or that of a target with the rustc in
+/// `tools`. It is static, or a module for WebAssembly.
+fn build(target: Option<(&Path, &str)>, generator: Option<&Path>) -> Command {
+    let kind = if matches!(target, Some((_, "wasm32-unknown-unknown"))) { "cdylib" } else { "staticlib" };
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["rustc", "--quiet", "--release", "--locked", "-p", "runtime", "--lib", "--no-default-features"]);
+    cargo.args(["--crate-type", kind, "--features", if target.is_none() { "capi,std" } else { "capi" }]);
+    cargo.current_dir(root(".")).env("CARGO_TARGET_DIR", root("target"));
+    cargo.env_remove("RUSTFLAGS").env_remove("GENERATOR_ONNX");
+    generator.map(|generator| cargo.env("GENERATOR_ONNX", generator));
+    target.map(|(tools, target)| cargo.args(["--target", target]).env("RUSTC", tools.join("rustc")));
+    cargo
+}
+
+/// Builds the library and copies it into the folder `into`.
 fn library(into: &Path, target: Option<(&Path, &str)>, generator: Option<&Path>) -> PathBuf {
     // Generators share a build folder: one at a time, and the library is copied elsewhere.
     static FOLDER: Mutex<()> = Mutex::new(());
     let _one = FOLDER.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut folder = root("target/c");
-    let (kind, name) = match target {
-        Some((_, "wasm32-unknown-unknown")) => ("cdylib", "runtime.wasm"),
-        _ => ("staticlib", "libruntime.a"),
-    };
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["rustc", "--quiet", "--release", "--locked", "-p", "runtime", "--lib", "--no-default-features"]);
-    cargo.args(["--crate-type", kind, "--features", if target.is_none() { "capi,std" } else { "capi" }]);
-    cargo.current_dir(root(".")).env("CARGO_TARGET_DIR", &folder).env_remove("RUSTFLAGS").env_remove("GENERATOR_ONNX");
-    generator.map(|generator| cargo.env("GENERATOR_ONNX", generator));
-    if let Some((tools, target)) = target {
-        cargo.args(["--target", target]).env("RUSTC", tools.join("rustc"));
-        folder.push(target);
-    }
-    passes(&mut cargo);
-    fs::copy(folder.join("release").join(name), into.join(name)).unwrap();
+    passes(&mut build(target, generator));
+    let triple = target.map_or("", |(_, target)| target);
+    let name = if triple.starts_with("wasm") { "runtime.wasm" } else { "libruntime.a" };
+    fs::copy(root("target").join(triple).join("release").join(name), into.join(name)).unwrap();
     into.join(name)
 }
 
@@ -105,6 +106,33 @@ fn the_c_example_draws_the_same_bytes_on_the_host() {
     let library = library(folder.path(), None, None);
     for (source, bytes) in [("runtime/examples/digit.c", expected()), ("tests/peers/nulls.c", vec![])] {
         assert!(on_the_host(folder.path(), &library, source) == bytes, "{source}: other bytes");
+    }
+}
+
+/// tests/golden/pytorch.onnx is what `seed_gan.py --steps 200 --onnx` wrote.
+#[test]
+fn what_pytorch_exports_can_be_built_in() {
+    const DRAW: &str = "#include \"runtime.h\"
+        #include <stdio.h>
+        int main(void) {
+            uint8_t pixels[MNIST_GAN_PIXELS];
+            return mnist_gan_generate(1, pixels) != MNIST_GAN_OK || fwrite(pixels, 1, sizeof pixels, stdout) != sizeof pixels;
+        }";
+    let folder = tempfile::tempdir().unwrap();
+    let (source, exported) = (folder.path().join("draw.c"), root("tests/golden/pytorch.onnx"));
+    fs::write(&source, DRAW).unwrap();
+    let library = library(folder.path(), None, Some(&exported));
+    let mut draw = program("runtime");
+    let drawn = passes(draw.args(["gen", "--seed", "1", "--format", "raw", "--model"]).arg(&exported));
+    assert!(on_the_host(folder.path(), &library, source.to_str().unwrap()) == drawn, "other bytes than the program's");
+    let spoilt = folder.path().join("spoilt.onnx");
+    fs::write(&spoilt, generator_of("one-hot:65", "")).unwrap();
+    for (file, expected) in [
+        (root("Cargo.toml"), "Cargo.toml: an ONNX file expected, something else found"),
+        (spoilt, "spoilt.onnx: conditional: one-hot:0 to one-hot:64 expected, one-hot:65 found"),
+    ] {
+        let (refused, stderr) = run(&mut build(None, Some(&file)));
+        assert!(!refused.status.success() && stderr.contains(expected), "{stderr}");
     }
 }
 

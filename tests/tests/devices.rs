@@ -198,7 +198,7 @@ fn web_assembly_draws_the_hosts_digits() {
         }
         process.stdout.write(Buffer.concat(images));";
     let Some(tools) = tools() else { return };
-    let target = root().join("target/devices");
+    let target = root().join("target");
     let manifest = root().join("tests/wasm/Cargo.toml");
     let build = ["build", "--quiet", "--release", "--locked", "--target=wasm32-unknown-unknown", "--manifest-path"];
     passes(
@@ -243,9 +243,10 @@ fn build(tools: &Path, board: &Board, bins: &[&str], model: Option<&Path>) -> Ve
     // and memory share their programs too.
     static BUILT: Mutex<Vec<PathBuf>> = Mutex::new(vec![]);
     let mut built = BUILT.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let target = root().join("target/devices");
+    let target = root().join("target");
     let kept = |bin: &&str| {
-        let kept = target.join(format!("{}-{bin}{}", board.memory, if model.is_some() { "-own" } else { "" }));
+        let kept =
+            target.join("devices").join(format!("{}-{bin}{}", board.memory, if model.is_some() { "-own" } else { "" }));
         kept.with_extension(board.target)
     };
     let programs: Vec<PathBuf> = bins.iter().map(kept).collect();
@@ -266,6 +267,7 @@ fn build(tools: &Path, board: &Board, bins: &[&str], model: Option<&Path>) -> Ve
         None => cargo.env_remove("GENERATOR_ONNX"),
     };
     passes(&mut cargo);
+    fs::create_dir_all(target.join("devices")).unwrap();
     for (bin, program) in bins.iter().zip(&programs) {
         fs::copy(target.join(board.target).join("release").join(bin), program).unwrap();
     }

@@ -315,9 +315,6 @@ fn classes_that_make_no_sense_are_refused_with_one_sentence_until_the_user_says_
         let (drawn, stderr) = run(program("runtime").args(flags).arg(&file));
         assert!(drawn.stdout == generate(5).0 && stderr.is_empty(), "{stderr}");
     }
-    let (refused, stderr) = run(&mut built_with(&file));
-    assert!(!refused.status.success());
-    assert!(stderr.contains("g.onnx: conditional: one-hot:0 to one-hot:64 expected, one-hot:65 found"), "{stderr}");
 }
 
 #[test]
@@ -421,28 +418,12 @@ fn a_terminal_gets_characters_and_a_pipe_gets_a_png() {
     assert_eq!(&piped.stdout[..8], b"\x89PNG\r\n\x1a\n");
 }
 
-/// Builds and runs the program with another generator built in.
-fn built_with(generator: &Path) -> Command {
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["run", "--quiet", "--release", "--locked", "-p", "runtime", "--", "gen", "--seed", "1"]);
-    cargo
-        .current_dir(root("."))
-        .env("GENERATOR_ONNX", generator)
-        .env("CARGO_TARGET_DIR", root("target/generator-onnx"));
-    cargo
-}
-
 /// tests/golden/pytorch.onnx is what `seed_gan.py --steps 200 --onnx` wrote.
 #[test]
-fn what_pytorch_exports_is_read_at_build_time_and_at_run_time() {
+fn what_pytorch_exports_is_drawn_as_by_onnx_runtime() {
     let file = root("tests/golden/pytorch.onnx");
     let (output, stderr) = run(program("runtime").args(["gen", "--seed", "1", "--model"]).arg(&file));
     assert!(output.status.success(), "{stderr}");
-    let (built, stderr) = run(&mut built_with(&file));
-    assert!(built.stdout == output.stdout, "{stderr}");
-    let (refused, stderr) = run(&mut built_with(&root("Cargo.toml")));
-    assert!(!refused.status.success());
-    assert!(stderr.contains("Cargo.toml: an ONNX file expected, something else found"), "{stderr}");
     let Some(python) = peers_python() else { return };
     let folder = tempfile::tempdir().unwrap();
     let (png, z) = (folder.path().join("digit.png"), folder.path().join("z"));

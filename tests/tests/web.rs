@@ -35,25 +35,14 @@ fn page(name: &str, generator: Option<&Path>) -> Option<PathBuf> {
         let modules = [("runtime.wasm", &[][..]), ("runtime.simd128.wasm", vectors)];
         for (name, flags) in modules.into_iter().take(if generator.is_some() { 1 } else { 2 }) {
             let mut cargo = Command::new(env!("CARGO"));
-            cargo.args([
-                "rustc",
-                "--quiet",
-                "--release",
-                "--locked",
-                "-p",
-                "runtime",
-                "--lib",
-                "--no-default-features",
-            ]);
-            cargo
-                .args(["--features", "capi", "--crate-type", "cdylib", "--target", "wasm32-unknown-unknown"])
-                .args(flags);
-            cargo.current_dir(root(".")).env("CARGO_TARGET_DIR", root("target/c")).env("RUSTC", tools.join("rustc"));
+            cargo.args("rustc --quiet --release --locked -p runtime --lib --no-default-features".split(' '));
+            cargo.args("--features capi --crate-type cdylib --target wasm32-unknown-unknown".split(' ')).args(flags);
+            cargo.current_dir(root(".")).env("CARGO_TARGET_DIR", root("target")).env("RUSTC", tools.join("rustc"));
             cargo.env_remove("RUSTFLAGS").env_remove("GENERATOR_ONNX");
             generator.map(|generator| cargo.env("GENERATOR_ONNX", generator));
             let (output, stderr) = run(&mut cargo);
             assert!(output.status.success(), "{stderr}");
-            fs::copy(root("target/c/wasm32-unknown-unknown/release/runtime.wasm"), folder.join(name)).unwrap();
+            fs::copy(root("target/wasm32-unknown-unknown/release/runtime.wasm"), folder.join(name)).unwrap();
         }
     }
     Some(folder)
