@@ -36,6 +36,7 @@ const RULES: &[(&str, Rule)] = &[
     ("conv_transpose",     |g, x| { let t = g.tanh(x); let w = g.reshape(t, &[1, 3, 2, 2]); let x = g.reshape(x, &[2, 1, 3, 2]);
                                     g.conv_transpose(x, w, 1) }),
     ("max_pool2",          |g, x| { let x = g.reshape(x, &[1, 3, 2, 2]); g.max_pool2(x) }),
+    ("upsample2",          |g, x| { let x = g.reshape(x, &[1, 2, 3, 2]); g.upsample2(x) }),
     ("transpose",          |g, x| g.transpose(x)),
     ("sum",                |g, x| g.sum(x, &[0], false)),
     ("reshape",            |g, x| g.reshape(x, &[2, 6])),

@@ -196,11 +196,22 @@ impl Graph {
         let [b, c, h, w] = *self.shape(x) else { panic!("max_pool2: {:?}", self.shape(x)) };
         let attributes = vec![Attribute::ints("kernel_shape", &[2, 2]), Attribute::ints("strides", &[2, 2])];
         self.node("MaxPool", attributes, vec![x], Type::F32, &[b, c, h / 2, w / 2], move |g, y, dy| {
-            let (one, four) = ([b, c, h / 2, 1, w / 2, 1], [b, c, h / 2, 2, w / 2, 2]);
-            let (x, y, dy) = (g.reshape(x, &four), g.reshape(y, &one), g.reshape(dy, &one));
-            let (zero, below) = (g.scalar(0.0), g.greater(y, x));
-            let dx = g.r#where(below, zero, dy);
-            vec![Some(g.reshape(dx, &[b, c, h, w]))]
+            let (y, dy, zero) = (g.upsample2(y), g.upsample2(dy), g.scalar(0.0));
+            let below = g.greater(y, x);
+            vec![Some(g.r#where(below, zero, dy))]
+        })
+    }
+
+    /// y (B, C, 2H, 2W) = x (B, C, H, W) with each pixel repeated as 2 × 2 pixels.   dx = the sum of dy over these
+    ///
+    /// A broadcast along a new last axis of length 2 takes four times as long.
+    pub fn upsample2(&mut self, x: Var) -> Var {
+        let [b, c, h, w] = *self.shape(x) else { panic!("upsample2: {:?}", self.shape(x)) };
+        let (region, scales) =
+            (self.constant("region", &[0], &[]), self.constant("scales", &[4], &[1.0, 1.0, 2.0, 2.0]));
+        self.node("Resize", vec![], vec![x, region, scales], Type::F32, &[b, c, 2 * h, 2 * w], move |g, _, dy| {
+            let dy = g.reshape(dy, &[b, c, h, 2, w, 2]);
+            vec![Some(g.sum(dy, &[3, 5], false)), None, None]
         })
     }
 
