@@ -24,6 +24,17 @@ pub fn peers_python() -> Option<PathBuf> {
     python
 }
 
+/// The peers' Python with PyTorch, torch-fidelity and prdc, which `tests/run` fetches; `None`, with a word why, without them.
+pub fn peers_torch() -> Option<Command> {
+    let Some(torch) = std::env::var_os("PEERS_TORCH").map(PathBuf::from) else {
+        eprintln!("skipped: PEERS_TORCH is not set; tests/run sets it");
+        return None;
+    };
+    let mut python = Command::new(peers_python()?);
+    python.env("LD_LIBRARY_PATH", torch.join("stand-ins")).env("PYTHONPATH", torch);
+    Some(python)
+}
+
 /// One of the project's programs, as built beside the tests.
 pub fn program(name: &str) -> Command {
     let mut path = std::env::current_exe().expect("the test's own path");

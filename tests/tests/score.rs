@@ -1,27 +1,29 @@
-//! The judge and its score, against ONNX Runtime and NumPy.
+//! The judge and its scores, against torch-fidelity, prdc and scikit-learn.
 
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use ndarray::{Array1, Array2, ArrayView2, s};
+use ndarray::{Array1, Array2, ArrayView2, Axis, concatenate, s};
 use sha2::{Digest, Sha256};
-use tests::{mnist, peers_python, run};
+use tests::{mnist, peers_python, peers_torch, run};
 use trainer::config::Engine;
 use trainer::data::Dataset;
 use trainer::graph::foreign::ForeignModel;
 use trainer::ort::OnnxRuntime;
 use trainer::sample::draw_foreign;
+use trainer::score::classifier::FEATURES;
 use trainer::score::frechet::Gaussian;
-use trainer::score::judge::{FEATURES, Judge};
+use trainer::score::full::Full;
+use trainer::score::judge::Judge;
 use trainer::score::judges::SHIPPED;
 use trainer::score::{self, Score, Scorer, images_of};
 
-const SEEDS: u64 = 10_000;
-
 #[test]
-fn the_judge_tells_digits_and_its_scores_are_numpys() {
+fn the_judge_tells_digits_and_its_scores_are_those_of_torch_fidelity_and_prdc() {
     let Some(mnist) = mnist() else { return };
     let data = Dataset::open(&mnist).unwrap();
     let runtime = OnnxRuntime::open(&Engine::cpu(2), &mut |_| ()).unwrap();
@@ -30,55 +32,127 @@ fn the_judge_tells_digits_and_its_scores_are_numpys() {
     println!("the judge tells {:.2} % of the test images", 100.0 * accuracy);
     assert!(accuracy >= 0.985, "{accuracy}");
 
-    let labels: Array1<u8> = (0..SEEDS).map(|seed| runtime::Class::of(seed, 10).unwrap().index() as u8).collect();
-    let [drawn, int8] = [runtime::generate, runtime::int8::generate]
-        .map(|draw| (0..SEEDS).flat_map(|seed| draw(seed).0).collect::<Vec<u8>>())
-        .map(|pixels| Array2::from_shape_vec((SEEDS as usize, 784), pixels).unwrap());
+    let (drawn, labels) = drawn_digits(0..10_000, runtime::generate);
+    let (int8, _) = drawn_digits(0..10_000, runtime::int8::generate);
     let seed_recipe = trainer::sample::draw(&runtime, include_bytes!("../../models/seed.onnx"), None, 0).unwrap().0;
-    let mut measure = |images: ArrayView2<u8>, labels| Score::measure(&mut judge, &data, images, labels).unwrap();
-    let (shipped, floor) =
-        (measure(drawn.view(), Some(labels.view())), measure(data.images.slice(s![..drawn.nrows(), ..]), None));
-    println!("shipped: {}", serde_json::to_string(&shipped).unwrap());
-    println!("training: {}", serde_json::to_string(&floor).unwrap());
-    let int8_accuracy = judge.accuracy(int8.view(), labels.view()).unwrap();
-    let mut scorer = Scorer::new(judge, data.test_images.view()).unwrap();
-    let [int8, seed_recipe] = [int8, seed_recipe].map(|images| scorer.frechet_distance(images.view()).unwrap());
-    println!("Fréchet distance: int8 {int8}, seed recipe {seed_recipe}");
+    // Most figures take the square of the number of images in time, so 3,000 images stand for 10,000.
+    let part = first(&data, 20_000, 3000);
+    let mut measure = |images: ArrayView2<u8>, labels| Score::measure(&mut judge, &part, images, labels).unwrap();
+    let some = drawn.slice(s![..3000, ..]);
+    let (shipped, floor) = (measure(some, Some(labels.view())), measure(data.images.slice(s![..3000, ..]), None));
+    let shipped_json = serde_json::to_value(&shipped).unwrap();
+    println!("shipped: {shipped_json}\ntraining: {}", serde_json::to_string(&floor).unwrap());
     assert!(floor.frechet_distance > 0.0 && shipped.frechet_distance < 2.0 * floor.frechet_distance);
-    assert!(seed_recipe > 70.0 * shipped.frechet_distance);
     assert!(shipped.recall >= 0.75 && shipped.coverage >= 0.75 && shipped.class_accuracy.unwrap() >= 0.98);
     assert!(shipped.histogram.iter().all(|share| (0.08..0.12).contains(share)) && shipped.duplicates == 0);
     // A generator that copies is found out: training images are their own nearest.
     assert!(shipped.copies <= 10 && floor.copies == 1000 && floor.nearest == 0.0);
-    assert!(int8 <= shipped.frechet_distance + 0.15);
-    assert!(int8_accuracy >= shipped.class_accuracy.unwrap() - 0.003);
+    let [f32_accuracy, int8_accuracy] =
+        [&drawn, &int8].map(|images| judge.accuracy(images.view(), labels.view()).unwrap());
+    assert!(int8_accuracy >= f32_accuracy - 0.003, "{int8_accuracy} and {f32_accuracy}");
+    let mut scorer = Scorer::new(judge, data.test_images.view()).unwrap();
+    let [f32, int8, seed_recipe] =
+        [&drawn, &int8, &seed_recipe].map(|images| scorer.frechet_distance(images.view()).unwrap());
+    println!("Fréchet distance: f32 {f32}, int8 {int8}, seed recipe {seed_recipe}");
+    assert!(int8 <= f32 + 0.15 && seed_recipe > 70.0 * f32);
 
-    let Some(python) = peers_python() else { return };
+    let Some(mut check) = peers_torch() else { return };
     let folder = tempfile::tempdir().unwrap();
-    let file = |name: &str, bytes: Vec<u8>| {
-        let path = folder.path().join(name);
-        fs::write(&path, bytes).unwrap();
-        path
-    };
+    write_raw(folder.path(), "real", part.test_images.view(), &data.test_labels);
+    write_raw(folder.path(), "drawn", some, &labels);
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut check = Command::new(python);
     check.arg(tests.join("peers/check_score.py")).arg(tests.join("../models/judge.onnx"));
-    check.arg(file("drawn", drawn.into_iter().collect())).arg(file("real", data.test_images.into_iter().collect()));
-    check
-        .arg(file("labels", data.test_labels.to_vec()))
-        .args([accuracy.to_string(), serde_json::to_string(&shipped).unwrap()]);
+    check.arg(folder.path()).arg(shipped_json.to_string());
     let (output, stderr) = run(&mut check);
     assert!(output.status.success(), "{stderr}");
+}
+
+/// Digits (n, 784) of these seeds and their labels (n,).
+fn drawn_digits(seeds: Range<u64>, draw: impl Fn(u64) -> runtime::Image) -> (Array2<u8>, Array1<u8>) {
+    let labels = seeds.clone().map(|seed| runtime::Class::of(seed, 10).unwrap().index() as u8).collect();
+    let pixels: Vec<u8> = seeds.flat_map(|seed| draw(seed).0).collect();
+    (Array2::from_shape_vec((pixels.len() / 784, 784), pixels).unwrap(), labels)
+}
+
+/// The first images of a data set.
+fn first(data: &Dataset, training: usize, test: usize) -> Dataset {
+    Dataset {
+        images: data.images.slice(s![..training, ..]).to_owned(),
+        labels: data.labels.slice(s![..training]).to_owned(),
+        test_images: data.test_images.slice(s![..test, ..]).to_owned(),
+        test_labels: data.test_labels.slice(s![..test]).to_owned(),
+        classes: data.classes.clone(),
+        ..Dataset::default()
+    }
+}
+
+/// Writes images and a byte for the label of each to files `name` and `name.labels`.
+fn write_raw(folder: &Path, name: &str, images: ArrayView2<u8>, labels: &Array1<u8>) {
+    fs::write(folder.join(name), images.iter().copied().collect::<Vec<_>>()).unwrap();
+    let labels: Vec<u8> = labels.iter().copied().take(images.nrows()).collect();
+    fs::write(folder.join(format!("{name}.labels")), labels).unwrap();
+}
+
+#[test]
+fn planted_faults_lower_the_accuracies_of_classifiers_as_those_of_scikit_learn() {
+    let (Some(mnist), Some(mut check)) = (mnist(), peers_torch()) else { return };
+    let data = first(&Dataset::open(&mnist).unwrap(), 1200, 1000);
+    // "Drawn" are real images. The last four rows of every second one are white. The labels of classes 5 to 9 are wrong.
+    let mut drawn = concatenate![Axis(0), data.images, data.test_images.slice(s![..200, ..])];
+    drawn.slice_mut(s![..;2, 672..]).fill(255);
+    let labels = data.labels.iter().chain(data.test_labels.iter().take(200));
+    let labels: Array1<u8> = labels.map(|&label| if label < 5 { label } else { 5 + (label + 1) % 5 }).collect();
+    let runtime = OnnxRuntime::open(&Engine::cpu(2), &mut |_| ()).unwrap();
+    let full =
+        Full::measure(&runtime, &data, drawn.view(), Some(labels.view()), 0, &|line| println!("{line}")).unwrap();
+    assert_eq!((full.classifier_images, full.two_sample_images), (1200, 200));
+
+    let folder = tempfile::tempdir().unwrap();
+    write_raw(folder.path(), "train", data.images.view(), &data.labels);
+    write_raw(folder.path(), "test", data.test_images.view(), &data.test_labels);
+    write_raw(folder.path(), "drawn", drawn.view(), &labels);
+    check.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/check_classifiers.py")).arg(folder.path());
+    let (output, stderr) = run(check.arg(serde_json::to_string(&full).unwrap()));
+    println!("{}", String::from_utf8_lossy(&output.stdout));
+    assert!(output.status.success(), "{stderr}");
+}
+
+#[test]
+fn the_figures_of_classifiers_do_not_depend_on_the_threads_and_unfit_images_are_refused() {
+    let [(images, labels), (test_images, test_labels), (drawn, drawn_labels)] =
+        [0..120, 1000..1030, 2000..2140].map(|seeds| drawn_digits(seeds, runtime::generate));
+    let classes = (0..10).map(|class| class.to_string()).collect();
+    let data = Dataset { images, labels, test_images, test_labels, classes, ..Dataset::default() };
+    let said = Mutex::new(vec![]);
+    let measure = |threads, seed, drawn: ArrayView2<u8>, labels: Option<&Array1<u8>>| {
+        let runtime = OnnxRuntime::open(&Engine::cpu(threads), &mut |_| ()).unwrap();
+        let say = |line: &str| said.lock().unwrap().push(line.to_string());
+        Full::measure(&runtime, &data, drawn, labels.map(|labels| labels.view()), seed, &say)
+    };
+    let labelled = measure(1, 3, drawn.view(), Some(&drawn_labels)).unwrap();
+    assert_eq!((labelled.classifier_images, labelled.two_sample_images), (120, 20));
+    assert_eq!(measure(3, 3, drawn.view(), Some(&drawn_labels)).unwrap(), labelled);
+    assert_ne!(measure(3, 4, drawn.view(), Some(&drawn_labels)).unwrap(), labelled);
+    let expected = "classifier of drawn images: epoch  5 of 5 | loss ";
+    assert!(said.lock().unwrap().iter().any(|line| line.starts_with(expected)));
+
+    said.lock().unwrap().clear();
+    let unlabelled = measure(2, 3, drawn.view(), None).unwrap();
+    assert_eq!(unlabelled, Full { accuracy_score: None, accuracy_score_of_real: None, ..labelled });
+    let expected = "the accuracy score is left out: it needs drawn images with labels of at least two classes";
+    assert!(said.lock().unwrap().iter().any(|line| line == expected));
+    let error = |drawn, labels| measure(1, 0, drawn, labels).unwrap_err().to_string();
+    let few = drawn.slice(s![..13, ..]);
+    assert_eq!(error(few, None), "--full: at least 14 drawn images expected, 13 found");
+    let wrong = Array1::from_elem(140, 10);
+    assert_eq!(error(drawn.view(), Some(&wrong)), "--full: labels below 10 expected, 10 found");
 }
 
 #[test]
 fn both_sides_of_a_score_have_as_many_images() {
     let runtime = OnnxRuntime::open(&Engine::cpu(1), &mut |_| ()).unwrap();
     let mut judge = Judge::load(&runtime, SHIPPED).unwrap();
-    let digits = |seeds: std::ops::Range<u64>| {
-        let pixels: Vec<u8> = seeds.flat_map(|seed| runtime::generate(seed).0).collect();
-        Array2::from_shape_vec((pixels.len() / 784, 784), pixels).unwrap()
-    };
+    let digits = |seeds| drawn_digits(seeds, runtime::generate).0;
     let data = |train, test| Dataset { images: digits(train), test_images: digits(test), ..Dataset::default() };
     let mut measure = |data: &Dataset, drawn| Score::measure(&mut judge, data, digits(drawn).view(), None);
     let equal = measure(&data(0..500, 1000..1200), 2000..2200).unwrap();
@@ -119,7 +193,7 @@ fn a_foreign_model_is_scored_or_refused_in_a_sentence() {
     let (output, stderr) = run(Command::new(python).arg(tests.join("peers/foreign.py")).arg(&seed).arg(&folder));
     assert!(output.status.success(), "{stderr}");
     let runtime = OnnxRuntime::open(&Engine::cpu(2), &mut |_| ()).unwrap();
-    let images = |path: &Path| images_of(&runtime, path, 10, 0);
+    let images = |path: &Path| images_of(&runtime, path, 10, 10_000, 0);
     assert_eq!(images(&folder.join("good.onnx")).unwrap().0.dim(), (10_000, 784));
     assert_eq!(images(&folder.join("external_beside.onnx")).unwrap(), images(&seed).unwrap());
 
@@ -146,7 +220,7 @@ fn a_foreign_model_is_scored_or_refused_in_a_sentence() {
 
     let start = Instant::now();
     let endless = ForeignModel::read(&folder.join("endless.onnx")).unwrap();
-    let error = draw_foreign(&runtime, endless, 0, Duration::from_secs(1)).unwrap_err();
+    let error = draw_foreign(&runtime, endless, 10_000, 0, Duration::from_secs(1)).unwrap_err();
     assert_eq!(error.to_string(), "a result within 1 seconds expected, the model still runs");
     assert!(start.elapsed() < Duration::from_secs(100));
 }

@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use trainer::config::{Config, Device, Engine, KeepPolicy, Plan, Reading, Recipe, RunDir, Source, UsageError};
 use trainer::run::resume::CONFIG;
 use trainer::run::{numbered, resume};
+use trainer::score::classifier::Network;
 use trainer::score::judge;
 
 /// Trains a GAN on images, by default MNIST, and writes its generator to an ONNX file.
@@ -295,8 +296,8 @@ pub struct BenchArgs {
 
 #[derive(Args)]
 pub struct ScoreArgs {
-    /// A generator's ONNX file, from which 10,000 images are drawn; or an IDX file of drawn images, with an IDX file of
-    /// labels next to it if there are labels.
+    /// A generator's ONNX file, from which 10,000 images are drawn, or 70,000 with --full; or an IDX file of drawn images, with an
+    /// IDX file of labels next to it if there are labels.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
     /// Real images: a name, a folder or a .npz file, as for training.
@@ -308,9 +309,13 @@ pub struct ScoreArgs {
     /// and kept in the cache].
     #[arg(long, value_name = "FILE")]
     pub judge: Option<PathBuf>,
-    /// Random seed of the drawn images.
+    /// Random seed of the drawn images, and of the classifiers of --full.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
+    /// Also trains classifiers, which takes minutes. One tells drawn from real images: the two-sample test. One learns the classes
+    /// from drawn images and is tested on real ones: the classification accuracy score.
+    #[arg(long)]
+    pub full: bool,
     /// Prints one JSON object instead of a table.
     #[arg(long)]
     pub json: bool,
@@ -325,8 +330,11 @@ pub struct JudgeArgs {
     pub data: Option<OsString>,
     #[command(flatten)]
     pub reading: ReadingArgs,
+    /// Layers of the judge. A judge of another network checks a generator that the first judge's scores selected.
+    #[arg(long, value_enum, default_value_t = judge::TRAINING.network)]
+    pub network: Network,
     /// Adam's step size at the start of the ten epochs; it falls to 0.
-    #[arg(long, default_value_t = judge::LR)]
+    #[arg(long, default_value_t = judge::TRAINING.lr)]
     pub lr: f64,
     /// Random seed of the initial parameters and of the order of the images.
     #[arg(long, default_value_t = 0)]

@@ -19,6 +19,9 @@ use trainer::print::{MOST, note, printable, result, written};
 use trainer::report::{Style, Terminal, downloads};
 use trainer::run::export::Kind;
 use trainer::run::{GENERATOR, check_outputs, compare, export, resume};
+use trainer::sample::SAMPLES;
+use trainer::score::classifier::Training;
+use trainer::score::full::{self, Full};
 use trainer::score::judge::{self, Judge};
 use trainer::score::{self, Score, judges};
 use trainer::train::{open, read, train};
@@ -158,9 +161,14 @@ fn run_score(args: &ScoreArgs) -> Result<String> {
         Some(path) => judges::open(path, &data, &cpu)?,
         None => Judge::load(&cpu, &judges::judge_for(&data, &runtime, &mut note)?)?,
     };
-    let (drawn, labels) = score::images_of(&runtime, &args.file, judge.classes(), args.seed)?;
-    let score = Score::measure(&mut judge, &data, drawn.view(), labels.as_ref().map(|labels| labels.view()))?;
+    let count = if args.full { full::DRAWN } else { SAMPLES };
+    let (drawn, labels) = score::images_of(&runtime, &args.file, judge.classes(), count, args.seed)?;
+    let (drawn, labels) = (drawn.view(), labels.as_ref().map(|labels| labels.view()));
+    let mut score = Score::measure(&mut judge, &data, drawn, labels)?;
     score::warning(score.images).iter().for_each(|warning| note(warning));
+    if args.full {
+        score.full = Some(Full::measure(&cpu, &data, drawn, labels, args.seed, &note)?);
+    }
     Ok(if args.json { serde_json::to_string(&score)? } else { score.table() })
 }
 
@@ -171,7 +179,8 @@ fn run_judge(args: &JudgeArgs) -> Result<String> {
     UsageError::unless(is_positive, "lr", "a number above 0", args.lr)?;
     let engine = Engine { device: Some(Device::Cpu), ..args.engine.engine() };
     let (data, runtime) = open(&source, args.reading.reading(), &engine, &mut downloads())?;
-    let (model, accuracy) = judge::train(&data, &runtime, args.lr, args.seed, &mut note)?;
+    let training = Training { network: args.network, lr: args.lr, seed: args.seed, ..judge::TRAINING };
+    let (model, accuracy) = judge::train(&data, &runtime, &training, &mut note)?;
     export::write_model(&args.out, &model)?;
     let percent = 100.0 * accuracy;
     Ok(format!("{} written: it classifies {percent:.2} % of the test images correctly", args.out.display()))

@@ -28,7 +28,7 @@ pub fn draw(
     classes: Option<usize>,
     seed: u64,
 ) -> Result<(Array2<u8>, Option<Array1<u8>>)> {
-    draw_samples(&mut runtime.load(generator)?, classes, seed)
+    draw_samples(&mut runtime.load(generator)?, classes, SAMPLES, seed)
 }
 
 /// Ten images of each class (10 · classes, 784), class by class, drawn by a class-conditional generator's file from z that depend on
@@ -46,18 +46,19 @@ pub fn draw_classes(runtime: &OnnxRuntime, generator: &[u8], classes: usize, see
     draw_part(&mut runtime.load(generator)?, z.view(), 0)
 }
 
-/// As [`draw`], with a model of unknown origin of [`classes_of`].
+/// As [`draw`], but `count` images, with a model of unknown origin of [`classes_of`]. Fewer images are the first of more.
 ///
 /// # Errors
 /// As [`draw`], and when the model takes longer than `limit`.
 pub fn draw_foreign(
     runtime: &OnnxRuntime,
     model: ForeignModel,
+    count: usize,
     seed: u64,
     limit: Duration,
 ) -> Result<(Array2<u8>, Option<Array1<u8>>)> {
     let classes = classes_of(&model);
-    runtime.run_foreign(model, limit, move |model| draw_samples(model, classes, seed))
+    runtime.run_foreign(model, limit, move |model| draw_samples(model, classes, count, seed))
 }
 
 /// The number of classes of a generator that is class-conditional by its metadata, 2 to 64.
@@ -66,8 +67,13 @@ pub fn classes_of(model: &ForeignModel) -> Option<usize> {
     entry.value.strip_prefix("one-hot:")?.parse().ok().filter(|classes| (2..=MAX_CLASSES).contains(classes))
 }
 
-fn draw_samples(model: &mut Loaded, classes: Option<usize>, seed: u64) -> Result<(Array2<u8>, Option<Array1<u8>>)> {
-    let (images, labels) = draw_from(model, classes, SAMPLES, 1000, seed, stream::SCORE)?;
+fn draw_samples(
+    model: &mut Loaded,
+    classes: Option<usize>,
+    count: usize,
+    seed: u64,
+) -> Result<(Array2<u8>, Option<Array1<u8>>)> {
+    let (images, labels) = draw_from(model, classes, count, 1000, seed, stream::SCORE)?;
     Ok((images, classes.map(|_| labels)))
 }
 

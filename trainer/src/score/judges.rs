@@ -32,7 +32,7 @@ pub fn judge_for(data: &Dataset, runtime: &OnnxRuntime, say: &mut dyn FnMut(&str
     if labels_and_tests == MNIST || data.name == DEMO {
         return Ok(Cow::Borrowed(SHIPPED));
     }
-    let key = (judge::version(judge::LR, SEED), &data.sha256, &data.classes, labels_and_tests);
+    let key = (judge::TRAINING.version(), &data.sha256, &data.classes, labels_and_tests);
     let key = sha256(&[&serde_json::to_vec(&key)?]);
     let file = match cache::folder(&format!("judge-{key}")) {
         Ok(folder) => match read(&folder) {
@@ -78,8 +78,6 @@ fn sha256(bytes: &[&[u8]]) -> String {
 
 /// SHA-256 of MNIST's training labels, test images and test labels, which tell MNIST in any file format.
 const MNIST: &str = "e870d7a74cf7ddea5e3b4325a8a67bc80f8e4cf416d97ab6942ac0718ac05a16";
-/// Seed of the judges in the cache.
-const SEED: u64 = 0;
 
 /// The file of the judge in a folder of the cache, with the content that it had when it was written.
 fn read(folder: &Path) -> Result<Vec<u8>> {
@@ -129,7 +127,7 @@ fn train(data: &Dataset, runtime: &OnnxRuntime, say: &mut dyn FnMut(&str)) -> Re
     say(&format!("training the judge of {}, once: a classifier whose features score generators", data.name));
     let mut runtime = runtime.on_cpu();
     runtime.settings.threads = 1;
-    Ok(judge::train(data, &runtime, judge::LR, SEED, say)?.0.encode_to_vec())
+    Ok(judge::train(data, &runtime, &judge::TRAINING, say)?.0.encode_to_vec())
 }
 
 /// A sentence with the judge's accuracy.

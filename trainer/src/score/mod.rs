@@ -10,7 +10,9 @@ use anyhow::{Context, Result, ensure};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, s};
 use serde::Serialize;
 
+pub mod classifier;
 pub mod frechet;
+pub mod full;
 pub mod judge;
 pub mod judges;
 pub mod kernel_distance;
@@ -24,6 +26,7 @@ use crate::ort::OnnxRuntime;
 use crate::print::printable;
 use crate::sample::{SAMPLES, classes_of, draw_foreign};
 use crate::score::frechet::Gaussian;
+use crate::score::full::Full;
 use crate::score::judge::Judge;
 use crate::score::kernel_distance::kernel_distance;
 use crate::score::neighbours::{COPIES, K, Overlap, nearest_distances};
@@ -64,6 +67,9 @@ pub struct Score {
     /// Number of those 1,000 drawn images that are nearer to a training image than any test image is. A generator that
     /// copies training images has many.
     pub copies: usize,
+    /// The figures of `--full`.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub full: Option<Full>,
 }
 
 impl Score {
@@ -120,6 +126,7 @@ impl Score {
             duplicates: drawn.outer_iter().filter(|image| !seen.insert(*image)).count(),
             copies: nearest.iter().filter(|&&distance| distance < closest_test_image).count(),
             nearest: median(nearest.to_vec()) / real_median,
+            full: None,
         })
     }
 
@@ -151,13 +158,14 @@ impl Score {
             ("nearest training image".into(), format!("{:.2} times as far as a test image's", self.nearest)),
             ("copies".into(), format!("{} of {}", self.copies, COPIES.min(self.images))),
         ]);
+        rows.extend(self.full.iter().flat_map(Full::rows));
         let lines: Vec<String> = rows.iter().map(|(name, value)| format!("{name:<24} {value}")).collect();
         lines.join("\n")
     }
 }
 
-/// Images (N, 784) to score and, if known, the classes (N,) that were asked for. An ONNX file draws them, on the CPU, from z
-/// that depend on `seed` alone; an IDX file holds them.
+/// Images (N, 784) to score and, if known, the classes (N,) that were asked for. An ONNX file draws `count` of them, on the CPU,
+/// from z that depend on `seed` alone; an IDX file holds them.
 ///
 /// # Errors
 /// When the file is neither a generator's ONNX file nor an IDX file of images, or a class-conditional generator has another number
@@ -166,6 +174,7 @@ pub fn images_of(
     runtime: &OnnxRuntime,
     path: &Path,
     classes: usize,
+    count: usize,
     seed: u64,
 ) -> Result<(Array2<u8>, Option<Array1<u8>>)> {
     let name = path.display();
@@ -183,7 +192,7 @@ pub fn images_of(
             "{name}: a generator of {classes} classes expected, as the judge has, one of {found} found; name its data with --data"
         );
     }
-    draw_foreign(runtime, model, seed, TIME_LIMIT)
+    draw_foreign(runtime, model, count, seed, TIME_LIMIT)
         .with_context(|| format!("{name}: a generator z (N, 100) → image (N, 784) expected"))
 }
 
@@ -260,6 +269,7 @@ mod tests {
             duplicates: 0,
             nearest: 0.0,
             copies: 0,
+            full: None,
         };
         let has = |classes: &[&str], line: &str| {
             let table = score(classes).table();
