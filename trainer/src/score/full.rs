@@ -74,7 +74,8 @@ impl Full {
         let real: Vec<ArrayView1<u8>> = training.iter().map(|&i| data.images.row(i)).collect();
         let real_test = data.test_images.select(Axis(0), &shuffled(n_test, held_out, seed));
 
-        let telling = Training { network: Network::Conv3x3, epochs: 3, seed, shifted: false, ..judge::TRAINING };
+        // With the judge's step size of 0.003 the two-sample test of the shipped generator stayed at chance.
+        let telling = Training { network: Network::Conv3x3, epochs: 3, lr: 1e-3, seed, shifted: false };
         let of_class = |class| move |image| (image, class);
         let against_drawn =
             real.iter().copied().map(of_class(REAL)).chain(drawn_training.outer_iter().map(of_class(FAKE)));
