@@ -33,6 +33,9 @@ pub(super) struct Int8Sums<const R: usize>(pub(super) [uint32x4_t; R]);
 
 impl<const R: usize> Int8Sums<R> {
     /// Eight times four weights, 128 added to each.
+    ///
+    /// # Safety
+    /// The CPU has NEON, and 32 weights can be read.
     #[inline(always)]
     pub(super) unsafe fn load_offset(weights: *const [i8; 4]) -> [uint8x16_t; 2] {
         // SAFETY: the caller promises these instructions and valid pointers.
@@ -43,6 +46,9 @@ impl<const R: usize> Int8Sums<R> {
     }
 
     /// The sums of a tile, as if 128 had not been added to each weight.
+    ///
+    /// # Safety
+    /// The CPU has NEON.
     #[inline(always)]
     pub(super) unsafe fn without_offset<const K: usize, const N: usize, const C: usize>(
         mut sums: [[Self; N]; C],
@@ -117,6 +123,9 @@ impl I32Accumulator for Int8Sums<4> {
 }
 
 /// [`I32Accumulator::requantize`] of eight sums.
+///
+/// # Safety
+/// The CPU has NEON, and eight numbers can be read from each pointer.
 #[inline(always)]
 pub(super) unsafe fn requantize(
     low: uint32x4_t,

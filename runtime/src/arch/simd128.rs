@@ -24,11 +24,17 @@ f32_lanes!(
     }
 );
 
+/// # Safety
+/// 16 bytes can be read.
+#[inline(always)]
 unsafe fn load<T>(p: *const T) -> v128 {
     // SAFETY: the caller promises 16 valid bytes.
     unsafe { v128_load(p.cast()) }
 }
 
+/// # Safety
+/// 16 bytes can be written.
+#[inline(always)]
 unsafe fn store<T>(p: *mut T, v: v128) {
     // SAFETY: the caller promises 16 valid bytes.
     unsafe { v128_store(p.cast(), v) }

@@ -76,6 +76,8 @@ impl DataSet {
             missing.push(shard.index);
         }
         create_folders(&self.out, bytes)?;
+        temporary::sweep(&self.out);
+        self.remove_leftovers();
         self.plan.claim(&self.out)?;
         Ok(missing)
     }
@@ -102,7 +104,7 @@ impl DataSet {
             bail!("{}: not found on this machine; all workers must share the folder", path.display());
         };
         self.plan.check(&found, &self.out)?;
-        FOLDERS.iter().for_each(|folder| temporary::sweep(&self.out.join(folder)));
+        self.remove_leftovers();
         let report = Report::silent();
         draw_shards(&self.job, &self.out, &[self.plan.shard(index)], &report)?;
         Ok(report.drawn().1)
@@ -113,12 +115,17 @@ impl DataSet {
     /// # Errors
     /// The file cannot be written.
     pub fn finish(&self) -> Result<bool> {
-        FOLDERS.iter().for_each(|folder| temporary::sweep(&self.out.join(folder)));
+        self.remove_leftovers();
         self.plan.finish(&self.out)
+    }
+
+    /// Removes from the folders of shards what killed programs of this machine left.
+    fn remove_leftovers(&self) {
+        FOLDERS.iter().for_each(|folder| temporary::sweep(&self.out.join(folder)));
     }
 }
 
-/// Creates the folders of the data set, if its disk has room for `bytes`, and removes from them what killed programs left.
+/// Creates the folders of the data set, if its disk has room for `bytes`.
 fn create_folders(out: &Path, bytes: u64) -> Result<()> {
     let create = |folder: &Path| match fs::create_dir(folder) {
         Err(e) if e.kind() == ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
@@ -126,10 +133,5 @@ fn create_folders(out: &Path, bytes: u64) -> Result<()> {
     };
     check_room(&out.display().to_string(), if out.is_dir() { out } else { folder_of(out) }, bytes)?;
     create(out)?;
-    temporary::sweep(out);
-    for folder in FOLDERS {
-        create(&out.join(folder))?;
-        temporary::sweep(&out.join(folder));
-    }
-    Ok(())
+    FOLDERS.iter().try_for_each(|folder| create(&out.join(folder)))
 }

@@ -144,22 +144,23 @@ impl Job {
         on_each: impl Fn(u64, &[Image]) -> Result<()> + Sync,
         mut in_order: impl FnMut(u64, &[Image]) -> Result<()>,
     ) -> Result<()> {
-        let len = |first: u64| (count - first).min(BLOCK) as usize;
+        let block = count.div_ceil(self.threads as u64).clamp(1, BLOCK); // all threads have a block, also of few images
+        let len = |first: u64| (count - first).min(block) as usize;
         let draw = |first: u64, buffer: &mut [Image]| {
             let images = &mut buffer[..len(first)];
             self.draw_each(first.., images);
             on_each(first, images)
         };
-        if count <= BLOCK {
+        if count <= block {
             let mut images = vec![Image::BLANK; count as usize];
             draw(0, &mut images)?;
             return in_order(0, &images);
         }
         let progress = Progress::new(count);
         let (free, buffers) = channel();
-        (0..2 * self.threads).for_each(|_| _ = free.send(vec![Image::BLANK; BLOCK as usize]));
+        (0..2 * self.threads).for_each(|_| _ = free.send(vec![Image::BLANK; block as usize]));
         // Whoever takes a block has a buffer for it. So the first block that is missing is always being drawn.
-        let open = Mutex::new((buffers, (0..count).step_by(BLOCK as usize)));
+        let open = Mutex::new((buffers, (0..count).step_by(block as usize)));
         let next = || {
             let (buffers, firsts) = &mut *open.lock().unwrap_or_else(PoisonError::into_inner);
             Some((buffers.recv().ok()?, firsts.next()?))
@@ -199,7 +200,7 @@ pub fn class_of(chosen: Option<Class>, seed: u64, classes: usize) -> Option<Clas
     chosen.or_else(|| Class::of(seed, classes))
 }
 
-/// Images of a block: 200 kB.
+/// Most images of a block: 200 kB.
 const BLOCK: u64 = 256;
 
 /// A progress bar, which appears on a terminal after one second.

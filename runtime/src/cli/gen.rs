@@ -83,9 +83,7 @@ pub fn run(args: &Gen) -> Result<()> {
     };
     let canvas = Canvas::new(args.grid.map_or((1, 1), |grid| (grid.rows, grid.columns)), args.scale);
     check(args, count, &canvas)?;
-    let mut job = args.draw.job(count)?;
-    // Of large pictures only as many at a time as fit into memory.
-    job.threads = job.threads.min((MAX_PIXELS / canvas.pixels()) as usize);
+    let job = args.draw.job(count)?;
     if args.by_class && job.model.classes.is_empty() {
         return usage(format!("--by-class: {UNCONDITIONAL}"));
     }
@@ -105,7 +103,7 @@ pub fn run(args: &Gen) -> Result<()> {
         return usage("stdout is a terminal: --out, or a pipe, expected for binary data".into());
     }
     match args.format {
-        Format::Png | Format::Pgm => write_folder(args, &job, count, &canvas),
+        Format::Png | Format::Pgm => write_folder(args, job, count, &canvas),
         Format::Idx | Format::Raw => write_stream(args, &job, count, &canvas),
     }
 }
@@ -159,7 +157,9 @@ fn write_stream(args: &Gen, job: &Job, count: u64, canvas: &Canvas) -> Result<()
 }
 
 /// Writes each image into a file of its own, named by its seed; by class, in a folder named by its class.
-fn write_folder(args: &Gen, job: &Job, count: u64, canvas: &Canvas) -> Result<()> {
+fn write_folder(args: &Gen, mut job: Job, count: u64, canvas: &Canvas) -> Result<()> {
+    // Each thread paints one picture at a time. All of them together stay below MAX_PIXELS.
+    job.threads = job.threads.min((MAX_PIXELS / canvas.pixels()) as usize);
     let out = args.out.as_deref().expect("`check` demands --out for several pictures");
     let digits = (job.seed + (count - 1)).to_string().len();
     let extension = if args.format == Format::Png { "png" } else { "pgm" };

@@ -63,7 +63,9 @@ impl Report {
 
     fn wrote(&self, images: u64) {
         let there = self.images.fetch_add(images, Ordering::Relaxed) + images;
-        self.progress.iter().for_each(|progress| progress.at(there));
+        if let Some(progress) = &self.progress {
+            progress.at(there);
+        }
     }
 
     /// A shard is complete. `another` program may have written it.
