@@ -21,7 +21,7 @@ from conftest import MODELS, ROOT, RUNTIME
 from mnist_gan import cluster
 
 distributed = pytest.importorskip("distributed", reason="Dask is not installed")
-from mnist_gan.cluster import _generate, _progress, _sweep, _tasks  # noqa: E402
+from mnist_gan.cluster import __main__, _generate, _progress, _sweep, _tasks  # noqa: E402
 
 PROGRAM = [sys.executable, "-m", "mnist_gan.cluster"]
 
@@ -65,17 +65,20 @@ def kills_of_workers(client, digests, times):
     def kill():
         while len(killed) < times and not is_over.is_set():
             if len(list(digests.glob("*.sha256"))) > 3 * len(killed):
-                pid = next(iter(set(client.run(os.getpid).values()) - set(killed)), None)
+                # The scheduler may still list a worker that has just been killed.
+                pid = next(iter(set(client.run(os.getpid, on_error="ignore").values()) - set(killed)), None)
                 if pid:
                     killed.append(pid)
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.05)
 
-    thread = threading.Thread(target=kill)
+    thread = threading.Thread(target=kill, daemon=True)
     thread.start()
-    yield killed
-    is_over.set()
-    thread.join()
+    try:
+        yield killed
+    finally:
+        is_over.set()
+        thread.join()
 
 
 @pytest.mark.parametrize(
@@ -93,11 +96,11 @@ def test_two_workers_draw_the_files_of_the_program(client, tmp_path, letters, op
 
 
 def test_killed_workers_cost_nothing_but_time(client, tmp_path):
-    plan = ["--count", 100_000, "--shard-size", 5000]
+    plan = ["--count", 200_000, "--shard-size", 10_000]
     runtime("shards", tmp_path / "expected", *plan)
     with kills_of_workers(client, tmp_path / "found" / "digests", 3) as killed:
-        drawn = cluster.generate(client, tmp_path / "found", count=100_000, shard_size=5000)
-    assert len(killed) == 3 and drawn.shards == 20
+        drawn = cluster.generate(client, tmp_path / "found", count=200_000, shard_size=10_000)
+    assert killed and drawn.shards == 20  # a fast machine may end before the third kill
     assert files(tmp_path / "found") == files(tmp_path / "expected")
     runtime("verify", tmp_path / "found")
     check_sums(tmp_path / "found")
@@ -125,11 +128,16 @@ def test_parquet_holds_the_images_labels_and_seeds(client, tmp_path):
 
     cluster.generate(client, tmp_path / "b", **plan)
     assert files(tmp_path / "a") == files(tmp_path / "b")
-    # A truncated shard is drawn again, and a leftover of a killed worker removed.
+    # A truncated shard is drawn again, and an old leftover removed. Another call may still write the young one.
     whole = files(tmp_path / "b")
     os.truncate(tmp_path / "b" / "data" / shards[1].name, 1000)
-    (tmp_path / "b" / "data" / ".mnist-gan-0.tmp").touch()
+    old, young = (tmp_path / "b" / "data" / f".mnist-gan-{name}.tmp" for name in ("old", "young"))
+    old.touch()
+    young.touch()
+    two_days_ago = time.time() - 2 * 24 * 60 * 60
+    os.utime(old, (two_days_ago, two_days_ago))
     assert cluster.generate(client, tmp_path / "b", **plan)[:3] == (2, 1, 1000)
+    young.unlink()
     assert files(tmp_path / "b") == whole
 
 
@@ -170,22 +178,63 @@ def test_parquet_goes_to_any_url_of_fsspec(tmp_path):
         memory.get("/digits", str(tmp_path / "copy"), recursive=True)
         assert files(tmp_path / "copy") == files(tmp_path / "digits")
         check_sums(tmp_path / "copy")
-        with pytest.raises(ValueError, match="nowhere://digits: a URL that fsspec knows expected"):
-            cluster.generate(threads, "nowhere://digits", count=300, format="parquet")
+        for url, expected in [
+            ("nowhere://digits", "nowhere://digits: a URL that fsspec knows expected"),
+            ("memory://digits[1]", r"memory://digits\[1\]: a URL without the characters \* \? \[ expected"),
+        ]:
+            with pytest.raises(ValueError, match=expected):
+                cluster.generate(threads, url, count=300, format="parquet")
+
+
+def test_parquet_goes_to_a_folder_with_brackets_in_its_name(client, tmp_path):
+    pytest.importorskip("pyarrow")
+    cluster.generate(client, tmp_path / "digits[1]", count=200, shard_size=100, format="parquet")
+    check_sums(tmp_path / "digits[1]")
+
+
+def test_parquet_files_that_cannot_be_read_are_named_and_not_replaced(tmp_path, monkeypatch):
+    pytest.importorskip("pyarrow")
+    data_set = _generate._new_data_set(_generate._job(str(tmp_path), 20, 0, 10, None, None, "f32", None, "parquet"))
+    assert sum(map(data_set.draw, data_set.begin())) == 20 and data_set.finish()
+    before = files(tmp_path)
+
+    def fault(*_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(data_set._files, "cat_file", fault)
+    with pytest.raises(OSError, match="manifest.json: cannot be read: Input/output error"):
+        data_set.begin()
+    with pytest.raises(OSError, match="digests/train-00000-of-00002.sha256: cannot be read: Input/output error"):
+        data_set.finish()
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "expected"),
+    [
+        ("import json; json.loads('{')", ValueError, "Expecting property name"),
+        ("b'\\xff'.decode()", ValueError, "'utf-8' codec can't decode byte 0xff"),
+        ("open('/nowhere/file')", FileNotFoundError, "No such file or directory: '/nowhere/file'"),
+        ("raise ConnectionResetError('reset')", OSError, "reset"),
+    ],
+)
+def test_errors_of_any_class_come_back_with_the_workers_address(client, code, error, expected):
+    with pytest.raises(error, match=f"worker tcp://.*: .*{expected}"):
+        list(_tasks.run(client, lambda code, _: exec(code), code, [0]))
 
 
 def fails_soon(client, out, fault, error, sentence):
-    """Draws a shard that takes a minute; `fault` happens meanwhile."""
+    """Draws a shard of a million images; `fault` happens meanwhile."""
 
     def wait():
         while not list(out.glob("data/.runtime-*")):
             time.sleep(0.05)
         fault()
 
-    thread = threading.Thread(target=wait)
+    thread = threading.Thread(target=wait, daemon=True)
     thread.start()
     with pytest.raises(error, match=sentence):
-        cluster.generate(client, out, count=4_000_000, shard_size=4_000_000)
+        cluster.generate(client, out, count=1_000_000, shard_size=1_000_000)
     thread.join()
 
 
@@ -273,7 +322,7 @@ def test_a_worker_that_joins_later_is_checked_too(client, tmp_path, monkeypatch)
 def test_a_folder_that_workers_do_not_share_is_named(client, tmp_path):
     job = _generate._job(str(tmp_path / "none"), 20, 0, 10, None, None, "f32", None, "idx")
     with pytest.raises(ValueError, match="worker tcp://.*none/manifest.json: not found on this machine; all workers must share"):
-        list(_tasks.run(client, _generate.draw, client.submit(_generate.copy.copy, job), [0]))
+        list(_tasks.run(client, _generate.draw, job, [0]))
     pytest.importorskip("pyarrow")
     with pytest.raises(ValueError, match="worker tcp://.*memory://here/manifest.json: not found on this machine"):
         cluster.generate(client, "memory://here", count=20, format="parquet")
@@ -373,7 +422,7 @@ def few_digits(tmp_path):
 
 
 @pytest.mark.skipif(_sweep._program() is None, reason="the program trainer is not beside Python or on PATH")
-def test_a_sweep_ends_in_the_runs_of_the_trainer_whose_workers_die(client, tmp_path, few_digits):
+def test_a_sweep_ends_in_the_runs_of_the_trainer_whose_workers_die(machine, client, tmp_path, few_digits):
     options = ["--device", "cpu", "--threads", "1", "--epochs", "2", "--score-every", "2", "--data", str(few_digits)]
     expected = [_sweep._program(), "sweep", "--seeds", "4..7", "--dir", tmp_path / "expected", "--json", "--", *options]
     summary = json.loads(subprocess.run(expected, check=True, capture_output=True).stdout)
@@ -383,7 +432,7 @@ def test_a_sweep_ends_in_the_runs_of_the_trainer_whose_workers_die(client, tmp_p
             time.sleep(0.05)
         kill_a_worker(client)
 
-    killer = threading.Thread(target=kill)
+    killer = threading.Thread(target=kill, daemon=True)
     killer.start()
     found = cluster.sweep(client, range(4, 7), options=options, folder=tmp_path / "found")
     killer.join()
@@ -398,8 +447,11 @@ def test_a_sweep_ends_in_the_runs_of_the_trainer_whose_workers_die(client, tmp_p
     checkpoints = tmp_path / "found" / "seed-00005" / "checkpoints"
     for path in checkpoints.iterdir():
         path.write_bytes(b"")
-    again = cluster.sweep(client, range(4, 7), options=options, folder=tmp_path / "found")
-    assert list(again.failed) == [5] and "damaged" in again.failed[5], again.failed
+    command = [*PROGRAM, "sweep", "--seeds", "4..7", "--dir", tmp_path / "found", "--scheduler", machine.scheduler_address]
+    done = subprocess.run([*command, "--json", "--", *options], capture_output=True, text=True)
+    again = json.loads(done.stdout)
+    assert list(again["failed"]) == ["5"] and "damaged" in again["failed"]["5"], again
+    assert (done.returncode, done.stderr) == (1, f"error: {again['failed']['5']}\n")
     with pytest.raises(ValueError, match="--lr 0.1 .the run has 0.002. contradicts"):
         cluster.sweep(client, range(4, 7), options=[*options, "--lr", "0.1"], folder=tmp_path / "found")
     with pytest.raises(ValueError, match="seeds: consecutive ones"):
@@ -418,3 +470,50 @@ def test_a_worker_without_the_trainer_or_with_another_version_is_named(client, t
     with pytest.raises(RuntimeError, match="worker tcp://.* expected as on another worker, .* found; install the same program"):
         cluster.sweep(client, range(2), folder=tmp_path / "sweep")
     client.run(exec, "import mnist_gan.cluster._sweep as s; s._program, s._version = s._found", {}, workers=[worker])
+
+
+def test_a_trainer_that_is_killed_and_says_nothing_is_a_failed_run(client, tmp_path):
+    program = tmp_path / "trainer"
+    program.write_text("""#!/bin/sh
+case "$*" in
+*--version*) echo trainer 0 ;;
+*--part*) echo '{"finished": []}' ;;
+*) kill -9 $$ ;;
+esac
+""")
+    program.chmod(0o755)
+    with trainer_of_workers(client, program):
+        found = cluster.sweep(client, range(2), folder=tmp_path / "sweep")
+        assert found.failed == dict.fromkeys(range(2), "trainer: exit status 0 expected, -9 found")
+        program.write_text("no program")
+        with pytest.raises(RuntimeError, match="worker tcp://.*: .Errno 8. Exec format error: '.*/trainer'"):
+            cluster.sweep(client, range(2), folder=tmp_path / "sweep")
+
+
+@contextmanager
+def trainer_of_workers(client, program):
+    """Workers take `program` for trainer meanwhile."""
+    code = f"import mnist_gan.cluster._sweep as s; s._kept = s._program; s._program = lambda: {str(program)!r}"
+    client.run(exec, code, {})
+    try:
+        yield
+    finally:
+        client.run(exec, "import mnist_gan.cluster._sweep as s; s._program = s._kept", {})
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("generate out --count 0", "argument --count: at least 1 expected, '0' found"),
+        ("generate out --count 9 --seed -1", "argument --seed: at least 0 expected, '-1' found"),
+        ("generate out --count 9 --shard-size many", "argument --shard-size: at least 1 expected, 'many' found"),
+        ("generate out --count 9 --digit 12", "argument --digit: invalid choice: 12"),
+        ("generate out --count 9 --workers 2", "--workers: only with --scheduler local"),
+        ("sweep --seeds 5", "argument --seeds: A..B with A below B expected, such as 0..1000, '5' found"),
+        ("sweep --seeds 5..5", "argument --seeds: A..B with A below B expected, such as 0..1000, '5..5' found"),
+    ],
+)
+def test_wrong_options_of_the_program_exit_with_2(capsys, options, expected):
+    with pytest.raises(SystemExit) as stopped:
+        __main__.main([*options.split(), "--scheduler", "tcp://127.0.0.1:9"])
+    assert stopped.value.code == 2 and expected in capsys.readouterr().err

@@ -6,7 +6,7 @@
 ...     cluster.generate(client, "digits", count=10_000_000)
 ...     cluster.sweep(client, range(1000), recipe="tuned", options=["--epochs", "20"])
 
-The client and all workers need the same version of the package and, but for Parquet at a URL, one shared file system.
+The client and all workers need the same version of the package and one shared file system, except for Parquet at a URL.
 `python -m mnist_gan.cluster --help` shows the same as a program.
 """
 

@@ -1,4 +1,4 @@
-"""The program: `python -m mnist_gan.cluster generate OUT --count 1000000000 --scheduler tcp://10.0.0.1:8786`."""
+"""The command line of mnist_gan.cluster: `python -m mnist_gan.cluster generate OUT --count 1000000 --scheduler local`."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import argparse
 import json
 import logging
 import sys
+from typing import Callable
 
 from . import generate, sweep
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the program; returns its exit code: 0, 1 for failure, 2 for wrong usage."""
-    options = _parser().parse_args(arguments)
-    logging.disable(logging.ERROR)  # by which Dask says in many lines what becomes one sentence here
+    """Runs the program; returns its exit code: 0, 1 for failure, 2 for an unknown option or a wrong value of one option."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.workers is not None and options.scheduler != "local":
+        parser.error("--workers: only with --scheduler local")
+    logging.disable(logging.ERROR)  # Dask logs many lines for an error that this program prints as one sentence
     try:
         from ._tasks import connect  # needs Dask
 
@@ -33,17 +37,17 @@ def _parser() -> argparse.ArgumentParser:
     cluster = argparse.ArgumentParser(add_help=False)
     where = "tcp://HOST:PORT, or local for processes on this machine"
     cluster.add_argument("--scheduler", required=True, metavar="ADDRESS", help=where)
-    cluster.add_argument("--workers", type=int, metavar="N", help="with --scheduler local: processes, by default one per core")
+    cluster.add_argument("--workers", type=_at_least(1), metavar="N", help="with --scheduler local: processes, by default one per core")
     cluster.add_argument("--json", action="store_true", help="print the result as a JSON object")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     draw = commands.add_parser("generate", parents=[cluster], help="draw a data set in shards")
     draw.add_argument("out", metavar="OUT", help="a folder that all workers share; with --format parquet also a URL of fsspec")
-    draw.add_argument("--count", type=int, required=True, metavar="N", help="images in all")
-    draw.add_argument("--seed", type=int, default=0, help="the seed of the first image (default: 0)")
-    draw.add_argument("--shard-size", type=int, default=1_000_000, metavar="N", help="images of each shard (default: 1,000,000)")
+    draw.add_argument("--count", type=_at_least(1), required=True, metavar="N", help="images in all")
+    draw.add_argument("--seed", type=_at_least(0), default=0, help="the seed of the first image (default: 0)")
+    draw.add_argument("--shard-size", type=_at_least(1), default=1_000_000, metavar="N", help="images of each shard (default: 1,000,000)")
     only = draw.add_mutually_exclusive_group()
-    only.add_argument("--digit", type=int, help="draw only this digit")
+    only.add_argument("--digit", type=int, choices=range(10), metavar="DIGIT", help="draw only this digit")
     only.add_argument("--class", dest="class_", metavar="NAME", help="draw only this class, by its name or number")
     draw.add_argument("--precision", choices=["f32", "int8"], default="f32", help="arithmetic (default: f32)")
     draw.add_argument("--model", metavar="FILE", help="the ONNX file of another generator")
@@ -79,12 +83,22 @@ def _sweep(client, options) -> int:  # type: ignore[no-untyped-def]
     return 1 if result.failed else 0
 
 
+def _at_least(least: int) -> Callable[[str], int]:
+    """The type of an option that is a whole number."""
+
+    def number(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"at least {least} expected, {text!r} found")
+        return int(text)
+
+    return number
+
+
 def _seeds(text: str) -> range:
     first, _, end = text.partition("..")
-    seeds = range(int(first), int(end))
-    if not seeds or seeds.start < 0:
-        raise ValueError
-    return seeds
+    if first.isdecimal() and end.isdecimal() and int(first) < int(end):
+        return range(int(first), int(end))
+    raise argparse.ArgumentTypeError(f"A..B with A below B expected, such as 0..1000, {text!r} found")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import pickle
@@ -76,7 +75,7 @@ def generate(
     start, drawn, images = time.monotonic(), 0, 0
     with Progress(data_set.shards, "shards", progress) as bar:
         bar.skip(data_set.shards - len(missing))
-        for shard_images in _tasks.run(client, draw, client.submit(copy.copy, job, pure=False), missing):
+        for shard_images in _tasks.run(client, draw, job, missing):
             drawn += shard_images > 0
             images += shard_images
             bar.add(shard_images)

@@ -13,6 +13,7 @@ import json
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from fsspec.core import url_to_fs  # type: ignore[import-untyped]
 
 from .. import _native
+from ._errors import with_text
 
 ROW_GROUP = 10_000
 """Images of a row group."""
@@ -38,6 +40,8 @@ class ParquetDataSet:
         program = f"mnist-gan {_native.__version__}, pyarrow {pa.__version__}"
         self._plan = {**plan, "format": "parquet", "row_group": ROW_GROUP, "program": program}
         self._out, self._model = out, model
+        if "://" in out and set("*?[") & set(out):
+            raise ValueError(f"{out}: a URL without the characters * ? [ expected, because fsspec takes them for patterns")
         try:
             self._files, self._root = url_to_fs(out)
         except (ImportError, ValueError) as error:
@@ -52,12 +56,12 @@ class ParquetDataSet:
 
         Raises ValueError for a folder with another plan, OSError if it cannot be written.
         """
-        if not self._files.exists(self._path("manifest.json")):
+        if not self._has_plan():
             for folder in ("data", "digests"):
                 with self._named(folder, "created"):
                     self._files.makedirs(self._path(folder), exist_ok=True)
             self._write("manifest.json", (json.dumps(self._plan, indent=2) + "\n").encode())
-        self._check_manifest()
+            self._check_manifest()
         return list(range(self.shards))
 
     def draw(self, index: int) -> int:
@@ -84,24 +88,39 @@ class ParquetDataSet:
         return int(images)
 
     def finish(self) -> bool:
-        """Writes SHA256SUMS if all shards are there; returns whether they are. Then it also removes what killed workers left."""
+        """Writes SHA256SUMS if all shards are there; returns whether they are. Then it also removes old leftovers."""
         paths = [self._path(f"digests/{self._name(index)}.sha256") for index in range(self.shards)]
-        digests: dict[str, bytes] = self._files.cat(paths, on_error="omit")
-        if len(digests) < self.shards:
-            return False
-        self._write("SHA256SUMS", b"".join(digests[path] for path in paths))
-        for path in self._files.ls(self._path("data"), detail=False):
-            if path.rpartition("/")[2].startswith(TEMPORARY):
-                with suppress(FileNotFoundError):
-                    self._files.rm(path)
+        digests = self._files.cat_ranges(paths, None, None, on_error="return")  # `cat` would take [ in a name for a pattern
+        for index, digest in enumerate(digests):
+            if isinstance(digest, FileNotFoundError):
+                return False
+            if isinstance(digest, Exception):
+                with self._named(f"digests/{self._name(index)}.sha256", "read"):
+                    raise digest
+        self._write("SHA256SUMS", b"".join(digests))
+        self._sweep()
         return True
 
+    def _sweep(self) -> None:
+        """Removes what killed workers left a day ago or earlier. Younger files may belong to another call."""
+        for path in self._files.ls(self._path("data"), detail=False):
+            if path.rpartition("/")[2].startswith(TEMPORARY):
+                with suppress(FileNotFoundError, NotImplementedError):  # some file systems do not know when a file was modified
+                    if datetime.now(timezone.utc) - self._files.modified(path) > timedelta(days=1):
+                        self._files.rm(path)
+
     def _check_manifest(self) -> None:
+        if not self._has_plan():
+            raise ValueError(f"{self._out}/manifest.json: not found on this machine; all workers must share the folder")
+
+    def _has_plan(self) -> bool:
+        """Whether there is a manifest. Raises ValueError if it has another plan, OSError if it cannot be read."""
         path = f"{self._out}/manifest.json"
         try:
-            found = json.loads(self._files.cat_file(self._path("manifest.json")))
+            with self._named("manifest.json", "read"):
+                found = json.loads(self._files.cat_file(self._path("manifest.json")))
         except FileNotFoundError:
-            raise ValueError(f"{path}: not found on this machine; all workers must share the folder") from None
+            return False
         except ValueError:
             raise ValueError(f"{path}: the plan of a data set in shards expected") from None
         for key, expected in self._plan.items():
@@ -111,6 +130,7 @@ class ParquetDataSet:
                     f"{path}: {key} {json.dumps(expected)} expected, {json.dumps(found)} found; repeat the options of the first "
                     "call, or choose another folder"
                 )
+        return True
 
     def _schema(self) -> pa.Schema:
         """The columns, with metadata by which Hugging Face's `datasets` decodes images and names labels."""
@@ -177,7 +197,7 @@ class ParquetDataSet:
         try:
             yield
         except OSError as error:
-            raise type(error)(f"{self._out}/{path}: cannot be {done}: {error.strerror or error}") from None
+            raise with_text(error, f"{self._out}/{path}: cannot be {done}: {error.strerror or error}") from None
 
 
 _OPTIONS: dict[str, Any] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import shutil
@@ -55,7 +54,8 @@ def sweep(
     progress: shows a progress bar on stderr; by default, if it is a terminal.
 
     Raises ValueError for wrong arguments, options and folders with other settings, RuntimeError if a worker has no trainer or
-    another version, and ConnectionError if the scheduler is lost. A run that fails is in the result, and the others go on.
+    another version, ConnectionError if the scheduler is lost, and OSError if `folder` cannot be created. A run that fails is in the
+    result, and the others go on.
     """
     from . import _tasks  # needs Dask
 
@@ -66,16 +66,15 @@ def sweep(
     path.mkdir(parents=True, exist_ok=True)
     job = Job(str(path), seeds.start, seeds.stop, (*recipe_options, *map(str, options)))
     _tasks.check_workers(client, fault, job)
-    job = replace(job, version=next(iter(client.run(_version).values())))
+    job = replace(job, version=next(iter(_tasks.answers(client, _version).values())))
     _tasks.check_workers(client, fault, job)
-    shared = client.submit(copy.copy, job, pure=False)
     failed: dict[int, str] = {}
     with Progress(len(seeds), "runs", progress) as bar:
-        for seed, sentence in _tasks.run(client, train, shared, seeds):
-            if sentence:
+        for seed, sentence in _tasks.run(client, train, job, seeds):
+            if sentence is not None:
                 failed[seed] = sentence
             bar.add()
-    ((table, summary),) = _tasks.run(client, summarize, shared, [0])
+    ((table, summary),) = _tasks.run(client, summarize, job, [0])
     unseen = len(seeds) - len(failed) - len(summary["finished"])
     if unseen > 0:
         sentence = f"{path}: {unseen} finished runs are not visible on another worker; share the folder with all workers"
@@ -116,17 +115,13 @@ def train(job: Job, seed: int) -> tuple[int, str | None]:
         raise RuntimeError(sentence)
     while True:
         done = _trainer(job, f"{seed}..{seed + 1}", "--json")
-        sentence = next((line for line in done.stderr.splitlines()[::-1] if line.startswith("error: ")), done.stderr)
         # A worker that died has left its trainer running, which finishes the run or ends soon.
         if done.returncode == 0 or "another trainer is using this run folder" not in done.stderr:
             break
         time.sleep(POLL_SECONDS)
     if done.returncode == 2:
-        raise ValueError(sentence.strip().removeprefix("error: "))
-    if done.returncode == 0:
-        return seed, None
-    run_errors = [line for line in done.stderr.splitlines() if line.startswith(f"error: seed {seed}: ")]
-    return seed, (run_errors[0] if run_errors else sentence).strip().removeprefix("error: ")
+        raise ValueError(_why(done))
+    return seed, _why(done) if done.returncode else None
 
 
 POLL_SECONDS = 2
@@ -139,8 +134,15 @@ def summarize(job: Job, _: int) -> tuple[str, dict[str, Any]]:
     text, figures = (_trainer(job, seeds, part, *arguments) for arguments in ([], ["--json"]))
     for done in (text, figures):
         if done.returncode:
-            raise RuntimeError(done.stderr.strip().removeprefix("error: "))
+            raise RuntimeError(_why(done))
     return text.stdout, json.loads(figures.stdout)
+
+
+def _why(done: subprocess.CompletedProcess[str]) -> str:
+    """Why trainer failed: its first error, or else all that it printed to stderr, or else its exit status."""
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    text = errors[0].removeprefix("error: ") if errors else done.stderr.strip()
+    return text or f"trainer: exit status 0 expected, {done.returncode} found"
 
 
 def _trainer(job: Job, seeds: str, *arguments: str) -> subprocess.CompletedProcess[str]:

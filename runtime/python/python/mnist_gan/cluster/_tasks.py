@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 from collections.abc import Iterable, Iterator
 from concurrent.futures import CancelledError
@@ -13,6 +14,8 @@ from itertools import islice
 from typing import Any, Callable, TypeVar
 
 import mnist_gan
+
+from ._errors import with_text
 
 try:
     from distributed import Client, Future, KilledWorker, LocalCluster, as_completed, get_worker
@@ -53,25 +56,39 @@ def connect(scheduler: str, workers: int | None) -> Iterator[Client]:
 
 
 def check_workers(client: Client, fault: Callable[[T], str | None], argument: T) -> None:
-    """Waits for a worker, and raises RuntimeError with the first worker for which `fault` returns a sentence."""
-    try:
-        client.wait_for_workers(1, timeout=WORKER_SECONDS)
-    except (TimeoutError, asyncio.TimeoutError):
-        raise RuntimeError(f"{_address(client)}: a worker expected within {WORKER_SECONDS} s, none found") from None
-    for worker, sentence in client.run(fault, argument, on_error="return").items():
-        if isinstance(sentence, Exception):
-            raise RuntimeError(f"worker {worker}: {_not_installed(sentence)}")
+    """Raises RuntimeError with the first worker for which `fault(argument)` returns a sentence."""
+    for worker, sentence in answers(client, fault, argument).items():
         if sentence:
             raise RuntimeError(f"worker {worker}: {sentence}")
 
 
-def run(client: Client, function: Callable[[T, int], R], shared: Future[Any], numbers: Iterable[int]) -> Iterator[R]:
-    """The results of `function(shared, number)` in order of completion. A task whose worker dies is given to another one.
+def answers(client: Client, function: Callable[..., R], *arguments: Any) -> dict[str, R]:
+    """What `function(*arguments)` returns on each worker, by address. Waits for the first worker.
 
-    shared: the future of an argument that all tasks have in common.
+    Raises RuntimeError if there is no worker, or if the function fails on one.
+    """
+    try:
+        client.wait_for_workers(1, timeout=WORKER_SECONDS)
+    except (TimeoutError, asyncio.TimeoutError):
+        raise RuntimeError(f"{_address(client)}: a worker expected within {WORKER_SECONDS} s, none found") from None
+    found: dict[str, R] = client.run(function, *arguments, on_error="return")
+    for worker, answer in found.items():
+        if isinstance(answer, Exception):
+            # A worker that cannot load the function sends the text of its error, of which Dask makes a plain Exception.
+            is_missing = isinstance(answer, ImportError) or type(answer) is Exception
+            raise RuntimeError(f"worker {worker}: {_not_installed(answer) if is_missing else answer}")
+    if not found:
+        raise RuntimeError(f"{_address(client)}: a worker expected, the last one has died; the same call goes on")
+    return found
+
+
+def run(client: Client, function: Callable[[T, int], R], argument: T, numbers: Iterable[int]) -> Iterator[R]:
+    """The results of `function(argument, number)` in order of completion. A task whose worker dies is given to another one.
 
     Raises what `function` raises, with the worker's address. Tasks that have not begun are cancelled.
     """
+    # A task makes the argument, so that it is made again if the worker that holds it dies. Scattered data would be lost.
+    shared = client.submit(copy.copy, argument, pure=False)
     waiting = iter(numbers)
     futures: dict[Future[Any], int] = {}
 
@@ -106,7 +123,7 @@ def _on_worker(function: Callable[[T, int], R], shared: T, number: int) -> R:
     try:
         return function(shared, number)
     except (OSError, ValueError, RuntimeError) as error:
-        raise type(error)(f"worker {get_worker().address}: {error}") from None
+        raise with_text(error, f"worker {get_worker().address}: {error}") from None
 
 
 def _not_installed(error: Exception) -> str:
