@@ -35,6 +35,6 @@ accuracy, pass_rate = two_sample_test(train, drawn[:n], test[:held_out], drawn[-
 check("two_sample_accuracy", accuracy, 0.05)
 check("pass_rate", pass_rate, 0.05)
 accuracy, _ = two_sample_test(train[::2], train[1::2], test[: held_out // 2], test[held_out // 2 : held_out])
-check("two_sample_accuracy_floor", accuracy, 0.12)
+check("two_sample_accuracy_floor", accuracy, 0.2)  # two times guessing on 200 images
 for name, images, of in [("accuracy_score", drawn[:n], labels["drawn"][:n]), ("accuracy_score_of_real", train, labels["train"])]:
     check(name, SVC(C=10).fit(images, of).score(test, labels["test"]), 0.12)

@@ -15,7 +15,7 @@ pub fn mnist() -> Option<PathBuf> {
     found.then_some(dir)
 }
 
-/// The Python that `tests/run` gave the peers (onnx, onnxruntime, numpy, pillow); `None`, with a word why, without it.
+/// The Python that `tests/run` gave the peers (onnx, onnxruntime, numpy, pillow, scikit-learn); `None`, with a word why, without it.
 pub fn peers_python() -> Option<PathBuf> {
     let python = std::env::var_os("PEERS_PYTHON").map(PathBuf::from);
     if python.is_none() {
@@ -24,7 +24,7 @@ pub fn peers_python() -> Option<PathBuf> {
     python
 }
 
-/// The peers' Python with PyTorch, torch-fidelity and prdc, which `tests/run` fetches; `None`, with a word why, without them.
+/// The peers' Python with PyTorch and torch-fidelity, which `tests/run` fetches; `None`, with a word why, without them.
 pub fn peers_torch() -> Option<Command> {
     let Some(torch) = std::env::var_os("PEERS_TORCH").map(PathBuf::from) else {
         eprintln!("skipped: PEERS_TORCH is not set; tests/run sets it");

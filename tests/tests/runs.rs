@@ -1092,7 +1092,7 @@ fn data_of_26_classes_train_resume_exactly_and_have_a_judge_of_their_own() {
     // A judge's file may be named; it must be a judge of these classes.
     let own = folder.path().join("judge.onnx");
     let mut command = program("trainer");
-    command.args(["judge", "--threads", "1", "--data"]).arg(&data).arg("--out").arg(&own);
+    command.args(["judge", "--threads", "3", "--data"]).arg(&data).arg("--out").arg(&own);
     assert!(result(&mut command).0.contains("of the test images correctly"));
     assert!(fs::read(&own).unwrap() == judge);
     let named = result(&mut score(&whole.join("g.onnx"), &["--judge", own.to_str().unwrap()])).0;

@@ -24,11 +24,11 @@ pub mod stream {
     pub const INIT: u64 = 100;
     /// The order of the data set in an epoch.
     pub const ORDER: u64 = u64::MAX;
-    /// The judge's initial parameters: tensor i has stream `JUDGE_INIT` + i. The judge is trained by itself, so its
-    /// streams may overlap with those of a run.
-    pub const JUDGE_INIT: u64 = 0;
-    /// The shifts of the judge's training images in an epoch.
-    pub const JUDGE_MOVES: u64 = 1000;
+    /// A classifier's initial parameters: tensor i has stream `CLASSIFIER_INIT` + i. It is trained outside of a run, so its
+    /// streams may overlap with those of the run.
+    pub const CLASSIFIER_INIT: u64 = 0;
+    /// The shifts of a classifier's training images in an epoch.
+    pub const CLASSIFIER_SHIFTS: u64 = 1000;
 }
 
 /// Fills `out` with the order of the data set in an epoch: a permutation of 0 ≤ i < len.

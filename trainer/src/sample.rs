@@ -46,7 +46,8 @@ pub fn draw_classes(runtime: &OnnxRuntime, generator: &[u8], classes: usize, see
     draw_part(&mut runtime.load(generator)?, z.view(), 0)
 }
 
-/// As [`draw`], but `count` images, with a model of unknown origin of [`classes_of`]. Fewer images are the first of more.
+/// `count` images that a model of unknown origin draws, and the classes that were asked for if it is class-conditional by
+/// [`classes_of`]. A smaller `count` gives the first of the same images.
 ///
 /// # Errors
 /// As [`draw`], and when the model takes longer than `limit`.
@@ -112,6 +113,7 @@ fn draw_from(
     let parts = images.axis_chunks_iter_mut(Axis(0), part).zip(labels.axis_chunks_iter_mut(Axis(0), part));
     for ((mut images, mut labels), i) in parts.zip(0..) {
         noise::write_uniform(z.as_slice_mut().expect("row-major"), seed, i, stream);
+        let mut z = z.slice_mut(s![..images.nrows(), ..]); // the last part may be smaller
         if let Some(classes) = classes {
             labels.assign(&write_one_hot(z.view_mut(), classes));
         }

@@ -108,9 +108,12 @@ fn compute_real_images(ctx: &ComputeContext) -> ort::Result<()> {
     let (images, indices) = (input(ctx, 0)?, input(ctx, 1)?);
     let (shape, images) = images.try_extract_tensor()?;
     let (_, indices) = indices.try_extract_tensor()?;
-    let &[n, width] = &shape[..] else { return Err(ort::Error::new("a matrix of images expected")) };
-    let wrong = indices.iter().find(|&i| !(0..n).contains(i));
-    require(wrong.is_none(), || format!("{REAL_OPERATOR}: indices below {n} expected, {wrong:?} found"))?;
+    let &[n, width] = &shape[..] else {
+        return Err(ort::Error::new(format!("{REAL_OPERATOR}: images (N, pixels) expected, shape {shape:?} found")));
+    };
+    if let Some(wrong) = indices.iter().find(|&i| !(0..n).contains(i)) {
+        return Err(ort::Error::new(format!("{REAL_OPERATOR}: indices below {n} expected, {wrong} found")));
+    }
     let mut real = ctx.output(0, vec![indices.len() as i64, width])?.ok_or_else(absent)?;
     pixels::write_real_images(images, width as usize, indices, real.try_extract_tensor_mut()?.1);
     Ok(())

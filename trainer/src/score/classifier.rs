@@ -78,7 +78,7 @@ impl Network {
         (x, logits)
     }
 
-    /// One step of softmax cross-entropy and Adam, with the names and shapes of its state. The last output is the loss.
+    /// One step of softmax cross-entropy and Adam, with the names of its state. The last output is the loss.
     fn step_graph(self, classes: usize, batch: usize) -> (onnx::Model, Vec<String>) {
         let g = &mut Graph::default();
         let specs = self.params(classes);
@@ -131,7 +131,7 @@ impl Network {
                 _ => {} // a bias has the bound of its weight, which comes before it
             }
             let mut tensor = ArrayD::zeros(&spec.shape[..]);
-            noise::write_uniform(tensor.as_slice_mut().expect("row-major"), seed, 0, stream::JUDGE_INIT + i);
+            noise::write_uniform(tensor.as_slice_mut().expect("row-major"), seed, 0, stream::CLASSIFIER_INIT + i);
             state.push(tensor / (fan_in as f32).sqrt());
         }
         let moments: Vec<_> = state.iter().chain(&state).map(|tensor| ArrayD::zeros(tensor.raw_dim())).collect();
@@ -188,7 +188,7 @@ impl Training {
         for epoch in 0..epochs {
             noise::write_order(&mut order, seed, epoch);
             if shifted {
-                noise::write_uniform(shifts.as_slice_mut().expect("row-major"), seed, epoch, stream::JUDGE_MOVES);
+                noise::write_uniform(shifts.as_slice_mut().expect("row-major"), seed, epoch, stream::CLASSIFIER_SHIFTS);
             }
             let mut loss = 0.0;
             for (indices, shifts) in order.chunks_exact(batch).zip(shifts.axis_chunks_iter(Axis(0), batch)) {
@@ -219,11 +219,11 @@ impl Training {
         model.context("at least one epoch expected, none found")
     }
 
-    /// What the training depends on beside the examples, as text, except for the network. Raise the first number when the code
-    /// changes the trained classifier; the rest are its settings.
+    /// What the training depends on beside the examples, as text. Raise the first number when the code changes the trained
+    /// classifier; the rest are its settings.
     pub(crate) fn version(&self) -> String {
-        let &Self { epochs, lr, seed, .. } = self;
-        format!("1: {lr} {seed} {BATCH} {epochs} {FEATURES} {MAX_SHIFT}")
+        let Self { network, epochs, lr, seed, shifted } = self;
+        format!("1: {network:?} {lr} {seed} {BATCH} {epochs} {FEATURES} {MAX_SHIFT} {shifted}")
     }
 }
 

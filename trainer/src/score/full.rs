@@ -75,23 +75,31 @@ impl Full {
         let real_test = data.test_images.select(Axis(0), &shuffled(n_test, held_out, seed));
 
         // With the judge's step size of 0.003 the two-sample test of the shipped generator stayed at chance.
-        let telling = Training { network: Network::Conv3x3, epochs: 3, lr: 1e-3, seed, shifted: false };
-        let of_class = |class| move |image| (image, class);
-        let against_drawn =
-            real.iter().copied().map(of_class(REAL)).chain(drawn_training.outer_iter().map(of_class(FAKE)));
-        let against_real = real.iter().copied().zip([REAL, FAKE].into_iter().cycle());
+        let two_sample_training = Training { network: Network::Conv3x3, epochs: 3, lr: 1e-3, seed, shifted: false };
+        let labelled = |class| move |image| (image, class);
+        let against_drawn = real
+            .iter()
+            .copied()
+            .map(labelled(REAL_CLASS))
+            .chain(drawn_training.outer_iter().map(labelled(DRAWN_CLASS)));
+        let against_real = real.iter().copied().zip([REAL_CLASS, DRAWN_CLASS].into_iter().cycle());
         let mut jobs = vec![
-            Job { name: "two-sample test", training: telling, examples: against_drawn.collect(), classes: 2 },
+            Job {
+                name: "two-sample test",
+                training: two_sample_training,
+                examples: against_drawn.collect(),
+                classes: 2,
+            },
             Job {
                 name: "two-sample test of real images",
-                training: telling,
+                training: two_sample_training,
                 examples: against_real.collect(),
                 classes: 2,
             },
         ];
         if let Some(labels) = labels.filter(|_| classes >= 2) {
-            let odd = labels.iter().find(|&&label| usize::from(label) >= classes);
-            ensure!(odd.is_none(), "--full: labels below {classes} expected, {} found", odd.unwrap_or(&0));
+            let unknown = labels.iter().find(|&&label| usize::from(label) >= classes);
+            ensure!(unknown.is_none(), "--full: labels below {classes} expected, {} found", unknown.unwrap_or(&0));
             let classifying = Training { epochs: 5, seed, ..judge::TRAINING };
             let real_labels = training.iter().map(|&i| data.labels[i]);
             let (drawn, real) = (examples(drawn_training, labels), real.into_iter().zip(real_labels).collect());
@@ -103,6 +111,7 @@ impl Full {
             say("the accuracy score is left out: it needs drawn images with labels of at least two classes");
         }
 
+        say(&format!("training {} classifiers for --full, which takes minutes", jobs.len()));
         let mut trained = train_all(runtime, &jobs, say)?;
         let (two_sample_tests, classifiers) = trained.split_at_mut(2);
         let (two_sample_accuracy, pass_rate) = two_sample_test(&mut two_sample_tests[0], real_test.view(), drawn_test)?;
@@ -125,7 +134,7 @@ impl Full {
     /// Names and values for a table.
     pub(super) fn rows(&self) -> Vec<(String, String)> {
         let percent = |fraction: f64| format!("{:.2} %", 100.0 * fraction);
-        let beside =
+        let with_reference =
             |fraction: f64, what: &str, other: f64| format!("{} ({what}: {})", percent(fraction), percent(other));
         let images = format!(
             "{0} drawn and {0} real to train, {1} and {1} to test",
@@ -135,20 +144,20 @@ impl Full {
             ("classifiers' images", images),
             (
                 "two-sample accuracy",
-                beside(self.two_sample_accuracy, "real against real", self.two_sample_accuracy_floor),
+                with_reference(self.two_sample_accuracy, "real against real", self.two_sample_accuracy_floor),
             ),
-            ("pass rate", beside(self.pass_rate, "real against real", self.pass_rate_floor)),
+            ("pass rate", with_reference(self.pass_rate, "real against real", self.pass_rate_floor)),
         ];
         if let (Some(drawn), Some(real)) = (self.accuracy_score, self.accuracy_score_of_real) {
-            rows.push(("accuracy score", beside(drawn, "trained on real images", real)));
+            rows.push(("accuracy score", with_reference(drawn, "trained on real images", real)));
         }
         rows.into_iter().map(|(name, value)| (name.into(), value)).collect()
     }
 }
 
 /// The classes of a two-sample test.
-const REAL: u8 = 0;
-const FAKE: u8 = 1;
+const REAL_CLASS: u8 = 0;
+const DRAWN_CLASS: u8 = 1;
 
 /// A classifier to train.
 struct Job<'a> {
@@ -167,11 +176,18 @@ fn train_all(runtime: &OnnxRuntime, jobs: &[Job], say: &(dyn Fn(&str) + Sync)) -
             say(&format!("{name}: epoch {epoch:2} of {} | loss {loss:.4}", training.epochs));
             Ok(())
         })?;
-        Judge::load(runtime, &model.encode_to_vec())
+        Judge::load(&one_thread, &model.encode_to_vec())
     };
     let queue = Mutex::new(jobs.iter().enumerate());
     let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-    let work = || std::iter::from_fn(next).map(|(i, job)| (i, train(job))).collect::<Vec<_>>();
+    let train_or_end = |(i, job)| {
+        let trained = train(job);
+        if trained.is_err() {
+            while next().is_some() {} // the other jobs are in vain
+        }
+        (i, trained)
+    };
+    let work = || std::iter::from_fn(next).map(train_or_end).collect::<Vec<_>>();
     let mut trained = thread::scope(|scope| {
         let workers: Vec<_> = (0..runtime.settings.threads.min(jobs.len())).map(|_| scope.spawn(work)).collect();
         workers.into_iter().flat_map(|worker| worker.join().expect("no panic")).collect::<Vec<_>>()
@@ -185,7 +201,7 @@ fn train_all(runtime: &OnnxRuntime, jobs: &[Job], say: &(dyn Fn(&str) + Sync)) -
 fn two_sample_test(classifier: &mut Judge, real: ArrayView2<u8>, drawn: ArrayView2<u8>) -> Result<(f64, f64)> {
     let mut taken_for_real = |images| -> Result<f64> {
         let classes = classifier.classify(images)?.classes;
-        Ok(classes.iter().filter(|&&class| class == REAL).count() as f64 / classes.len() as f64)
+        Ok(classes.iter().filter(|&&class| class == REAL_CLASS).count() as f64 / classes.len() as f64)
     };
     let (real, drawn) = (taken_for_real(real)?, taken_for_real(drawn)?);
     Ok(((real + 1.0 - drawn) / 2.0, drawn))

@@ -108,8 +108,8 @@ fn name_and_columns(tensor: &onnx::ValueInfo) -> (&str, usize) {
 }
 
 /// Trains a judge on the training images, each shifted by up to a pixel in a random direction. Returns the model that
-/// [`Judge::load`] reads, with its data, classes and accuracy as metadata, and its accuracy on the test images. `say` is called
-/// with a line after every epoch.
+/// [`Judge::load`] reads, with its data, classes and accuracy as metadata, and its accuracy on the test images. It is trained on
+/// one CPU thread, so that it does not depend on the runtime's device and threads. `say` is called with a line after every epoch.
 ///
 /// # Errors
 /// When there are less than two classes or no test images, or ONNX Runtime fails.
@@ -122,10 +122,12 @@ pub fn train(
     let (name, classes) = (&data.name, data.classes.len());
     ensure!(classes >= 2, "--data: {name}: at least 2 classes expected for a judge, {classes} found");
     ensure!(!data.test_labels.is_empty(), "--data: {name}: test images expected for a judge's accuracy, none found");
+    let mut runtime = runtime.on_cpu();
+    runtime.settings.threads = 1;
     let mut accuracy = 0.0;
     let examples = examples(data.images.view(), data.labels.view());
-    let mut model = training.run(runtime, &examples, classes, |epoch, loss, model| {
-        let mut judge = Judge::load(runtime, &model.encode_to_vec())?;
+    let mut model = training.run(&runtime, &examples, classes, |epoch, loss, model| {
+        let mut judge = Judge::load(&runtime, &model.encode_to_vec())?;
         accuracy = judge.accuracy(data.test_images.view(), data.test_labels.view())?;
         let percent = 100.0 * accuracy;
         say(&format!("judge: epoch {epoch:2} | loss {loss:.4} | accuracy {percent:.2} % on the test images"));

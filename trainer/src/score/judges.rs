@@ -122,12 +122,9 @@ fn not_kept(why: &anyhow::Error) -> String {
     format!("warning: the judge is not kept in the cache: {why:#}")
 }
 
-/// Trains the judge on one thread, so that it is the same whatever the run's device and threads are.
 fn train(data: &Dataset, runtime: &OnnxRuntime, say: &mut dyn FnMut(&str)) -> Result<Vec<u8>> {
     say(&format!("training the judge of {}, once: a classifier whose features score generators", data.name));
-    let mut runtime = runtime.on_cpu();
-    runtime.settings.threads = 1;
-    Ok(judge::train(data, &runtime, &judge::TRAINING, say)?.0.encode_to_vec())
+    Ok(judge::train(data, runtime, &judge::TRAINING, say)?.0.encode_to_vec())
 }
 
 /// A sentence with the judge's accuracy.

@@ -169,7 +169,7 @@ impl Score {
 ///
 /// # Errors
 /// When the file is neither a generator's ONNX file nor an IDX file of images, or a class-conditional generator has another number
-/// of classes or takes longer than five minutes.
+/// of classes or takes longer than five minutes for 10,000 images.
 pub fn images_of(
     runtime: &OnnxRuntime,
     path: &Path,
@@ -192,11 +192,12 @@ pub fn images_of(
             "{name}: a generator of {classes} classes expected, as the judge has, one of {found} found; name its data with --data"
         );
     }
-    draw_foreign(runtime, model, count, seed, TIME_LIMIT)
+    let limit = TIME_LIMIT * count.div_ceil(SAMPLES) as u32;
+    draw_foreign(runtime, model, count, seed, limit)
         .with_context(|| format!("{name}: a generator z (N, 100) → image (N, 784) expected"))
 }
 
-/// How long a model of unknown origin may take to load and to draw its images.
+/// How long a model of unknown origin may take to load and to draw 10,000 images.
 const TIME_LIMIT: Duration = Duration::from_secs(300);
 
 /// A warning for scores of fewer than 10,000 images on each side.
