@@ -1097,6 +1097,21 @@ fn data_of_26_classes_train_resume_exactly_and_have_a_judge_of_their_own() {
     assert!(fs::read(&own).unwrap() == judge);
     let named = result(&mut score(&whole.join("g.onnx"), &["--judge", own.to_str().unwrap()])).0;
     assert_eq!(named, expected);
+    let convolutional = folder.path().join("conv3x3.onnx");
+    let mut command = program("trainer");
+    command.args(["judge", "--network", "conv3x3", "--data"]).arg(&data).arg("--out").arg(&convolutional);
+    result(&mut command);
+    let other = ["--judge", convolutional.to_str().unwrap()];
+    let by_another = result(&mut score(&whole.join("g.onnx"), &other)).0;
+    let distance = |json: &str| serde_json::from_str::<serde_json::Value>(json).unwrap()["frechet_distance"].clone();
+    assert_ne!(distance(&by_another), distance(&expected));
+    let (full, said) = result(&mut score(&whole.join("g.onnx"), &["--full"]));
+    let json: serde_json::Value = serde_json::from_str(&full).unwrap();
+    assert_eq!((&json["classifier_images"], &json["two_sample_images"]), (&390.into(), &52.into()));
+    for name in ["two_sample_accuracy", "pass_rate", "accuracy_score", "accuracy_score_of_real"] {
+        assert!((0.0..=1.0).contains(&json[name].as_f64().unwrap()), "{name}: {full}");
+    }
+    assert!(said.contains("training 4 classifiers for --full"), "{said}");
     let shipped = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("../models").join(name);
     let [of_digits, digits] = ["judge.onnx", "g.onnx"].map(shipped);
     fails(
