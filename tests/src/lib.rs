@@ -35,6 +35,30 @@ pub fn peers_torch() -> Option<Command> {
     Some(python)
 }
 
+/// The folder of `tests/toolchain`; `None`, with a word why, without it.
+pub fn device_tools() -> Option<PathBuf> {
+    let tools = std::env::var_os("DEVICE_TOOLS").map(PathBuf::from);
+    if tools.is_none() {
+        eprintln!("skipped: DEVICE_TOOLS is not set; tests/run sets it, and tests/toolchain prints it");
+    }
+    tools
+}
+
+/// Builds the runtime's library in the folder `target`, with the shipped generator or another one built in: the host's, or that
+/// of a target with the rustc in a folder of [`device_tools`]. It is static, or a module for WebAssembly.
+pub fn build_library(target: Option<(&Path, &str)>, generator: Option<&Path>) -> Command {
+    let kind = if matches!(target, Some((_, "wasm32-unknown-unknown"))) { "cdylib" } else { "staticlib" };
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["rustc", "--quiet", "--release", "--locked", "-p", "runtime", "--lib", "--no-default-features"]);
+    cargo.args(["--crate-type", kind, "--features", if target.is_none() { "capi,std" } else { "capi" }]);
+    cargo.current_dir(&root).env("CARGO_TARGET_DIR", root.join("target"));
+    cargo.env_remove("RUSTFLAGS").env_remove("GENERATOR_ONNX");
+    generator.map(|generator| cargo.env("GENERATOR_ONNX", generator));
+    target.map(|(tools, target)| cargo.args(["--target", target]).env("RUSTC", tools.join("rustc")));
+    cargo
+}
+
 /// One of the project's programs, as built beside the tests.
 pub fn program(name: &str) -> Command {
     let mut path = std::env::current_exe().expect("the test's own path");

@@ -57,9 +57,7 @@ fn a_build_without_std_chooses_its_kernel_when_it_is_compiled_and_draws_the_same
 
 #[test]
 fn aarch64_draws_the_same_with_and_without_dot_products() {
-    let Some(tools) = std::env::var_os("DEVICE_TOOLS").map(PathBuf::from) else {
-        return eprintln!("skipped: DEVICE_TOOLS is not set; tests/run sets it, and tests/toolchain prints it");
-    };
+    let Some(tools) = tests::device_tools() else { return };
     let target = ["--release", "--target=aarch64-unknown-linux-gnu", "--lib", "--test=same"];
     let some = ["--", "--nocapture", "every_kernel", "layer"];
     for (cpu, kernels) in [("cortex-a53", "scalar, neon"), ("max", "scalar, neon, dotprod")] {

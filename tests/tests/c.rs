@@ -1,7 +1,6 @@
 //! The C interface, on the host and on an emulated Cortex-M4F, and PNG without a heap.
 
 use std::collections::BTreeSet;
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use object::{Object, ObjectSymbol};
 use runtime::{Digit, Image, int8, png};
 use sha2::{Digest as _, Sha256};
-use tests::{generator_of, letters, peers_python, program, run};
+use tests::{build_library, device_tools, generator_of, letters, peers_python, program, run};
 
 /// What gcc must not complain of.
 const STRICT: [&str; 5] = ["-std=c11", "-Wall", "-Wextra", "-pedantic", "-Werror"];
@@ -19,33 +18,10 @@ fn root(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }
 
-/// The folder of `tests/toolchain`; `None`, with a word why, without it.
-fn tools() -> Option<PathBuf> {
-    let tools = env::var_os("DEVICE_TOOLS").map(PathBuf::from);
-    if tools.is_none() {
-        eprintln!("skipped: DEVICE_TOOLS is not set; tests/run sets it, and tests/toolchain prints it");
-    }
-    tools
-}
-
 fn passes(command: &mut Command) -> Vec<u8> {
     let (output, stderr) = run(command);
     assert!(output.status.success(), "{command:?}: {} {stderr}", output.status);
     output.stdout
-}
-
-/// Builds the library with the shipped generator or another one built in: the host's, or that of a target with the rustc in
-/// `tools`. It is static, or a module for WebAssembly.
-fn build(target: Option<(&Path, &str)>, generator: Option<&Path>) -> Command {
-    let kind = if matches!(target, Some((_, "wasm32-unknown-unknown"))) { "cdylib" } else { "staticlib" };
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["rustc", "--quiet", "--release", "--locked", "-p", "runtime", "--lib", "--no-default-features"]);
-    cargo.args(["--crate-type", kind, "--features", if target.is_none() { "capi,std" } else { "capi" }]);
-    cargo.current_dir(root(".")).env("CARGO_TARGET_DIR", root("target"));
-    cargo.env_remove("RUSTFLAGS").env_remove("GENERATOR_ONNX");
-    generator.map(|generator| cargo.env("GENERATOR_ONNX", generator));
-    target.map(|(tools, target)| cargo.args(["--target", target]).env("RUSTC", tools.join("rustc")));
-    cargo
 }
 
 /// Builds the library and copies it into the folder `into`.
@@ -53,7 +29,7 @@ fn library(into: &Path, target: Option<(&Path, &str)>, generator: Option<&Path>)
     // Generators share a build folder: one at a time, and the library is copied elsewhere.
     static FOLDER: Mutex<()> = Mutex::new(());
     let _one = FOLDER.lock().unwrap_or_else(PoisonError::into_inner);
-    passes(&mut build(target, generator));
+    passes(&mut build_library(target, generator));
     let triple = target.map_or("", |(_, target)| target);
     let name = if triple.starts_with("wasm") { "runtime.wasm" } else { "libruntime.a" };
     fs::copy(root("target").join(triple).join("release").join(name), into.join(name)).unwrap();
@@ -131,14 +107,14 @@ fn what_pytorch_exports_can_be_built_in() {
         (root("Cargo.toml"), "Cargo.toml: an ONNX file expected, something else found"),
         (spoilt, "spoilt.onnx: conditional: one-hot:0 to one-hot:64 expected, one-hot:65 found"),
     ] {
-        let (refused, stderr) = run(&mut build(None, Some(&file)));
+        let (refused, stderr) = run(&mut build_library(None, Some(&file)));
         assert!(!refused.status.success() && stderr.contains(expected), "{stderr}");
     }
 }
 
 #[test]
 fn the_c_example_draws_the_same_bytes_on_a_cortex_m4f() {
-    let Some(tools) = tools() else { return };
+    let Some(tools) = device_tools() else { return };
     let folder = tempfile::tempdir().unwrap();
     let library = library(folder.path(), Some((&tools, "thumbv7em-none-eabihf")), None);
     let drawn = on_a_cortex_m4f(folder.path(), &tools, &library, "runtime/examples/digit.c");
@@ -147,7 +123,7 @@ fn the_c_example_draws_the_same_bytes_on_a_cortex_m4f() {
 
 #[test]
 fn the_c_example_draws_the_same_bytes_on_aarch64_with_neon() {
-    let Some(tools) = tools() else { return };
+    let Some(tools) = device_tools() else { return };
     let folder = tempfile::tempdir().unwrap();
     let library = library(folder.path(), Some((&tools, "aarch64-unknown-none")), None);
     let program = folder.path().join("digit");
@@ -195,7 +171,7 @@ fn the_program_c_web_assembly_and_a_cortex_m4f_draw_the_same_26_classes() {
     println!("26 classes: {expected}");
     assert_eq!(by_the_program.len(), 2 * 52 * Image::PIXELS + 26);
     assert_eq!(hash(&on_the_host(at, &library(at, None, Some(&generator)), source)), expected, "in C on the host");
-    let Some(tools) = tools() else { return };
+    let Some(tools) = device_tools() else { return };
     let device = library(at, Some((&tools, "thumbv7em-none-eabihf")), Some(&generator));
     assert_eq!(hash(&on_a_cortex_m4f(at, &tools, &device, source)), expected, "in C on a Cortex-M4F");
     let module = library(at, Some((&tools, "wasm32-unknown-unknown")), Some(&generator));

@@ -12,6 +12,7 @@ use std::{env, fs};
 use object::{Object, ObjectSection, ObjectSymbol, SectionFlags};
 use runtime::{GENERATOR, Image, int8, latent_of};
 use sha2::{Digest, Sha256};
+use tests::device_tools;
 
 /// Seeds 0, 1, … whose images a board draws.
 const SEEDS: u64 = 16;
@@ -95,7 +96,7 @@ const BOARDS: [Board; 6] = [
 
 #[test]
 fn every_board_draws_the_hosts_digits_at_the_cost_that_is_certified() {
-    let Some(tools) = tools() else { return };
+    let Some(tools) = device_tools() else { return };
     let mut found = Certificate::new(&tools);
     for board in &BOARDS {
         let bins: Vec<&str> = board.limits.iter().map(|limits| limits.precision).collect();
@@ -128,7 +129,7 @@ fn every_board_draws_the_hosts_digits_at_the_cost_that_is_certified() {
 fn a_cortex_m4f_draws_faster_than_c_and_emlearn() {
     /// Times as fast as each peer, at least.
     const LEAST: f64 = 1.9;
-    let Some(tools) = tools() else { return };
+    let Some(tools) = device_tools() else { return };
     let Some(python) = tests::peers_python() else { return };
     let board = BOARDS.iter().find(|board| board.machine == "mps2-an386").unwrap();
     let (_, figures) = run(&tools, board, &build(&tools, board, &["f32"], None)[0]);
@@ -171,7 +172,7 @@ fn a_cortex_m4f_draws_faster_than_c_and_emlearn() {
 
 #[test]
 fn the_example_draws_the_digit_of_ones_own_model() {
-    let Some(tools) = tools() else { return };
+    let Some(tools) = device_tools() else { return };
     let board = BOARDS.iter().find(|board| board.machine == "mps2-an386").unwrap();
     let model = root().join("tests/golden/pytorch.onnx");
     let program = &build(&tools, board, &["digit"], Some(&model))[0];
@@ -197,7 +198,7 @@ fn web_assembly_draws_the_hosts_digits() {
             images.push(Buffer.from(exports.memory.buffer.slice(at, at + 784)));
         }
         process.stdout.write(Buffer.concat(images));";
-    let Some(tools) = tools() else { return };
+    let Some(tools) = device_tools() else { return };
     let target = root().join("target");
     let manifest = root().join("tests/wasm/Cargo.toml");
     let build = ["build", "--quiet", "--release", "--locked", "--target=wasm32-unknown-unknown", "--manifest-path"];
@@ -221,15 +222,6 @@ fn web_assembly_draws_the_hosts_digits() {
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
-}
-
-/// The folder of `tests/toolchain`; `None`, with a word why, without it.
-fn tools() -> Option<PathBuf> {
-    let tools = env::var_os("DEVICE_TOOLS").map(PathBuf::from);
-    if tools.is_none() {
-        eprintln!("skipped: DEVICE_TOOLS is not set; tests/run sets it, and tests/toolchain prints it");
-    }
-    tools
 }
 
 fn passes(command: &mut Command) {

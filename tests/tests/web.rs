@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
 use runtime::{Class, Digit, GENERATOR, Generate, Image, Latent, latent_of};
-use tests::{generator_of, program, run};
+use tests::{build_library, device_tools, generator_of, program, run};
 
 fn root(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
@@ -20,10 +20,7 @@ fn root(path: &str) -> PathBuf {
 /// another one. `None`, with a word why, without a compiler for it.
 fn page(name: &str, generator: Option<&Path>) -> Option<PathBuf> {
     static BUILT: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-    let Some(tools) = env::var_os("DEVICE_TOOLS").map(PathBuf::from) else {
-        eprintln!("skipped: DEVICE_TOOLS is not set; tests/run sets it, and tests/toolchain prints it");
-        return None;
-    };
+    let tools = device_tools()?;
     let folder = root("target/web").join(name);
     let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner); // one build at a time
     if built.insert(name.into()) {
@@ -34,13 +31,7 @@ fn page(name: &str, generator: Option<&Path>) -> Option<PathBuf> {
         let vectors: &[&str] = &["--", "-Ctarget-feature=+simd128"];
         let modules = [("runtime.wasm", &[][..]), ("runtime.simd128.wasm", vectors)];
         for (name, flags) in modules.into_iter().take(if generator.is_some() { 1 } else { 2 }) {
-            let mut cargo = Command::new(env!("CARGO"));
-            cargo.args("rustc --quiet --release --locked -p runtime --lib --no-default-features".split(' '));
-            cargo.args("--features capi --crate-type cdylib --target wasm32-unknown-unknown".split(' ')).args(flags);
-            cargo.current_dir(root(".")).env("CARGO_TARGET_DIR", root("target")).env("RUSTC", tools.join("rustc"));
-            cargo.env_remove("RUSTFLAGS").env_remove("GENERATOR_ONNX");
-            generator.map(|generator| cargo.env("GENERATOR_ONNX", generator));
-            let (output, stderr) = run(&mut cargo);
+            let (output, stderr) = run(build_library(Some((&tools, "wasm32-unknown-unknown")), generator).args(flags));
             assert!(output.status.success(), "{stderr}");
             fs::copy(root("target/wasm32-unknown-unknown/release/runtime.wasm"), folder.join(name)).unwrap();
         }

@@ -4,58 +4,24 @@
 use core::arch::aarch64::*;
 use core::arch::asm;
 
-use super::int8_ops::{I32Accumulator, Int8};
+use super::int8_ops::Int8;
 pub(super) use super::neon::f32_layer;
-use super::neon::{Int8Sums, requantize};
-use super::tiling::{self, Accumulator, kernel};
+use super::neon::{DotProducts, Int8Sums};
+use super::tiling::{self, kernel};
 
 // One image: 14 sums of two registers; 784 outputs are 7 strips of 14 · 8.
 // Several: 4 × 3 sums of two registers, six registers of weights and an input.
 kernel!(int8_layer, Int8, Int8Sums<2>, single 14, batch 4 x 3, "dotprod");
 
-impl Accumulator for Int8Sums<2> {
-    type Precision = Int8;
-    const LANES: usize = 8;
-    type Weights = [uint8x16_t; 2];
-    type Broadcast = uint8x16_t;
+impl DotProducts for Int8Sums<2> {
     #[inline(always)]
-    unsafe fn start(_: *const i32) -> Self {
-        // SAFETY: the caller promises these instructions and valid pointers.
-        unsafe { Self([vdupq_n_u32(0); 2]) }
-    }
-    #[inline(always)]
-    unsafe fn load(weights: *const [i8; 4]) -> [uint8x16_t; 2] {
-        // SAFETY: the caller promises these instructions and valid pointers.
-        unsafe { Self::load_offset(weights) }
-    }
-    #[inline(always)]
-    unsafe fn broadcast(x: [u8; 4]) -> uint8x16_t {
-        // SAFETY: the caller promises these instructions and valid pointers.
-        unsafe { vreinterpretq_u8_u32(vdupq_n_u32(u32::from_le_bytes(x))) }
-    }
-    #[inline(always)]
-    unsafe fn multiply_add(self, [a, b]: [uint8x16_t; 2], x: uint8x16_t) -> Self {
-        // SAFETY: the caller promises these instructions and valid pointers.
+    unsafe fn add_products(self, [a, b]: [uint8x16_t; 2], x: uint8x16_t) -> Self {
+        // SAFETY: the caller promises these instructions.
         unsafe { Self([udot(self.0[0], a, x), udot(self.0[1], b, x)]) }
     }
     #[inline(always)]
-    unsafe fn tile_sums<const K: usize, const O: usize, const N: usize, const C: usize>(
-        weight: *const [i8; 4],
-        bias: *const i32,
-        x: &[[[u8; 4]; K]; N],
-    ) -> [[Self; N]; C] {
-        // SAFETY: the caller promises it.
-        unsafe { Self::without_offset(tiling::tile_sums::<Self, K, O, N, C>(weight, bias, x), x) }
-    }
-}
-
-impl I32Accumulator for Int8Sums<2> {
-    type I16 = int16x8_t;
-    #[inline(always)]
-    unsafe fn requantize(self, bias: *const i32, shift: *const i16, scale: *const i16) -> int16x8_t {
-        let [low, high] = self.0;
-        // SAFETY: the caller promises these instructions and valid pointers.
-        unsafe { requantize(low, high, bias, shift, scale) }
+    unsafe fn total(self) -> [uint32x4_t; 2] {
+        self.0
     }
 }
 

@@ -27,34 +27,61 @@ f32_lanes!(
 /// Eight outputs in R registers, each the sum of R / 2 numbers.
 ///
 /// aarch64 multiplies unsigned by unsigned bytes, or signed by signed, but inputs are u8 and weights i8. So 128 is added to each
-/// weight, and [`Self::without_offset`] subtracts 128 times the sum of the inputs.
+/// weight, and `tile_sums` subtracts 128 times the sum of the inputs.
 #[derive(Clone, Copy)]
 pub(super) struct Int8Sums<const R: usize>(pub(super) [uint32x4_t; R]);
 
-impl<const R: usize> Int8Sums<R> {
-    /// Eight times four weights, 128 added to each.
-    ///
-    /// # Safety
-    /// The CPU has NEON, and 32 weights can be read.
+/// The part of a kernel that depends on the CPU's multiplications.
+///
+/// # Safety of all methods
+/// The CPU has the instructions that the type stands for.
+pub(super) trait DotProducts: Copy {
+    /// Adds the products of eight times four weights and four inputs.
+    unsafe fn add_products(self, w: [uint8x16_t; 2], x: uint8x16_t) -> Self;
+    /// The eight sums.
+    unsafe fn total(self) -> [uint32x4_t; 2];
+}
+
+impl<const R: usize> Accumulator for Int8Sums<R>
+where
+    Self: DotProducts,
+{
+    type Precision = Int8;
+    const LANES: usize = 8;
+    type Weights = [uint8x16_t; 2];
+    type Broadcast = uint8x16_t;
     #[inline(always)]
-    pub(super) unsafe fn load_offset(weights: *const [i8; 4]) -> [uint8x16_t; 2] {
+    unsafe fn start(_: *const i32) -> Self {
+        // SAFETY: the caller promises these instructions and valid pointers.
+        unsafe { Self([vdupq_n_u32(0); R]) }
+    }
+    #[inline(always)]
+    unsafe fn load(weights: *const [i8; 4]) -> [uint8x16_t; 2] {
         // SAFETY: the caller promises these instructions and valid pointers.
         unsafe {
             let (weights, sign) = (weights.cast::<u8>(), vdupq_n_u8(128));
             [veorq_u8(vld1q_u8(weights), sign), veorq_u8(vld1q_u8(weights.add(16)), sign)]
         }
     }
-
-    /// The sums of a tile, as if 128 had not been added to each weight.
-    ///
-    /// # Safety
-    /// The CPU has NEON.
     #[inline(always)]
-    pub(super) unsafe fn without_offset<const K: usize, const N: usize, const C: usize>(
-        mut sums: [[Self; N]; C],
+    unsafe fn broadcast(x: [u8; 4]) -> uint8x16_t {
+        // SAFETY: the caller promises these instructions and valid pointers.
+        unsafe { vreinterpretq_u8_u32(vdupq_n_u32(u32::from_le_bytes(x))) }
+    }
+    #[inline(always)]
+    unsafe fn multiply_add(self, w: [uint8x16_t; 2], x: uint8x16_t) -> Self {
+        // SAFETY: the caller promises it.
+        unsafe { self.add_products(w, x) }
+    }
+    #[inline(always)]
+    unsafe fn tile_sums<const K: usize, const O: usize, const N: usize, const C: usize>(
+        weight: *const [i8; 4],
+        bias: *const i32,
         x: &[[[u8; 4]; K]; N],
     ) -> [[Self; N]; C] {
         const { assert!(R == 2 || R == 4) };
+        // SAFETY: the caller promises it.
+        let mut sums = unsafe { tiling::tile_sums::<Self, K, O, N, C>(weight, bias, x) };
         for sums in &mut sums {
             for (Self(sums), x) in sums.iter_mut().zip(x) {
                 let x: u32 = x.as_flattened().iter().map(|&x| u32::from(x)).sum();
@@ -68,29 +95,29 @@ impl<const R: usize> Int8Sums<R> {
     }
 }
 
-impl Accumulator for Int8Sums<4> {
-    type Precision = Int8;
-    const LANES: usize = 8;
-    type Weights = [uint8x16_t; 2];
-    type Broadcast = uint8x16_t;
+impl<const R: usize> I32Accumulator for Int8Sums<R>
+where
+    Self: DotProducts,
+{
+    type I16 = int16x8_t;
     #[inline(always)]
-    unsafe fn start(_: *const i32) -> Self {
+    unsafe fn requantize(self, bias: *const i32, shift: *const i16, scale: *const i16) -> int16x8_t {
         // SAFETY: the caller promises these instructions and valid pointers.
-        unsafe { Self([vdupq_n_u32(0); 4]) }
+        unsafe {
+            let [low, high] = self.total();
+            let shift = vnegq_s16(vld1q_s16(shift)); // a negative shift is one to the right
+            let low = vaddq_s32(vreinterpretq_s32_u32(low), vld1q_s32(bias));
+            let high = vaddq_s32(vreinterpretq_s32_u32(high), vld1q_s32(bias.add(4)));
+            let low = vqmovn_s32(vshlq_s32(low, vmovl_s16(vget_low_s16(shift))));
+            vqmovn_high_s32(low, vshlq_s32(high, vmovl_high_s16(shift))).multiply(vld1q_s16(scale))
+        }
     }
+}
+
+impl DotProducts for Int8Sums<4> {
     #[inline(always)]
-    unsafe fn load(weights: *const [i8; 4]) -> [uint8x16_t; 2] {
-        // SAFETY: the caller promises these instructions and valid pointers.
-        unsafe { Self::load_offset(weights) }
-    }
-    #[inline(always)]
-    unsafe fn broadcast(x: [u8; 4]) -> uint8x16_t {
-        // SAFETY: the caller promises these instructions and valid pointers.
-        unsafe { vreinterpretq_u8_u32(vdupq_n_u32(u32::from_le_bytes(x))) }
-    }
-    #[inline(always)]
-    unsafe fn multiply_add(self, [a, b]: [uint8x16_t; 2], x: uint8x16_t) -> Self {
-        // SAFETY: the caller promises these instructions and valid pointers.
+    unsafe fn add_products(self, [a, b]: [uint8x16_t; 2], x: uint8x16_t) -> Self {
+        // SAFETY: the caller promises these instructions.
         unsafe {
             let low = vget_low_u8(x);
             Self([
@@ -102,45 +129,10 @@ impl Accumulator for Int8Sums<4> {
         }
     }
     #[inline(always)]
-    unsafe fn tile_sums<const K: usize, const O: usize, const N: usize, const C: usize>(
-        weight: *const [i8; 4],
-        bias: *const i32,
-        x: &[[[u8; 4]; K]; N],
-    ) -> [[Self; N]; C] {
-        // SAFETY: the caller promises it.
-        unsafe { Self::without_offset(tiling::tile_sums::<Self, K, O, N, C>(weight, bias, x), x) }
-    }
-}
-
-impl I32Accumulator for Int8Sums<4> {
-    type I16 = int16x8_t;
-    #[inline(always)]
-    unsafe fn requantize(self, bias: *const i32, shift: *const i16, scale: *const i16) -> int16x8_t {
+    unsafe fn total(self) -> [uint32x4_t; 2] {
         let [a, b, c, d] = self.0;
-        // SAFETY: the caller promises these instructions and valid pointers.
-        unsafe { requantize(vpaddq_u32(a, b), vpaddq_u32(c, d), bias, shift, scale) }
-    }
-}
-
-/// [`I32Accumulator::requantize`] of eight sums.
-///
-/// # Safety
-/// The CPU has NEON, and eight numbers can be read from each pointer.
-#[inline(always)]
-pub(super) unsafe fn requantize(
-    low: uint32x4_t,
-    high: uint32x4_t,
-    bias: *const i32,
-    shift: *const i16,
-    scale: *const i16,
-) -> int16x8_t {
-    // SAFETY: the caller promises these instructions and valid pointers.
-    unsafe {
-        let shift = vnegq_s16(vld1q_s16(shift)); // a negative shift is one to the right
-        let low = vaddq_s32(vreinterpretq_s32_u32(low), vld1q_s32(bias));
-        let high = vaddq_s32(vreinterpretq_s32_u32(high), vld1q_s32(bias.add(4)));
-        let low = vqmovn_s32(vshlq_s32(low, vmovl_s16(vget_low_s16(shift))));
-        vqmovn_high_s32(low, vshlq_s32(high, vmovl_high_s16(shift))).multiply(vld1q_s16(scale))
+        // SAFETY: the caller promises these instructions.
+        unsafe { [vpaddq_u32(a, b), vpaddq_u32(c, d)] }
     }
 }
 

@@ -113,6 +113,12 @@ impl OnnxRuntime {
         Self { settings, ..self.clone() }
     }
 
+    /// A CPU copy of this handle with one thread, for results that must not depend on the device and the number of threads.
+    pub fn on_one_thread(&self) -> Self {
+        let settings = DeviceSettings { device: Device::Cpu, threads: 1, ..self.settings };
+        Self { settings, ..self.clone() }
+    }
+
     /// Loads a model and runs it once, see [`Loaded::run`].
     ///
     /// # Errors

@@ -169,8 +169,7 @@ struct Job<'a> {
 
 /// The classifiers of `jobs`, each trained on one thread, as many at once as the runtime has threads.
 fn train_all(runtime: &OnnxRuntime, jobs: &[Job], say: &(dyn Fn(&str) + Sync)) -> Result<Vec<Judge>> {
-    let mut one_thread = runtime.clone();
-    one_thread.settings.threads = 1;
+    let one_thread = runtime.on_one_thread();
     let train = |Job { name, training, examples, classes }: &Job| {
         let model = training.run(&one_thread, examples, *classes, |epoch, loss, _| {
             say(&format!("{name}: epoch {epoch:2} of {} | loss {loss:.4}", training.epochs));

@@ -122,8 +122,7 @@ pub fn train(
     let (name, classes) = (&data.name, data.classes.len());
     ensure!(classes >= 2, "--data: {name}: at least 2 classes expected for a judge, {classes} found");
     ensure!(!data.test_labels.is_empty(), "--data: {name}: test images expected for a judge's accuracy, none found");
-    let mut runtime = runtime.on_cpu();
-    runtime.settings.threads = 1;
+    let runtime = runtime.on_one_thread();
     let mut accuracy = 0.0;
     let examples = examples(data.images.view(), data.labels.view());
     let mut model = training.run(&runtime, &examples, classes, |epoch, loss, model| {
