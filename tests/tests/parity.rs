@@ -122,18 +122,24 @@ impl Torch {
     }
 }
 
-/// R1's gradient goes through a gradient; PyTorch's double backward is in tests/golden/tuned.py.
+/// R1's gradient goes through a gradient; PyTorch's double backward is in tests/golden/gradients.py.
 #[test]
-fn the_tuned_step_agrees_with_pytorchs_double_backward() {
+fn the_gradients_of_a_step_are_pytorchs() {
+    let golden: serde_json::Value = serde_json::from_str(include_str!("../golden/gradients.json")).unwrap();
+    let tuned = Recipe::tuned();
+    let convolutional = Recipe { d_conv: vec![8, 12], d_hidden: vec![32], ..tuned.clone() };
+    gradients_are_those_of(&golden["tuned"], &tuned);
+    gradients_are_those_of(&golden["convolutional"], &convolutional);
+}
+
+fn gradients_are_those_of(golden: &serde_json::Value, recipe: &Recipe) {
     const B: usize = 8;
-    let golden: serde_json::Value = serde_json::from_str(include_str!("../golden/tuned.json")).unwrap();
     let noise = |j: i64, n: usize| -> Vec<f32> {
         let x = (0..n as i64).map(|i| (i * 40503 + j * 9973 + (i * i % 65521) * 31) % 65536);
         x.map(|x| x as f32 / 32768.0 - 1.0).collect()
     };
-    let recipe = Recipe::tuned();
     let (mut fan_in, mut made, mut tensors) = (0, [100, 200], Vec::<Vec<f32>>::new());
-    let specs = state_specs(&recipe);
+    let specs = state_specs(recipe);
     for spec in &specs {
         if spec.shape.len() == 2 {
             fan_in = spec.shape[0];
@@ -160,28 +166,33 @@ fn the_tuned_step_agrees_with_pytorchs_double_backward() {
     inputs.indices.assign(&Array1::from_iter(0..B as i64));
     inputs.z.assign(&Array2::from_shape_vec((B, LATENT), noise(2, B * LATENT)).unwrap());
     inputs.z.slice_mut(s![.., ..10]).assign(&Array2::eye(10).slice(s![..B, ..]));
-    let [d_loss, ..] = stepper.run(&[kind], &mut |_| false).unwrap()[0];
-    let theirs = golden["d_loss"].as_f64().unwrap();
-    assert!((d_loss as f64 - theirs).abs() < 1e-5, "{d_loss} against {theirs}");
+    let [d_loss, g_loss, ..] = stepper.run(&[kind], &mut |_| false).unwrap()[0];
+    for (name, ours) in [("d_loss", d_loss), ("g_loss", g_loss)] {
+        let theirs = golden[name].as_f64().unwrap();
+        assert!((f64::from(ours) - theirs).abs() < 1e-5, "{name}: {ours} against {theirs}");
+    }
 
     // After one step from zero, m is (1 − β₁) times the gradient.
     let after = stepper.tensors().unwrap();
     let scale = 1.0 / (1.0 - recipe.adam.beta1);
-    let gradients = specs.iter().zip(&after).filter(|(spec, _)| spec.name.starts_with("m.d."));
-    let mut compared = 0;
-    for ((spec, m), golden) in gradients.zip(golden["d_grad"].as_array().unwrap()) {
-        let gradient: Vec<f64> = m.iter().map(|&m| m as f64 * scale).collect();
-        let norm = gradient.iter().map(|x| x * x).sum::<f64>().sqrt();
-        let theirs = golden["norm"].as_f64().unwrap();
-        assert!((norm / theirs - 1.0).abs() < 1e-5, "{}: |gradient| {norm} against {theirs}", spec.name);
-        let stride = (gradient.len() / 16).max(1);
-        for (ours, theirs) in gradient.iter().step_by(stride).zip(golden["some"].as_array().unwrap()) {
-            let theirs = theirs.as_f64().unwrap();
-            assert!((ours - theirs).abs() < 1e-5 * norm, "{}: {ours} against {theirs}", spec.name);
-            compared += 1;
+    for network in ["d", "g"] {
+        let theirs = golden[format!("{network}_grad")].as_array().unwrap();
+        let moments = specs.iter().zip(&after).filter(|(spec, _)| spec.name.starts_with(&format!("m.{network}.")));
+        assert_eq!(moments.clone().count(), theirs.len());
+        for ((spec, m), golden) in moments.zip(theirs) {
+            let gradient: Vec<f64> = m.iter().map(|&m| f64::from(m) * scale).collect();
+            let norm = gradient.iter().map(|x| x * x).sum::<f64>().sqrt();
+            let theirs = golden["norm"].as_f64().unwrap();
+            assert!((norm / theirs - 1.0).abs() < 1e-5, "{}: |gradient| {norm} against {theirs}", spec.name);
+            let stride = (gradient.len() / 16).max(1);
+            let some = golden["some"].as_array().unwrap();
+            assert_eq!(gradient.iter().step_by(stride).take(16).count(), some.len());
+            for (ours, theirs) in gradient.iter().step_by(stride).zip(some) {
+                let theirs = theirs.as_f64().unwrap();
+                assert!((ours - theirs).abs() < 1e-5 * norm, "{}: {ours} against {theirs}", spec.name);
+            }
         }
     }
-    assert_eq!(compared, 5 * 16 + 10);
     // The moving average has gone all of the first steps' way: (1 − 1/10) towards the parameters.
     let of = |name: &str| &after[specs.iter().position(|s| s.name == name).unwrap()];
     let (average, bias) = (of("ema.g.fc4.bias"), of("g.fc4.bias"));

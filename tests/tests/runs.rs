@@ -364,7 +364,7 @@ fn a_result_that_cannot_be_written_is_an_error_and_a_closed_pipe_is_none() {
         &["completions", "bash"],
         &["man"],
         &["compare", run_dir],
-        &["bench", "--device", "cpu", "--steps", "1"],
+        &["bench", "--recipe", "tuned", "--device", "cpu", "--steps", "1"],
         &["score", &format!("{run_dir}/g.onnx"), "--device", "cpu", "--data", data],
         &["--dry-run", "--device", "cpu", "--data", data, "--out", &out],
     ] {
@@ -694,6 +694,8 @@ fn every_setting_of_a_recipe_trains() {
         "--recipe tuned --r1 0 --dropout 0.3 --shared-z false",
         "--recipe seed --conditional true --real-target 1 --beta1 0.5 --beta2 0.99",
         "--recipe seed --dropout 0 --r1 1",
+        "--recipe seed --d-conv 4",
+        "--recipe tuned --d-conv 4,6 --d-hidden 16",
     ]
     .into_iter()
     .enumerate()
@@ -709,6 +711,8 @@ fn every_setting_of_a_recipe_trains() {
         ("--r1 -1", "--r1: 0 to 1000000 expected, -1 found"),
         ("--r1 0.3", "--r1: 0 with --dropout 0.2 expected, 0.3 found"),
         ("--r1-every 0", "--r1-every: at least 1 expected, 0 found"),
+        ("--d-conv 4,4,4", "--d-conv: at most 2 numbers of maps expected, 3 found"),
+        ("--d-conv 0", "--d-conv: 1 to 512 maps expected, 0 found"),
         ("--d-hidden 0", "--d-hidden: widths of 1 to 4096 expected, 0 found"),
     ] {
         is_misuse(train(&data, &run_dir, "1").args(options.split(' ')), &[expected]);

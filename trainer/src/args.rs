@@ -194,7 +194,10 @@ struct RecipeArgs {
     /// Decay rate of Adam's second moments [default: 0.999; tuned: 0.99].
     #[arg(long)]
     beta2: Option<f64>,
-    /// Widths of the discriminator's hidden layers [default: 128,64,32; tuned: 256,128].
+    /// Numbers of maps of the discriminator's convolutions, before its dense layers [default: none].
+    #[arg(long, value_delimiter = ',', value_name = "MAPS")]
+    d_conv: Option<Vec<usize>>,
+    /// Widths of the discriminator's hidden dense layers [default: 128,64,32; tuned: 256,128].
     #[arg(long, alias = "d", value_delimiter = ',', value_name = "WIDTHS")]
     d_hidden: Option<Vec<usize>>,
     /// Class-conditional training: z begins with the class as one-hot, and the discriminator has one output per class [default:
@@ -230,6 +233,7 @@ impl RecipeArgs {
         set(&mut recipe.adam.alpha_end, self.lr_end);
         set(&mut recipe.adam.beta1, self.beta1);
         set(&mut recipe.adam.beta2, self.beta2);
+        set(&mut recipe.d_conv, self.d_conv.clone());
         set(&mut recipe.d_hidden, self.d_hidden.clone());
         set(&mut recipe.conditional, self.conditional);
         set(&mut recipe.shared_z, self.shared_z);
@@ -281,9 +285,12 @@ pub struct DataArgs {
 
 #[derive(Args)]
 pub struct BenchArgs {
-    /// Images per training step.
-    #[arg(long, default_value_t = 64)]
-    pub batch: usize,
+    /// Recipe whose steps are measured.
+    #[arg(long, value_enum, default_value_t = RecipeName::Seed)]
+    recipe: RecipeName,
+    /// Images per training step [default: 64; tuned: 128].
+    #[arg(long)]
+    batch: Option<usize>,
     /// Number of steps to measure.
     #[arg(long, default_value_t = 1000)]
     pub steps: usize,
@@ -292,6 +299,15 @@ pub struct BenchArgs {
     pub json: bool,
     #[command(flatten)]
     pub engine: EngineArgs,
+}
+
+impl BenchArgs {
+    /// The plan whose steps are measured.
+    pub fn plan(&self) -> Plan {
+        let mut plan = self.recipe.plan();
+        set(&mut plan.batch, self.batch);
+        plan
+    }
 }
 
 #[derive(Args)]

@@ -8,10 +8,11 @@ use anyhow::Result;
 use ndarray::{Array1, Array2};
 use serde::Serialize;
 
-use crate::config::{G_SIZES, PIXELS, Plan, Recipe};
+use crate::config::{PIXELS, Plan};
 use crate::data::Dataset;
 use crate::gan::block;
 use crate::gan::inputs::StepKind;
+use crate::gan::step::step_flop;
 use crate::graph::Graph;
 use crate::graph::onnx::{self, Type};
 use crate::noise::write_dropout_mask;
@@ -27,6 +28,8 @@ use crate::steps::{Steps, stepper, write_step_inputs};
 pub struct Figures {
     /// See [`DeviceSettings::describe`](crate::config::DeviceSettings::describe).
     pub device: String,
+    /// Name of the recipe.
+    pub recipe: String,
     /// Images in a step.
     pub batch: usize,
     /// Number of steps measured.
@@ -45,23 +48,25 @@ pub struct Figures {
     pub kernels: usize,
 }
 
-/// Measures steps of the seed recipe on a data set of noise, which takes as long as MNIST.
+/// Measures steps of a plan on a data set of noise of ten classes, which takes as long as MNIST.
 ///
 /// # Errors
 /// When ONNX Runtime fails.
-pub fn bench(runtime: &OnnxRuntime, batch: usize, steps: usize) -> Result<Figures> {
-    measure(runtime, batch, steps).map_err(user_message)
+pub fn bench(runtime: &OnnxRuntime, plan: &Plan, steps: usize) -> Result<Figures> {
+    measure(runtime, plan, steps).map_err(user_message)
 }
 
-fn measure(runtime: &OnnxRuntime, batch: usize, steps: usize) -> Result<Figures> {
-    let plan = Plan { batch, ..Plan::seed_recipe() };
-    let recipe = &plan.recipe;
-    let kind = StepKind { batch, with_r1: false };
+fn measure(runtime: &OnnxRuntime, plan: &Plan, steps: usize) -> Result<Figures> {
+    let Plan { recipe, batch, .. } = plan;
+    let batch = *batch;
+    // As many steps as there are from one R1 penalty to the next, so that each of these rounds takes as long as the others.
+    let round: Vec<StepKind> =
+        (0..recipe.r1_every).map(|step| StepKind { batch, with_r1: recipe.applies_r1(step) }).collect();
     let mut noise = Array2::zeros((IMAGES, PIXELS));
     write_dropout_mask(noise.as_slice_mut().expect("row-major"), 0, 0, 0, 0.5);
     let data = Dataset { images: noise * 255, labels: Array1::zeros(IMAGES), ..Dataset::default() };
-    let state = initial_state(&plan, data.images.view());
-    let mut stepper = stepper(runtime, &plan, &state, &data)?;
+    let state = initial_state(plan, data.images.view());
+    let mut stepper = stepper(runtime, plan, &state, &data)?;
     let mut product = product(runtime)?;
     let indices: Array1<i64> = (0..batch).map(|i| (i * 37 % IMAGES) as i64).collect();
 
@@ -75,26 +80,32 @@ fn measure(runtime: &OnnxRuntime, batch: usize, steps: usize) -> Result<Figures>
     };
     write_block(stepper.inputs());
     let (mut step_s, mut product_s) = (vec![], vec![]);
-    for block in 0..steps.div_ceil(block_len) + WARM_UP {
+    let blocks: Vec<StepKind> = round.iter().cycle().take(round.len() * block_len).copied().collect();
+    let warm_up = WARM_UP.div_ceil(round.len());
+    for at in 0..steps.div_ceil(blocks.len()) + warm_up {
         let start = Instant::now();
-        stepper.run(&vec![kind; block_len], &mut write_block)?;
-        step_s.push(start.elapsed().as_secs_f64() / block_len as f64);
-        if block % 16 == 0 {
+        for block in blocks.chunks(block_len) {
+            stepper.run(block, &mut write_block)?;
+        }
+        step_s.push(start.elapsed().as_secs_f64() / blocks.len() as f64);
+        if at % 16 == 0 {
             let start = Instant::now();
             product.run()?;
             product_s.push(start.elapsed().as_secs_f64());
         }
     }
-    let (step_flop, peak_gflops) = (step_flop(batch), 1e-9 * 2.0 * (M * N * N) as f64 / median(product_s));
+    let step_flop = round.iter().map(|&kind| step_flop(recipe, kind)).sum::<f64>() / round.len() as f64;
+    let peak_gflops = 1e-9 * 2.0 * (M * N * N) as f64 / median(product_s);
     Ok(Figures {
         device: runtime.settings.describe(),
+        recipe: recipe.name.clone(),
         batch,
         steps,
-        step_ms: 1e3 * median(step_s.split_off(WARM_UP)),
+        step_ms: 1e3 * median(step_s.split_off(warm_up)),
         peak_gflops,
         step_flop,
         floor_ms: step_flop / peak_gflops * 1e-6,
-        kernels: kernels(&block::step_graph(recipe, kind)),
+        kernels: kernels(&block::step_graph(recipe, StepKind { batch, with_r1: false })),
     })
 }
 
@@ -106,11 +117,12 @@ impl Figures {
     /// The figures as text.
     pub fn table(&self) -> String {
         format!(
-            "{}, batch {}, median of {} steps\n\
+            "{}, recipe {}, batch {}, median of {} steps\n\
              a step                          {:8.3} ms\n\
              its {:.1} MFLOP at the peak     {:8.3} ms   ({:.1} GFLOP/s in a large matrix product, same run)\n\
              share of the peak               {:8.0} %",
             self.device,
+            self.recipe,
             self.batch,
             self.steps,
             self.step_ms,
@@ -190,21 +202,6 @@ fn kernels(model: &onnx::Model) -> usize {
     sum
 }
 
-/// Floating-point operations of the Gemms in the seed recipe's step graph, two per multiply-add.
-fn step_flop(batch: usize) -> f64 {
-    let madds = |sizes: &[usize]| sizes.windows(2).map(|w| w[0] * w[1]).sum::<usize>() as f64;
-    let d_sizes = Recipe::seed().d_sizes();
-    let (d, g) = (madds(&d_sizes), madds(&G_SIZES));
-    let (d_first, g_first) = (madds(&d_sizes[..2]), madds(&G_SIZES[..2]));
-    // D's update: G forward; then on 2B rows D forward, gradients of weights, gradients of inputs but for the first
-    // layer.
-    let d_update = g + 2.0 * (d + d + (d - d_first));
-    // G's update: G and D forward; D's gradients of inputs; G's gradients of weights, and of inputs but for the first
-    // layer.
-    let g_update = g + d + d + g + (g - g_first);
-    2.0 * batch as f64 * (d_update + g_update)
-}
-
 /// A matrix product (M, N) by (N, N), large enough to run at the machine's peak.
 fn product(runtime: &OnnxRuntime) -> Result<Bound> {
     let mut g = Graph::default();
@@ -220,6 +217,7 @@ const N: usize = 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Recipe;
 
     #[test]
     fn a_step_of_the_seed_recipe_is_few_kernels() {
@@ -231,6 +229,7 @@ mod tests {
 
     #[test]
     fn a_step_of_64_images_is_145_mflop() {
-        assert_eq!((step_flop(64) * 1e-5).round(), 1454.0);
+        let step = StepKind { batch: 64, with_r1: false };
+        assert_eq!((step_flop(&Recipe::seed(), step) * 1e-5).round(), 1454.0);
     }
 }

@@ -81,7 +81,7 @@ impl Plan {
     /// # Errors
     /// Names the first setting that is out of range, as a command-line option.
     pub fn check(&self) -> Result<(), UsageError> {
-        let Recipe { adam, d_hidden, p_drop, real_target, r1, r1_every, ema, .. } = &self.recipe;
+        let Recipe { adam, d_conv, d_hidden, p_drop, real_target, r1, r1_every, ema, .. } = &self.recipe;
         UsageError::unless(self.epochs >= 1, "epochs", "at least 1", self.epochs)?;
         UsageError::unless(self.batch >= 1, "batch", "at least 1", self.batch)?;
         let classes = self.recipe.classes;
@@ -107,6 +107,9 @@ impl Plan {
         }
         UsageError::unless(*r1_every >= 1, "r1-every", "at least 1", r1_every)?;
         UsageError::unless(*r1 == 0.0 || *p_drop == 0.0, "r1", &format!("0 with --dropout {p_drop}"), r1)?;
+        UsageError::unless(d_conv.len() <= 2, "d-conv", "at most 2 numbers of maps", d_conv.len())?;
+        let odd = d_conv.iter().find(|maps| !(1..=512).contains(*maps));
+        odd.map_or(Ok(()), |maps| UsageError::unless(false, "d-conv", "1 to 512 maps", maps))?;
         UsageError::unless((1..=8).contains(&d_hidden.len()), "d-hidden", "1 to 8 widths", d_hidden.len())?;
         let odd = d_hidden.iter().find(|width| !(1..=4096).contains(*width));
         odd.map_or(Ok(()), |width| UsageError::unless(false, "d-hidden", "widths of 1 to 4096", width))
@@ -154,7 +157,10 @@ pub struct Recipe {
     /// Adam's settings, shared by both networks.
     #[serde(flatten)]
     pub adam: Adam,
-    /// Widths of the discriminator's hidden layers.
+    /// Numbers of maps of the discriminator's convolutions, at most two, before the dense layers. Older runs had none.
+    #[serde(default)]
+    pub d_conv: Vec<usize>,
+    /// Widths of the discriminator's hidden dense layers.
     #[serde(alias = "d")]
     pub d_hidden: Vec<usize>,
     /// Number of classes of the data set, 1 to 64. It comes from the data and is no option. Older runs had ten.
@@ -165,7 +171,7 @@ pub struct Recipe {
     /// Use the same z, and so the same pass through G, for the D update and the G update.
     #[serde(alias = "one_z")]
     pub shared_z: bool,
-    /// Dropout probability after each hidden layer of both networks.
+    /// Dropout probability after each hidden dense layer of both networks.
     #[serde(rename = "dropout")]
     pub p_drop: f64,
     /// Target for real images in the D update. A value below 1 is one-sided label smoothing.
@@ -188,6 +194,7 @@ impl Recipe {
         Self {
             name: "seed".into(),
             adam: Adam { alpha: 2e-3, alpha_end: 1.0, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 },
+            d_conv: vec![],
             d_hidden: vec![128, 64, 32],
             classes: ten_classes(),
             conditional: false,
@@ -206,6 +213,7 @@ impl Recipe {
         Self {
             name: "tuned".into(),
             adam: Adam { alpha: 3e-3, alpha_end: 0.25, beta1: 0.5, beta2: 0.99, epsilon: 1e-8 },
+            d_conv: vec![],
             d_hidden: vec![256, 128],
             classes: ten_classes(),
             conditional: true,
@@ -219,9 +227,11 @@ impl Recipe {
         }
     }
 
-    /// The discriminator's layer widths, input and output included.
+    /// The widths of the discriminator's dense layers, input and output included. A convolution halves both sides of its input.
     pub fn d_sizes(&self) -> Vec<usize> {
-        [&[PIXELS], &self.d_hidden[..], &[self.one_hot().unwrap_or(1)]].concat()
+        let side = SIDE >> self.d_conv.len();
+        let input = side * side * self.d_conv.last().unwrap_or(&1);
+        [&[input], &self.d_hidden[..], &[self.one_hot().unwrap_or(1)]].concat()
     }
 
     /// Number of classes if the recipe is class-conditional: z begins with the class as one-hot of this length, and D has one
@@ -498,6 +508,8 @@ pub const MAX_CLASSES: usize = 64;
 pub const LATENT: usize = 100;
 /// Width and height of an image.
 pub const SIDE: usize = 28;
+/// Pixels that a convolution of the discriminator sees at once: 4 × 4.
+pub const PATCH: usize = 4 * 4;
 /// Pixels of an image.
 pub const PIXELS: usize = SIDE * SIDE;
 

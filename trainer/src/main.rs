@@ -122,10 +122,11 @@ fn dry_run(config: &Config) -> Result<String> {
 fn run_bench(args: &BenchArgs) -> Result<String> {
     const MOST_STEPS: usize = 1_000_000;
     let batches = 1..=bench::IMAGES;
-    UsageError::unless(batches.contains(&args.batch), "batch", &format!("1 to {}", bench::IMAGES), args.batch)?;
+    let plan = args.plan();
+    UsageError::unless(batches.contains(&plan.batch), "batch", &format!("1 to {}", bench::IMAGES), plan.batch)?;
     UsageError::unless((1..=MOST_STEPS).contains(&args.steps), "steps", &format!("1 to {MOST_STEPS}"), args.steps)?;
     let runtime = OnnxRuntime::open(&args.engine.engine(), &mut note)?;
-    let figures = bench::bench(&runtime, args.batch, args.steps)?;
+    let figures = bench::bench(&runtime, &plan, args.steps)?;
     Ok(if args.json { serde_json::to_string(&figures)? } else { figures.table() })
 }
 

@@ -3,7 +3,7 @@
 use ndarray::{Array1, ArrayView2};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{G_SIZES, Plan, Recipe};
+use crate::config::{G_SIZES, PATCH, Plan, Recipe};
 use crate::graph::onnx::Type;
 use crate::noise::{self, stream};
 
@@ -94,22 +94,32 @@ impl Spec {
 /// The weights (I, O) and biases (O,) of a network with these layer widths, in layer order: `g.fc1.weight`,
 /// `g.fc1.bias`, …
 pub fn params(net: &str, sizes: &[usize]) -> Vec<Spec> {
-    (sizes.windows(2).enumerate())
-        .flat_map(|(i, w)| {
-            let fc = format!("{net}.fc{}", i + 1);
-            [
-                Spec::new(format!("{fc}.weight"), Type::F32, &[w[0], w[1]]),
-                Spec::new(format!("{fc}.bias"), Type::F32, &[w[1]]),
-            ]
-        })
-        .collect()
+    layers(&format!("{net}.fc"), sizes.windows(2).map(|widths| [widths[0], widths[1]]))
+}
+
+/// The weights and biases of the discriminator: of its convolutions, `d.conv1.weight` (16 I, O), `d.conv1.bias` (O,), …, for I maps
+/// in and O maps out, then of its dense layers, see [`params`].
+pub fn d_params(recipe: &Recipe) -> Vec<Spec> {
+    let maps = [&[1], &recipe.d_conv[..]].concat();
+    let mut specs = layers("d.conv", maps.windows(2).map(|maps| [PATCH * maps[0], maps[1]]));
+    specs.extend(params("d", &recipe.d_sizes()));
+    specs
+}
+
+/// The weights and biases of layers with weights (I, O): `name1.weight`, `name1.bias`, …
+fn layers(name: &str, shapes: impl Iterator<Item = [usize; 2]>) -> Vec<Spec> {
+    let both = |(i, shape): (usize, [usize; 2])| {
+        let spec = |kind: &str, shape: &[usize]| Spec::new(format!("{name}{i}.{kind}"), Type::F32, shape);
+        [spec("weight", &shape), spec("bias", &shape[1..])]
+    };
+    (1..).zip(shapes).flat_map(both).collect()
 }
 
 /// The tensors of a training state, in order: the parameters of D and G (`d.fc1.weight`, …, `g.fc1.weight`, …); Adam's
 /// first moments of both (`m.d.fc1.weight`, …); the second moments (`v.d.fc1.weight`, …); and for recipes with a moving
 /// average of G's parameters, the average (`ema.g.fc1.weight`, …).
 pub fn state_specs(recipe: &Recipe) -> Vec<Spec> {
-    let (d, g) = (params("d", &recipe.d_sizes()), params("g", &G_SIZES));
+    let (d, g) = (d_params(recipe), params("g", &G_SIZES));
     let theta = [d, g.clone()].concat();
     let named = |kind: &str, of: &[Spec]| -> Vec<Spec> {
         of.iter().map(|s| Spec { name: format!("{kind}.{}", s.name), ..s.clone() }).collect()

@@ -217,7 +217,9 @@ mod tests {
         // Combinations that neither recipe has, and layer widths that are no multiple of a vector register.
         let other = Recipe { conditional: true, classes: 26, ema: 0.9, d_hidden: vec![33, 17], ..seed.recipe.clone() };
         let shared_z = Recipe { shared_z: true, ..seed.recipe.clone() };
-        for plan in [Plan { recipe: other, ..seed.clone() }, Plan { recipe: shared_z, ..seed.clone() }, seed, tuned] {
+        let convolutional = Recipe { d_conv: vec![5, 3], ..tuned.recipe.clone() };
+        let others = [other, shared_z, convolutional].map(|recipe| Plan { recipe, ..seed.clone() });
+        for plan in others.into_iter().chain([seed, tuned]) {
             let plan = Plan { batch: 16, epochs: 2, ..plan };
             let labels = labels.mapv(|label| label * (plan.recipe.classes as u8 / 10));
             let data = Dataset { images: images.clone(), labels, ..Dataset::default() };

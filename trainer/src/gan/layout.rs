@@ -3,7 +3,7 @@
 use crate::config::{G_SIZES, Recipe};
 use crate::graph::onnx::Type;
 use crate::graph::{Graph, Var};
-use crate::state::{Spec, params, state_specs};
+use crate::state::{Spec, d_params, params, state_specs};
 
 /// Which tensors hold the parameters of a network, and Adam's moments of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,9 +57,10 @@ impl ParamLayout {
     }
 }
 
-/// `m.d` for a tensor `m.d.fc1.weight`.
+/// `m.d` for a tensor `m.d.fc1.weight` or `m.d`.
 fn network(spec: &Spec) -> &str {
-    spec.name.split(".fc").next().unwrap_or_default()
+    let layer = spec.name.find(".conv").or_else(|| spec.name.find(".fc"));
+    &spec.name[..layer.unwrap_or(spec.name.len())]
 }
 
 /// A training state in a graph, in one layout.
@@ -89,17 +90,15 @@ impl StateVars {
             .map(|tensors| tensors.iter().map(|t| g.input(&t.whole.name, t.whole.elem, &t.whole.shape)).collect())
             .collect();
         let [d, gen_, m_d, m_g, v_d, v_g, ema @ ..] = &groups[..] else { unreachable!("state_specs has six groups") };
-        let mut network = |name: &str, sizes: &[usize], [theta, m, v]: [&Vec<Var>; 3]| {
+        let mut network = |params: Vec<Spec>, [theta, m, v]: [&Vec<Var>; 3]| {
             let layers = match layout {
                 ParamLayout::PerTensor => theta.clone(),
-                ParamLayout::Flat => {
-                    params(name, sizes).iter().map(|spec| g.input(&spec.name, spec.elem, &spec.shape)).collect()
-                }
+                ParamLayout::Flat => params.iter().map(|spec| g.input(&spec.name, spec.elem, &spec.shape)).collect(),
             };
             NetworkVars { layout, layers, theta: theta.clone(), m: m.clone(), v: v.clone() }
         };
-        let d = network("d", &recipe.d_sizes(), [d, m_d, v_d]);
-        let g = network("g", &G_SIZES, [gen_, m_g, v_g]);
+        let d = network(d_params(recipe), [d, m_d, v_d]);
+        let g = network(params("g", &G_SIZES), [gen_, m_g, v_g]);
         Self { d, g, ema: ema.concat() }
     }
 

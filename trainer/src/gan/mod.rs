@@ -2,7 +2,7 @@
 //!
 //! - [`networks`]: G and D
 //! - [`update`]: losses, gradients and the order of the two updates; the place to read first
-//! - `adam`, `dropout`, `pixels`: the operators with Rust kernels
+//! - `adam`, `convolution`, `dropout`, `pixels`: the operators with Rust kernels
 //! - [`inputs`]: what the host writes for each step
 //! - [`layout`]: how parameters lie in memory
 //! - [`step`]: the step graph for a CPU
@@ -10,6 +10,7 @@
 
 pub(crate) mod adam;
 pub mod block;
+pub(crate) mod convolution;
 pub(crate) mod dropout;
 pub mod inputs;
 pub mod layout;

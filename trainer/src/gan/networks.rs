@@ -3,7 +3,8 @@
 //! Shapes: B batch; C classes; I, O widths of a dense layer's input and output. The parameters θ of a network are a list of weight
 //! (I, O) and bias (O,) for each layer.
 
-use crate::config::{G_SIZES, LATENT};
+use crate::config::{G_SIZES, LATENT, PATCH, SIDE};
+use crate::gan::convolution::convolution;
 use crate::gan::dropout::{Dropout, SLOPE, leaky_relu_dropout};
 use crate::gan::pixels;
 use crate::graph::onnx::{self, Type};
@@ -16,10 +17,20 @@ pub(crate) fn generate(g: &mut Graph, theta: &[Var], z: Var, dropout: &[Dropout]
     pixels::tanh(g, last)
 }
 
-/// D in training: the logit (B, 1) that images x (B, 784) are real, with the dropout of each hidden layer. A
-/// class-conditional D has one logit per class; `class` (B, C), one-hot, selects the logit of each image.
+/// D in training: the logit (B, 1) that images x (B, 784) are real, with the dropout of each hidden dense layer. A
+/// class-conditional D has one logit per class; `class` (B, C), one-hot, selects the logit of each image. A layer is a convolution if
+/// its weight has a row for each number of a patch.
 pub(crate) fn discriminate(g: &mut Graph, theta: &[Var], x: Var, class: Option<Var>, dropout: &[Dropout]) -> Var {
-    let logits = mlp(g, theta, x, |g, i, h| leaky_relu_dropout(g, h, dropout.get(i))); // (B, 1) or (B, C)
+    let (batch, mut h, mut dense) = (g.shape(x)[0], x, theta);
+    let (mut side, mut maps) = (SIDE, 1);
+    while g.shape(dense[0])[0] == PATCH * maps {
+        let image = g.reshape(h, &[batch, side, side, maps]);
+        h = convolution(g, image, dense[0], dense[1]);
+        h = leaky_relu_dropout(g, h, None); // (B, 14, 14, O), then (B, 7, 7, O)
+        (side, maps, dense) = (side / 2, g.shape(h)[3], &dense[2..]);
+    }
+    h = g.reshape(h, &[batch, side * side * maps]);
+    let logits = mlp(g, dense, h, |g, i, h| leaky_relu_dropout(g, h, dropout.get(i))); // (B, 1) or (B, C)
     match class {
         Some(class) => {
             let selected = g.mul(logits, class);

@@ -8,8 +8,8 @@ use crate::gan::inputs::{StepKind, declare, host_inputs, one_hot};
 use crate::gan::layout::{ParamLayout, StateVars};
 use crate::gan::pixels::real_images;
 use crate::gan::update::{Latents, UpdateInputs, halves, update};
-use crate::graph::Graph;
 use crate::graph::onnx::{Model, Type};
+use crate::graph::{Graph, Var};
 
 /// The model `(state, batch) → (state', metrics)` of a step on a data set of `n` images. It is a pure function.
 ///
@@ -25,8 +25,21 @@ use crate::graph::onnx::{Model, Type};
 /// Outputs: the state under its names with `next.` before them, and `metrics` (4,) in the order of
 /// [`METRICS`](crate::state::METRICS).
 pub fn step_graph(recipe: &Recipe, kind: StepKind, n: usize) -> Model {
+    let (g, outputs) = step(recipe, kind, n);
+    g.to_model(&format!("{}_step", recipe.name), &outputs, None)
+}
+
+/// Floating-point operations of the matrix products of a step, two per multiply-add.
+pub fn step_flop(recipe: &Recipe, kind: StepKind) -> f64 {
+    let (g, outputs) = step(recipe, kind, 1);
+    g.gemm_flop(&outputs)
+}
+
+/// A step as a graph, with its outputs and their names.
+fn step(recipe: &Recipe, kind: StepKind, n: usize) -> (Graph, Vec<(Var, String)>) {
     let StepKind { batch, with_r1 } = kind;
-    let g = &mut Graph::same_on_all_threads();
+    let mut graph = Graph::same_on_all_threads();
+    let g = &mut graph;
     let state = StateVars::inputs(g, recipe, ParamLayout::PerTensor);
     g.scope("real/");
     let [rates, indices, z, masks] = host_inputs(recipe, batch).map(|specs| declare(g, &specs));
@@ -52,5 +65,5 @@ pub fn step_graph(recipe: &Recipe, kind: StepKind, n: usize) -> Model {
     let metrics = g.pack(&[update.d_loss, update.g_loss, means]);
     let mut outputs = update.next.outputs(recipe);
     outputs.push((metrics, "metrics".into()));
-    g.to_model(&format!("{}_step", recipe.name), &outputs, None)
+    (graph, outputs)
 }

@@ -1,8 +1,8 @@
 //! Both networks as a table for people.
 
-use crate::config::{G_SIZES, Recipe};
+use crate::config::{G_SIZES, LATENT, PIXELS, Recipe, SIDE};
 use crate::gan::dropout::SLOPE;
-use crate::state::params;
+use crate::state::{Spec, d_params, params};
 
 /// A table of the generator's and the discriminator's layers: operations, length of the output for one image, and number of
 /// parameters.
@@ -13,27 +13,37 @@ pub fn networks(recipe: &Recipe) -> String {
         }
         None => ("z: uniform numbers".to_string(), "logit".to_string()),
     };
-    let generator = network("generator", &z, &G_SIZES, "tanh", recipe.p_drop);
-    let discriminator = network("discriminator", "image, from -1 to 1", &recipe.d_sizes(), &logits, recipe.p_drop);
+    let hidden = match recipe.p_drop {
+        0.0 => format!("LeakyReLU {SLOPE}"),
+        p_drop => format!("LeakyReLU {SLOPE}, dropout {p_drop}"),
+    };
+    let widths = |sizes: &[usize], last: &str| -> Vec<(String, usize)> {
+        let activations = (2..sizes.len()).map(|_| &hidden[..]).chain([last]);
+        activations.zip(&sizes[1..]).map(|(after, &width)| (format!("dense, {after}"), width)).collect()
+    };
+    let convolutions = recipe.d_conv.iter().zip(1..).map(|(maps, i)| {
+        let side = SIDE >> i;
+        (format!("4 × 4 convolution, stride 2, LeakyReLU {SLOPE}"), maps * side * side)
+    });
+    let d_layers = convolutions.chain(widths(&recipe.d_sizes(), &logits)).collect();
+    let generator = network("generator", (&z, LATENT), &params("g", &G_SIZES), widths(&G_SIZES, "tanh"));
+    let discriminator = network("discriminator", ("image, from -1 to 1", PIXELS), &d_params(recipe), d_layers);
     format!("{generator}\n\n{discriminator}")
 }
 
-/// The table of a network with these layer widths. `last` is the operation after its last dense layer.
-fn network(name: &str, input: &str, sizes: &[usize], last: &str, p_drop: f64) -> String {
+/// The table of a network: a text and the length of its input, and of the output of each layer.
+fn network(name: &str, input: (&str, usize), params: &[Spec], layers: Vec<(String, usize)>) -> String {
     let line = |layer: &str, output: String, parameters: String| format!("{layer:<52} {output:>9} {parameters:>12}");
-    let dropout = if p_drop > 0.0 { format!(", dropout {p_drop}") } else { String::new() };
-    let hidden = format!("LeakyReLU {SLOPE}{dropout}");
     let mut lines = vec![
         line(name, "output".into(), "parameters".into()),
-        line(&format!("  {input}"), sizes[0].to_string(), String::new()),
+        line(&format!("  {}", input.0), input.1.to_string(), String::new()),
     ];
-    let specs = params("", sizes);
-    for (i, (layer, width)) in specs.chunks(2).zip(&sizes[1..]).enumerate() {
-        let after = if i + 2 == sizes.len() { last } else { &hidden };
-        let parameters: usize = layer.iter().map(|tensor| tensor.elements()).sum();
-        lines.push(line(&format!("  fc{}: dense, {after}", i + 1), width.to_string(), parameters.to_string()));
+    for (tensors, (operations, width)) in params.chunks(2).zip(layers) {
+        let layer = tensors[0].name.split('.').nth(1).unwrap_or_default();
+        let parameters: usize = tensors.iter().map(Spec::elements).sum();
+        lines.push(line(&format!("  {layer}: {operations}"), width.to_string(), parameters.to_string()));
     }
-    let total: usize = specs.iter().map(|tensor| tensor.elements()).sum();
+    let total: usize = params.iter().map(Spec::elements).sum();
     lines.push(line("  total", String::new(), total.to_string()));
     lines.join("\n")
 }

@@ -11,15 +11,7 @@ impl Graph {
     /// dimension of all inputs and outputs and leaves its length to the caller; the graph must not depend on that
     /// length.
     pub fn to_model(&self, name: &str, outputs: &[(Var, String)], free: Option<&str>) -> onnx::Model {
-        let mut needed = vec![false; self.values.len()];
-        outputs.iter().for_each(|(v, _)| needed[v.0] = true);
-        let mut live = vec![false; self.nodes.len()];
-        for (n, node) in self.nodes.iter().enumerate().rev() {
-            live[n] = node.outputs.iter().any(|o| needed[o.0]);
-            if live[n] {
-                node.inputs.iter().for_each(|i| needed[i.0] = true);
-            }
-        }
+        let (live, needed) = self.needed_for(outputs);
         // A node's result takes the name of the output. An input, or a value with a second name, needs a copy.
         let mut names: Vec<&str> = self.values.iter().map(|v| v.name.as_str()).collect();
         let mut copies = vec![];
@@ -86,6 +78,30 @@ impl Graph {
             functions,
             ..Default::default()
         }
+    }
+
+    /// Floating-point operations of the matrix products that compute the `outputs`, two per multiply-add.
+    pub fn gemm_flop(&self, outputs: &[(Var, String)]) -> f64 {
+        let (live, _) = self.needed_for(outputs);
+        let gemms = self.nodes.iter().zip(live).filter(|(node, live)| *live && node.op_type == "Gemm");
+        let terms = |node: &Node| {
+            let a = self.shape(node.inputs[0]);
+            a[usize::from(!node.attributes.iter().any(|attribute| attribute.name == "transA"))]
+        };
+        gemms.map(|(node, _)| 2.0 * (self.shape(node.outputs[0]).iter().product::<usize>() * terms(node)) as f64).sum()
+    }
+
+    /// For each node and for each value, whether the `outputs` are computed from it.
+    fn needed_for(&self, outputs: &[(Var, String)]) -> (Vec<bool>, Vec<bool>) {
+        let (mut live, mut needed) = (vec![false; self.nodes.len()], vec![false; self.values.len()]);
+        outputs.iter().for_each(|(v, _)| needed[v.0] = true);
+        for (n, node) in self.nodes.iter().enumerate().rev() {
+            live[n] = node.outputs.iter().any(|o| needed[o.0]);
+            if live[n] {
+                node.inputs.iter().for_each(|i| needed[i.0] = true);
+            }
+        }
+        (live, needed)
     }
 
     /// The shape (M, N, K) of a node's matrix product, if its bits depend on the number of threads; see

@@ -2,6 +2,8 @@
 //!
 //! In the formulas, dx is the gradient of the loss with respect to x. B is the batch, I and O are channels in and out.
 
+use std::rc::Rc;
+
 use crate::graph::onnx::{self, Attribute, Type};
 use crate::graph::{Graph, Node, Origin, Var};
 
@@ -364,6 +366,44 @@ impl Graph {
         self.leaf_node("Slice", vec![], inputs, elem, &[&[rows, to - from]])[0]
     }
 
+    /// x with its axes in the order of `perm`.
+    pub fn permute(&mut self, x: Var, perm: [usize; 4]) -> Var {
+        let shape = perm.map(|axis| self.shape(x)[axis]);
+        let attributes = vec![Attribute::ints("perm", &perm.map(|axis| axis as i64))];
+        self.leaf_node("Transpose", attributes, vec![x], Type::F32, &[&shape])[0]
+    }
+
+    /// x (B, C, H, W) with rows and columns of zeros added at the top, the left, the bottom and the right; negative numbers take rows
+    /// and columns away.
+    pub fn pad_images(&mut self, x: Var, [top, left, bottom, right]: [i64; 4]) -> Var {
+        let [b, c, h, w] = *self.shape(x) else { panic!("pad_images: {:?}", self.shape(x)) };
+        let longer = |len: usize, by: i64| len.strict_add_signed(by as isize);
+        let pads = self.ints("pads", &[0, 0, top, left, 0, 0, bottom, right]);
+        let shape = [b, c, longer(h, top + bottom), longer(w, left + right)];
+        self.leaf_node("Pad", vec![], vec![x, pads], Type::F32, &[&shape])[0]
+    }
+
+    /// The four pixels of each 2 × 2 pixels of x (B, C, H, W) as channels: (B, 4C, H/2, W/2).
+    pub fn space_to_depth(&mut self, x: Var) -> Var {
+        let [b, c, h, w] = *self.shape(x) else { panic!("space_to_depth: {:?}", self.shape(x)) };
+        let attributes = vec![Attribute::int("blocksize", 2)];
+        self.leaf_node("SpaceToDepth", attributes, vec![x], Type::F32, &[&[b, 4 * c, h / 2, w / 2]])[0]
+    }
+
+    /// The inverse of [`Self::space_to_depth`].
+    pub fn depth_to_space(&mut self, x: Var) -> Var {
+        let [b, c, h, w] = *self.shape(x) else { panic!("depth_to_space: {:?}", self.shape(x)) };
+        let attributes = vec![Attribute::int("blocksize", 2)];
+        self.leaf_node("DepthToSpace", attributes, vec![x], Type::F32, &[&[b, c / 4, 2 * h, 2 * w]])[0]
+    }
+
+    /// The four quarters (B, C/4, H, W) of the channels of x (B, C, H, W), in order.
+    pub fn split_quarters(&mut self, x: Var) -> Vec<Var> {
+        let [b, c, h, w] = *self.shape(x) else { panic!("split_quarters: {:?}", self.shape(x)) };
+        let quarter = [b, c / 4, h, w];
+        self.leaf_node("Split", vec![Attribute::int("axis", 1)], vec![x], Type::F32, &[&quarter; 4].map(|q| &q[..]))
+    }
+
     /// x converted to another element type.
     pub fn cast(&mut self, x: Var, to: Type) -> Var {
         let shape = self.shape(x).to_vec();
@@ -406,12 +446,11 @@ impl Graph {
         self.leaf_node("Concat", vec![Attribute::int("axis", 0)], flat, Type::F32, &[&[len]])[0]
     }
 
-    /// The columns of some matrices with the same number of rows, side by side.
-    pub fn concat_columns(&mut self, matrices: &[Var]) -> Var {
-        let (rows, elem) = (self.shape(matrices[0])[0], self.elem(matrices[0]));
-        let columns = matrices.iter().map(|&x| self.shape(x)[1]).sum();
-        let attributes = vec![Attribute::int("axis", 1)];
-        self.leaf_node("Concat", attributes, matrices.to_vec(), elem, &[&[rows, columns]])[0]
+    /// The columns of some matrices with the same number of rows, side by side; or of images (B, C, H, W), the channels.
+    pub fn concat_columns(&mut self, tensors: &[Var]) -> Var {
+        let (mut shape, elem) = (self.shape(tensors[0]).to_vec(), self.elem(tensors[0]));
+        shape[1] = tensors.iter().map(|&x| self.shape(x)[1]).sum();
+        self.leaf_node("Concat", vec![Attribute::int("axis", 1)], tensors.to_vec(), elem, &[&shape])[0]
     }
 
     // ---- operators of this project
@@ -440,6 +479,13 @@ impl Graph {
             inner.to_function(op_type, &named)
         });
         outputs
+    }
+
+    /// y, the only output of its node, with the backward rule `dx = backward(g, dy)` for the node's first input.
+    pub fn with_backward(&mut self, y: Var, backward: impl Fn(&mut Graph, Var) -> Var + 'static) -> Var {
+        let Origin::Node(n) = self.values[y.0].origin else { panic!("{}: no node's output", self.values[y.0].name) };
+        self.nodes[n].backward = Some(Rc::new(move |g: &mut Graph, _: Var, dy: Var| vec![Some(backward(g, dy))]));
+        y
     }
 
     // ---- helpers

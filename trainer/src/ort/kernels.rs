@@ -6,12 +6,14 @@ use ort::operator::{ComputeContext, KernelContext, Operator, OperatorInput, Oper
 use ort::value::TensorElementType::{self, Float32, Int64, Uint8};
 use ort::value::ValueRef;
 
+use crate::config::PATCH;
 use crate::gan::adam;
+use crate::gan::convolution::{self, PATCHES_OPERATOR, SUM_PATCHES_OPERATOR};
 use crate::gan::dropout::{self, SLOPES_OPERATOR};
 use crate::gan::pixels::{self, REAL_OPERATOR, TANH_GRADIENT_OPERATOR};
 
 /// The operators.
-pub(super) const OPERATORS: [RustOperator; 4] = [
+pub(super) const OPERATORS: [RustOperator; 6] = [
     RustOperator { name: adam::OPERATOR, inputs: &[Float32; 9], outputs: 3, compute: compute_adam },
     RustOperator {
         name: SLOPES_OPERATOR,
@@ -21,6 +23,8 @@ pub(super) const OPERATORS: [RustOperator; 4] = [
     },
     RustOperator { name: REAL_OPERATOR, inputs: &[Uint8, Int64], outputs: 1, compute: compute_real_images },
     RustOperator { name: TANH_GRADIENT_OPERATOR, inputs: &[Float32; 2], outputs: 1, compute: compute_tanh_gradient },
+    RustOperator { name: PATCHES_OPERATOR, inputs: &[Float32], outputs: 1, compute: compute_patches },
+    RustOperator { name: SUM_PATCHES_OPERATOR, inputs: &[Float32], outputs: 1, compute: compute_sum_of_patches },
 ];
 
 /// An operator with f32 outputs.
@@ -129,6 +133,54 @@ fn compute_tanh_gradient(ctx: &ComputeContext) -> ort::Result<()> {
     let mut dx = ctx.output(0, shape.to_vec())?.ok_or_else(absent)?;
     pixels::tanh_gradient(y, dy, dx.try_extract_tensor_mut()?.1);
     Ok(())
+}
+
+/// [`convolution::write_patches`] of each image as the kernel of [`PATCHES_OPERATOR`].
+fn compute_patches(ctx: &ComputeContext) -> ort::Result<()> {
+    let x = input(ctx, 0)?;
+    let (shape, x) = x.try_extract_tensor::<f32>()?;
+    let sizes = |shape: &[i64]| <[i64; 4]>::try_from(shape).ok().filter(|[_, h, w, _]| h % 2 == 0 && w % 2 == 0);
+    let [b, h, w, maps] = sizes(shape).ok_or_else(|| {
+        ort::Error::new(format!(
+            "{PATCHES_OPERATOR}: images (B, H, W, I) of even H and W expected, shape {shape:?} found"
+        ))
+    })?;
+    let mut y = ctx.output(0, vec![b, h / 2, w / 2, PATCH as i64 * maps])?.ok_or_else(absent)?;
+    let image = [h, w, maps].map(|n| n as usize);
+    for_each_image(ctx, b as usize, x, y.try_extract_tensor_mut()?.1, |x, y| convolution::write_patches(x, image, y))
+}
+
+/// [`convolution::write_sum_of_patches`] of each image as the kernel of [`SUM_PATCHES_OPERATOR`].
+fn compute_sum_of_patches(ctx: &ComputeContext) -> ort::Result<()> {
+    let x = input(ctx, 0)?;
+    let (shape, x) = x.try_extract_tensor::<f32>()?;
+    let sizes = |shape: &[i64]| <[i64; 4]>::try_from(shape).ok().filter(|sizes| sizes[3] % PATCH as i64 == 0);
+    let [b, h, w, len] = sizes(shape).ok_or_else(|| {
+        ort::Error::new(format!("{SUM_PATCHES_OPERATOR}: patches (B, H, W, {PATCH} I) expected, shape {shape:?} found"))
+    })?;
+    let image = [2 * h, 2 * w, len / PATCH as i64];
+    let mut y = ctx.output(0, vec![b, image[0], image[1], image[2]])?.ok_or_else(absent)?;
+    let image = image.map(|n| n as usize);
+    let y = y.try_extract_tensor_mut()?.1;
+    for_each_image(ctx, b as usize, x, y, |x, y| convolution::write_sum_of_patches(x, image, y))
+}
+
+/// Calls `compute(x, y)` with the part of x and of y of each of `images` images. The session's threads share the images.
+fn for_each_image(
+    ctx: &ComputeContext,
+    images: usize,
+    x: &[f32],
+    y: &mut [f32],
+    compute: impl Fn(&[f32], &mut [f32]) + Sync,
+) -> ort::Result<()> {
+    if y.is_empty() {
+        return Ok(());
+    }
+    let len = x.len() / images;
+    let parts: Vec<_> = y.chunks_exact_mut(y.len() / images).map(Mutex::new).collect();
+    ctx.par_for(images, 0, |i| {
+        compute(&x[i * len..][..len], &mut parts[i].lock().unwrap_or_else(PoisonError::into_inner));
+    })
 }
 
 fn input<'ctx>(ctx: &'ctx ComputeContext, i: usize) -> ort::Result<ValueRef<'ctx>> {

@@ -301,6 +301,7 @@ mod tests {
     use super::*;
     use crate::config::Recipe;
     use crate::gan::adam;
+    use crate::gan::convolution::{PATCHES_OPERATOR, SUM_PATCHES_OPERATOR};
     use crate::gan::dropout::SLOPES_OPERATOR;
     use crate::gan::inputs::StepKind;
     use crate::gan::pixels::{REAL_OPERATOR, TANH_GRADIENT_OPERATOR};
@@ -342,10 +343,18 @@ mod tests {
     fn the_rust_kernels_give_the_bits_of_the_functions_in_the_file() {
         let runtime = OnnxRuntime::open(&Engine::cpu(1), &mut |_| ()).unwrap();
         let bare = OnnxRuntime { kernels: false, ..runtime.clone() };
-        let mut graph = step_graph(&Recipe::seed(), StepKind { batch: 64, with_r1: false }, 100);
+        let recipe = Recipe { d_conv: vec![4, 6], ..Recipe::seed() };
+        let mut graph = step_graph(&recipe, StepKind { batch: 64, with_r1: false }, 100);
         let whole = graph.encode_to_vec();
         // Without its functions only the kernels can run the file.
-        let ours = [adam::OPERATOR, SLOPES_OPERATOR, REAL_OPERATOR, TANH_GRADIENT_OPERATOR];
+        let ours = [
+            adam::OPERATOR,
+            SLOPES_OPERATOR,
+            PATCHES_OPERATOR,
+            REAL_OPERATOR,
+            SUM_PATCHES_OPERATOR,
+            TANH_GRADIENT_OPERATOR,
+        ];
         assert_eq!(graph.functions.drain(..).map(|f| f.name).collect::<Vec<_>>(), ours);
         let without = graph.encode_to_vec();
         assert!(step(&bare, &without).is_err());
@@ -362,9 +371,14 @@ mod tests {
         let one = with_threads(1);
         let others = [2, 3, 4].map(with_threads);
         let (seed, tuned) = (Recipe::seed(), Recipe::tuned());
-        for (recipe, batch, with_r1) in
-            [(&seed, 64, false), (&seed, 50, false), (&tuned, 128, true), (&tuned, 96, false)]
-        {
+        let convolutional = Recipe { d_conv: vec![32, 64], ..Recipe::tuned() };
+        for (recipe, batch, with_r1) in [
+            (&seed, 64, false),
+            (&seed, 50, false),
+            (&tuned, 128, true),
+            (&tuned, 96, false),
+            (&convolutional, 96, true),
+        ] {
             let model = step_graph(recipe, StepKind { batch, with_r1 }, 200).encode_to_vec();
             let expected = step(&one, &model).unwrap();
             assert!(expected.iter().flatten().all(|x| x.is_finite()));
