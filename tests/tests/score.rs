@@ -1,5 +1,6 @@
 //! The judge and its scores, against torch-fidelity, prdc and scikit-learn.
 
+use std::cmp::Reverse;
 use std::fs;
 use std::ops::Range;
 use std::path::Path;
@@ -97,11 +98,15 @@ fn write_raw(folder: &Path, name: &str, images: ArrayView2<u8>, labels: &Array1<
 fn planted_faults_lower_the_accuracies_of_classifiers_as_those_of_scikit_learn() {
     let (Some(mnist), Some(python)) = (mnist(), peers_python()) else { return };
     let data = first(&Dataset::open(&mnist).unwrap(), 1200, 1000);
-    // "Drawn" are real images. The last four rows of every second one are white. The labels of classes 5 to 9 are wrong.
-    let mut drawn = concatenate![Axis(0), data.images, data.test_images.slice(s![..200, ..])];
+    // "Drawn" are real images, from class 9 to class 0. The last four rows of every second one are white. The labels of classes 5 to 9
+    // are wrong.
+    let labels = concatenate![Axis(0), data.labels, data.test_labels.slice(s![..200])];
+    let mut order: Vec<usize> = (0..labels.len()).collect();
+    order.sort_by_key(|&i| Reverse(labels[i]));
+    let images = concatenate![Axis(0), data.images, data.test_images.slice(s![..200, ..])];
+    let (mut drawn, labels) = (images.select(Axis(0), &order), labels.select(Axis(0), &order));
     drawn.slice_mut(s![..;2, 672..]).fill(255);
-    let labels = data.labels.iter().chain(data.test_labels.iter().take(200));
-    let labels: Array1<u8> = labels.map(|&label| if label < 5 { label } else { 5 + (label + 1) % 5 }).collect();
+    let labels = labels.mapv(|label| if label < 5 { label } else { 5 + (label + 1) % 5 });
     let runtime = OnnxRuntime::open(&Engine::cpu(2), &mut |_| ()).unwrap();
     let full =
         Full::measure(&runtime, &data, drawn.view(), Some(labels.view()), 0, &|line| println!("{line}")).unwrap();

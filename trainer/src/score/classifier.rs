@@ -24,6 +24,10 @@ pub enum Network {
     Lenet5,
     /// Convolutions of 3 × 3 pixels with 16 and 32 maps, then one hidden layer.
     Conv3x3,
+    /// [`Self::Conv3x3`] with grey levels from 0 to 2 and a padded second convolution: the network of the two-sample test. No judge
+    /// has it.
+    #[value(skip)]
+    TwoSample,
 }
 
 impl Network {
@@ -32,6 +36,7 @@ impl Network {
         match self {
             Self::Lenet5 => [([6, 1, 5, 5], 2), ([16, 6, 5, 5], 0)],
             Self::Conv3x3 => [([16, 1, 3, 3], 1), ([32, 16, 3, 3], 0)],
+            Self::TwoSample => [([16, 1, 3, 3], 1), ([32, 16, 3, 3], 1)],
         }
     }
 
@@ -40,6 +45,7 @@ impl Network {
         match self {
             Self::Lenet5 => vec![[400, 120], [120, FEATURES], [FEATURES, classes]],
             Self::Conv3x3 => vec![[1152, FEATURES], [FEATURES, classes]],
+            Self::TwoSample => vec![[1568, FEATURES], [FEATURES, classes]],
         }
     }
 
@@ -62,10 +68,14 @@ impl Network {
         let convolutions = self.convolutions();
         let (convolution_params, dense_params) = theta.split_at(2 * convolutions.len());
         let mut x = g.reshape(image, &[batch, 1, SIDE, SIDE]);
+        if self == Self::TwoSample {
+            let one = g.scalar(1.0);
+            x = g.add(x, one); // the background is 0, as the padding is
+        }
         for (layer, (_, pad)) in convolution_params.chunks(2).zip(convolutions) {
             x = g.conv(x, layer[0], Some(layer[1]), pad);
             x = g.relu(x);
-            x = g.max_pool2(x); // (B, O, 14, 14), then (B, O, 5, 5) or (B, O, 6, 6)
+            x = g.max_pool2(x); // (B, O, 14, 14), then (B, O, K, K) with K = 5 to 7
         }
         let (hidden, last) = dense_params.split_at(dense_params.len() - 2);
         let flat = g.shape(hidden[0])[0];
@@ -120,8 +130,11 @@ impl Network {
         g.to_model("judge", &[(features, "features".into()), (probability, "probability".into())], Some("N"))
     }
 
-    /// Parameters from U(−1/√in, 1/√in), then Adam's first and second moments, which are 0.
+    /// Parameters from U(−1/√in, 1/√in), then Adam's first and second moments, which are 0. The network of the two-sample test has
+    /// weights from U(−√(6/in), √(6/in)) and biases of 0. Source: He et al. 2015, "Delving deep into rectifiers".
     fn initial_state(self, seed: u64, classes: usize) -> Vec<ArrayD<f32>> {
+        let he = self == Self::TwoSample;
+        let gain = if he { 6.0 } else { 1.0 };
         let mut state: Vec<ArrayD<f32>> = vec![];
         let mut fan_in = 0;
         for (spec, i) in self.params(classes).iter().zip(0..) {
@@ -131,8 +144,10 @@ impl Network {
                 _ => {} // a bias has the bound of its weight, which comes before it
             }
             let mut tensor = ArrayD::zeros(&spec.shape[..]);
-            noise::write_uniform(tensor.as_slice_mut().expect("row-major"), seed, 0, stream::CLASSIFIER_INIT + i);
-            state.push(tensor / (fan_in as f32).sqrt());
+            if !(he && spec.shape.len() == 1) {
+                noise::write_uniform(tensor.as_slice_mut().expect("row-major"), seed, 0, stream::CLASSIFIER_INIT + i);
+            }
+            state.push(tensor / (fan_in as f32 / gain).sqrt());
         }
         let moments: Vec<_> = state.iter().chain(&state).map(|tensor| ArrayD::zeros(tensor.raw_dim())).collect();
         state.extend(moments);
@@ -147,8 +162,12 @@ pub struct Training {
     pub network: Network,
     /// Number of passes over the images.
     pub epochs: u64,
+    /// Number of images of a step.
+    pub batch: usize,
     /// Adam's step size at the start; it falls to 0.
     pub lr: f64,
+    /// Share of the steps, from the first, in which the step size also rises in proportion to the step, 0 to 1.
+    pub warm_up: f64,
     /// Seed of the initial parameters, the order of the images and their shifts.
     pub seed: u64,
     /// Whether each image is shifted by up to a pixel in a random direction.
@@ -176,10 +195,10 @@ impl Training {
         classes: usize,
         mut after: impl FnMut(u64, f32, &onnx::Model) -> Result<()>,
     ) -> Result<onnx::Model> {
-        let &Self { network, epochs, lr, seed, shifted } = self;
-        let (n, batch) = (examples.len(), BATCH.min(examples.len()));
+        let &Self { network, epochs, batch, lr, warm_up, seed, shifted } = self;
+        let (n, batch) = (examples.len(), batch.min(examples.len()));
         let steps_per_epoch = n.checked_div(batch).context("images to train a classifier expected, none found")?;
-        let adam = Adam { alpha: lr, ..ADAM };
+        let steps = epochs * steps_per_epoch as u64;
         let mut state = network.initial_state(seed, classes);
         let (mut order, mut shifts) = (vec![0; n], Array2::zeros((n, 2)));
         let (step_model, names) = network.step_graph(classes, batch);
@@ -201,7 +220,8 @@ impl Training {
                     target[(b, class as usize)] = 1.0;
                 }
                 step += 1;
-                let BiasCorrected { step_size, epsilon } = adam.bias_corrected(step, epochs * steps_per_epoch as u64);
+                let adam = Adam { alpha: lr * (step as f64 / (warm_up * steps as f64)).min(1.0), ..ADAM };
+                let BiasCorrected { step_size, epsilon } = adam.bias_corrected(step, steps);
                 let inputs = [
                     ("image", images.view().into_dyn()),
                     ("target", target.view().into_dyn()),
@@ -219,15 +239,14 @@ impl Training {
         model.context("at least one epoch expected, none found")
     }
 
-    /// What the training depends on beside the examples, as text. Raise the first number when the code changes the trained
-    /// classifier; the rest are its settings.
+    /// What the training of a judge, which has no warm-up, depends on beside the examples, as text. Raise the first number when the
+    /// code changes the trained classifier; the rest are its settings.
     pub(crate) fn version(&self) -> String {
-        let Self { network, epochs, lr, seed, shifted } = self;
-        format!("1: {network:?} {lr} {seed} {BATCH} {epochs} {FEATURES} {MAX_SHIFT} {shifted}")
+        let Self { network, epochs, batch, lr, warm_up: _, seed, shifted } = self;
+        format!("1: {network:?} {lr} {seed} {batch} {epochs} {FEATURES} {MAX_SHIFT} {shifted}")
     }
 }
 
-const BATCH: usize = 100;
 /// Default of Adam's initial step size.
 pub const LR: f64 = 3e-3;
 const ADAM: Adam = Adam { alpha: LR, alpha_end: 0.0, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };

@@ -145,7 +145,8 @@ pub fn train(
 }
 
 /// The training of the judges in the cache, which is the default of `trainer judge`.
-pub const TRAINING: Training = Training { network: Network::Lenet5, epochs: 10, lr: LR, seed: 0, shifted: true };
+pub const TRAINING: Training =
+    Training { network: Network::Lenet5, epochs: 10, batch: 100, lr: LR, warm_up: 0.0, seed: 0, shifted: true };
 
 /// Key of the metadata with the accuracy on the test images, 0 to 1.
 pub(crate) const ACCURACY: &str = "accuracy";
