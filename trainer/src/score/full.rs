@@ -160,7 +160,8 @@ impl Full {
     }
 }
 
-/// The training of the two-sample test. It was chosen by the accuracy after one epoch on images of `models/g.onnx`:
+/// The training of the two-sample test, which tells images of `models/g.onnx` with 99.0 % accuracy. Its step size is that of the best
+/// rows of this table, and its biases start at 0. The table has the accuracy after one epoch on these images:
 ///
 /// | initial parameters | grey levels | batch | step size | by two seeds, % |
 /// |---|---|--:|--:|--:|
