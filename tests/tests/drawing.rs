@@ -556,4 +556,6 @@ fn inspect_and_bench_say_it_to_people_and_to_programs() {
         images.iter().all(|row| row["single_us"].as_f64().unwrap() > 0.0 && row["batch_us"].as_f64().unwrap() > 0.0)
     );
     assert!(images.iter().any(|row| row["kernel"] == bench["kernel"] && row["precision"] == "int8"), "{bench}");
+    let read = ["read_int8_weights_us", "read_weights_us"].map(|key| bench[key].as_f64().unwrap());
+    assert!(0.0 < read[0] && read[0] < read[1], "{read:?} µs for 121,920 and 459,200 bytes");
 }
