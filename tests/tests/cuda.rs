@@ -6,7 +6,7 @@ use std::process::Command;
 
 use ndarray::{Array1, Array2, s};
 use tests::{data_set, digits, mnist, peers_python, program, run};
-use trainer::config::Plan;
+use trainer::config::{Plan, Recipe};
 use trainer::data::Dataset;
 use trainer::gan::block::{metrics, prepare, step_graph};
 use trainer::gan::inputs::StepKind;
@@ -23,17 +23,19 @@ fn every_operator_that_a_gpu_is_asked_for_has_a_cuda_kernel() {
         write_model(&path, &model).unwrap();
         models.push(path);
     };
-    for plan in [Plan::seed_recipe(), Plan::tuned_recipe()] {
+    let recipes = [Recipe::seed(), Recipe::tuned()];
+    let convolutional = recipes.clone().map(|recipe| Recipe { d_conv: vec![4, 6], ..recipe });
+    for (recipe, of) in recipes.into_iter().chain(convolutional).zip(0..) {
         // A data set with a smaller last batch.
-        let plan = Plan { batch: 64, ..plan };
+        let plan = Plan { recipe, batch: 64, ..Plan::seed_recipe() };
         for (kind, i) in StepKind::all(&plan, 100).into_iter().zip(0..) {
-            add(format!("{}-{i}.onnx", plan.recipe.name), step_graph(&plan.recipe, kind));
+            add(format!("{of}-{i}.onnx"), step_graph(&plan.recipe, kind));
         }
-        add(format!("{}-prepare.onnx", plan.recipe.name), prepare(&plan.recipe, plan.batch, 100, 32));
-        add(format!("{}-metrics.onnx", plan.recipe.name), metrics(&plan.recipe, plan.batch, 32));
+        add(format!("{of}-prepare.onnx"), prepare(&plan.recipe, plan.batch, 100, 32));
+        add(format!("{of}-metrics.onnx"), metrics(&plan.recipe, plan.batch, 32));
     }
     add("sampler.onnx".into(), sampler(16));
-    assert_eq!(models.len(), 4 + 6 + 1);
+    assert_eq!(models.len(), 2 * (4 + 6) + 1);
 
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
     let kernels = tests.join("golden/cuda_kernels.txt");

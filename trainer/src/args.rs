@@ -194,9 +194,10 @@ struct RecipeArgs {
     /// Decay rate of Adam's second moments [default: 0.999; tuned: 0.99].
     #[arg(long)]
     beta2: Option<f64>,
-    /// Numbers of maps of the discriminator's convolutions, before its dense layers [default: none].
-    #[arg(long, value_delimiter = ',', value_name = "MAPS")]
-    d_conv: Option<Vec<usize>>,
+    /// Numbers of maps of the discriminator's convolutions before its dense layers, such as 32,64; at most two of 1 to 512 each, or
+    /// none [default: none].
+    #[arg(long, value_name = "MAPS")]
+    d_conv: Option<Maps>,
     /// Widths of the discriminator's hidden dense layers [default: 128,64,32; tuned: 256,128].
     #[arg(long, alias = "d", value_delimiter = ',', value_name = "WIDTHS")]
     d_hidden: Option<Vec<usize>>,
@@ -207,7 +208,7 @@ struct RecipeArgs {
     /// Uses the same z for the discriminator's and the generator's update [default: false; tuned: true].
     #[arg(long, alias = "one-z", value_name = "BOOL")]
     shared_z: Option<bool>,
-    /// Dropout probability in both networks [default: 0.2; tuned: 0].
+    /// Dropout probability after the hidden dense layers of both networks [default: 0.2; tuned: 0].
     #[arg(long, value_name = "P")]
     dropout: Option<f64>,
     /// The discriminator's target for real images [default: 0.9; tuned: 1].
@@ -233,7 +234,7 @@ impl RecipeArgs {
         set(&mut recipe.adam.alpha_end, self.lr_end);
         set(&mut recipe.adam.beta1, self.beta1);
         set(&mut recipe.adam.beta2, self.beta2);
-        set(&mut recipe.d_conv, self.d_conv.clone());
+        set(&mut recipe.d_conv, self.d_conv.clone().map(|Maps(maps)| maps));
         set(&mut recipe.d_hidden, self.d_hidden.clone());
         set(&mut recipe.conditional, self.conditional);
         set(&mut recipe.shared_z, self.shared_z);
@@ -243,6 +244,19 @@ impl RecipeArgs {
         set(&mut recipe.r1_every, self.r1_every);
         set(&mut recipe.ema, self.ema);
         set(&mut recipe.mean_bias, self.mean_bias);
+    }
+}
+
+/// Numbers of maps, or `none`.
+#[derive(Clone)]
+struct Maps(Vec<usize>);
+
+impl FromStr for Maps {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let maps = if text == "none" { Ok(vec![]) } else { text.split(',').map(str::parse).collect() };
+        maps.map(Self).map_err(|_| "numbers such as 32,64, or none expected".into())
     }
 }
 
@@ -291,6 +305,8 @@ pub struct BenchArgs {
     /// Images per training step [default: 64; tuned: 128].
     #[arg(long)]
     batch: Option<usize>,
+    #[command(flatten)]
+    settings: RecipeArgs,
     /// Number of steps to measure.
     #[arg(long, default_value_t = 1000)]
     pub steps: usize,
@@ -306,6 +322,7 @@ impl BenchArgs {
     pub fn plan(&self) -> Plan {
         let mut plan = self.recipe.plan();
         set(&mut plan.batch, self.batch);
+        self.settings.apply(&mut plan.recipe);
         plan
     }
 }

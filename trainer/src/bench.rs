@@ -32,23 +32,23 @@ pub struct Figures {
     pub recipe: String,
     /// Images in a step.
     pub batch: usize,
-    /// Number of steps measured.
+    /// Number of steps measured, at least.
     pub steps: usize,
     /// Milliseconds per training step: drawing the random numbers, running the graph, reading the metrics.
     pub step_ms: f64,
     /// 10⁹ floating-point operations per second of a 784 × 1024 × 1024 matrix product with the same ONNX Runtime.
     pub peak_gflops: f64,
-    /// Floating-point operations of a step's matrix products.
+    /// Floating-point operations of a step's matrix products. A GPU does more: some passes are redundant there.
     #[serde(skip)]
     pub step_flop: f64,
     /// Milliseconds that a step's matrix products would take at the peak.
     pub floor_ms: f64,
-    /// Number of kernels that a step launches on a GPU: one per operator with functions inlined, two for a Gemm with
-    /// bias.
+    /// Number of kernels that a step without R1 launches on a GPU: one per operator with functions inlined, two for a Gemm
+    /// with bias.
     pub kernels: usize,
 }
 
-/// Measures steps of a plan on a data set of noise of ten classes, which takes as long as MNIST.
+/// Measures steps of a plan on a data set of noise in one of ten classes, which takes as long as MNIST.
 ///
 /// # Errors
 /// When ONNX Runtime fails.
@@ -59,9 +59,9 @@ pub fn bench(runtime: &OnnxRuntime, plan: &Plan, steps: usize) -> Result<Figures
 fn measure(runtime: &OnnxRuntime, plan: &Plan, steps: usize) -> Result<Figures> {
     let Plan { recipe, batch, .. } = plan;
     let batch = *batch;
-    // As many steps as there are from one R1 penalty to the next, so that each of these rounds takes as long as the others.
-    let round: Vec<StepKind> =
-        (0..recipe.r1_every).map(|step| StepKind { batch, with_r1: recipe.applies_r1(step) }).collect();
+    let period = if recipe.r1 > 0.0 { recipe.r1_every } else { 1 };
+    // The kinds of step from one R1 penalty to the next.
+    let kinds: Vec<StepKind> = (0..period).map(|step| StepKind { batch, with_r1: recipe.applies_r1(step) }).collect();
     let mut noise = Array2::zeros((IMAGES, PIXELS));
     write_dropout_mask(noise.as_slice_mut().expect("row-major"), 0, 0, 0, 0.5);
     let data = Dataset { images: noise * 255, labels: Array1::zeros(IMAGES), ..Dataset::default() };
@@ -80,21 +80,23 @@ fn measure(runtime: &OnnxRuntime, plan: &Plan, steps: usize) -> Result<Figures> 
     };
     write_block(stepper.inputs());
     let (mut step_s, mut product_s) = (vec![], vec![]);
-    let blocks: Vec<StepKind> = round.iter().cycle().take(round.len() * block_len).copied().collect();
-    let warm_up = WARM_UP.div_ceil(round.len());
-    for at in 0..steps.div_ceil(blocks.len()) + warm_up {
+    // A turn takes whole periods in whole blocks, so that all turns take the same steps.
+    let turn: Vec<StepKind> = kinds.iter().cycle().take(kinds.len() * block_len).copied().collect();
+    let warm_up = WARM_UP.div_ceil(kinds.len());
+    product.run()?;
+    for i in 0..steps.div_ceil(turn.len()).max(3) + warm_up {
         let start = Instant::now();
-        for block in blocks.chunks(block_len) {
+        for block in turn.chunks(block_len) {
             stepper.run(block, &mut write_block)?;
         }
-        step_s.push(start.elapsed().as_secs_f64() / blocks.len() as f64);
-        if at % 16 == 0 {
+        step_s.push(start.elapsed().as_secs_f64() / turn.len() as f64);
+        if i >= warm_up && (i - warm_up).is_multiple_of(16_usize.div_ceil(kinds.len())) {
             let start = Instant::now();
             product.run()?;
             product_s.push(start.elapsed().as_secs_f64());
         }
     }
-    let step_flop = round.iter().map(|&kind| step_flop(recipe, kind)).sum::<f64>() / round.len() as f64;
+    let step_flop = kinds.iter().map(|&kind| step_flop(recipe, kind)).sum::<f64>() / kinds.len() as f64;
     let peak_gflops = 1e-9 * 2.0 * (M * N * N) as f64 / median(product_s);
     Ok(Figures {
         device: runtime.settings.describe(),

@@ -105,7 +105,7 @@ impl Plan {
             let expected = format!("{} to {}", range.start(), range.end());
             UsageError::unless(range.contains(&value), option, &expected, value)?;
         }
-        UsageError::unless(*r1_every >= 1, "r1-every", "at least 1", r1_every)?;
+        UsageError::unless((1..=1_000_000).contains(r1_every), "r1-every", "1 to 1000000", r1_every)?;
         UsageError::unless(*r1 == 0.0 || *p_drop == 0.0, "r1", &format!("0 with --dropout {p_drop}"), r1)?;
         UsageError::unless(d_conv.len() <= 2, "d-conv", "at most 2 numbers of maps", d_conv.len())?;
         let odd = d_conv.iter().find(|maps| !(1..=512).contains(*maps));
@@ -141,7 +141,11 @@ impl Plan {
     /// options.
     pub fn options(&self) -> Vec<(String, String)> {
         let json = serde_json::to_value(self).unwrap_or_default();
-        let plain = |value: &Value| value.as_str().map_or(value.to_string(), str::to_string).replace(['[', ']'], "");
+        let plain = |value: &Value| match value {
+            Value::String(text) => text.clone(),
+            Value::Array(items) if items.is_empty() => "none".into(),
+            value => value.to_string().replace(['[', ']'], ""),
+        };
         let fields = json.as_object().into_iter().flatten();
         fields.map(|(name, value)| (name.replace('_', "-"), plain(value))).collect()
     }
@@ -157,7 +161,8 @@ pub struct Recipe {
     /// Adam's settings, shared by both networks.
     #[serde(flatten)]
     pub adam: Adam,
-    /// Numbers of maps of the discriminator's convolutions, at most two, before the dense layers. Older runs had none.
+    /// Numbers of maps, 1 to 512, of the discriminator's convolutions, at most two. They come before its dense layers. Older runs
+    /// had none.
     #[serde(default)]
     pub d_conv: Vec<usize>,
     /// Widths of the discriminator's hidden dense layers.
@@ -508,8 +513,8 @@ pub const MAX_CLASSES: usize = 64;
 pub const LATENT: usize = 100;
 /// Width and height of an image.
 pub const SIDE: usize = 28;
-/// Pixels that a convolution of the discriminator sees at once: 4 × 4.
-pub const PATCH: usize = 4 * 4;
+/// Pixels of a patch, 4 × 4: the part of an image that a convolution of the discriminator sees at once.
+pub const PATCH_PIXELS: usize = 4 * 4;
 /// Pixels of an image.
 pub const PIXELS: usize = SIDE * SIDE;
 
@@ -562,7 +567,7 @@ mod tests {
         assert!(json.contains("\"d_hidden\":[256,128]") && json.contains("\"shared_z\":true"), "{json}");
         let older = json.replace("\"d_hidden\"", "\"d\"").replace("\"shared_z\"", "\"one_z\"");
         assert_eq!(serde_json::from_str::<Plan>(&older).unwrap(), plan);
-        let of_digits = json.replace("\"classes\":10,", "");
+        let of_digits = json.replace("\"classes\":10,", "").replace("\"d_conv\":[],", "");
         assert!(of_digits != json && serde_json::from_str::<Plan>(&of_digits).unwrap() == plan);
     }
 

@@ -123,6 +123,7 @@ fn run_bench(args: &BenchArgs) -> Result<String> {
     const MOST_STEPS: usize = 1_000_000;
     let batches = 1..=bench::IMAGES;
     let plan = args.plan();
+    plan.check()?;
     UsageError::unless(batches.contains(&plan.batch), "batch", &format!("1 to {}", bench::IMAGES), plan.batch)?;
     UsageError::unless((1..=MOST_STEPS).contains(&args.steps), "steps", &format!("1 to {MOST_STEPS}"), args.steps)?;
     let runtime = OnnxRuntime::open(&args.engine.engine(), &mut note)?;

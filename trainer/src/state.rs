@@ -3,7 +3,7 @@
 use ndarray::{Array1, ArrayView2};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{G_SIZES, PATCH, Plan, Recipe};
+use crate::config::{G_SIZES, PATCH_PIXELS, Plan, Recipe};
 use crate::graph::onnx::Type;
 use crate::noise::{self, stream};
 
@@ -91,35 +91,32 @@ impl Spec {
     }
 }
 
-/// The weights (I, O) and biases (O,) of a network with these layer widths, in layer order: `g.fc1.weight`,
-/// `g.fc1.bias`, …
-pub fn params(net: &str, sizes: &[usize]) -> Vec<Spec> {
-    layers(&format!("{net}.fc"), sizes.windows(2).map(|widths| [widths[0], widths[1]]))
+/// The weights (I, O) and biases (O,) of the generator's layers: `g.fc1.weight`, `g.fc1.bias`, …
+pub fn g_params() -> Vec<Spec> {
+    layers("g.fc", &G_SIZES, 1)
 }
 
-/// The weights and biases of the discriminator: of its convolutions, `d.conv1.weight` (16 I, O), `d.conv1.bias` (O,), …, for I maps
-/// in and O maps out, then of its dense layers, see [`params`].
+/// The weights and biases of the discriminator's layers: of its convolutions, with I maps in and O maps out, `d.conv1.weight` (16 I, O),
+/// `d.conv1.bias` (O,), …; then of its dense layers, `d.fc1.weight` (I, O), `d.fc1.bias` (O,), ….
 pub fn d_params(recipe: &Recipe) -> Vec<Spec> {
     let maps = [&[1], &recipe.d_conv[..]].concat();
-    let mut specs = layers("d.conv", maps.windows(2).map(|maps| [PATCH * maps[0], maps[1]]));
-    specs.extend(params("d", &recipe.d_sizes()));
-    specs
+    [layers("d.conv", &maps, PATCH_PIXELS), layers("d.fc", &recipe.d_sizes(), 1)].concat()
 }
 
-/// The weights and biases of layers with weights (I, O): `name1.weight`, `name1.bias`, …
-fn layers(name: &str, shapes: impl Iterator<Item = [usize; 2]>) -> Vec<Spec> {
-    let both = |(i, shape): (usize, [usize; 2])| {
+/// The weights (`inputs` · I, O) and biases (O,) between layers of these widths: `name1.weight`, `name1.bias`, …
+fn layers(name: &str, widths: &[usize], inputs: usize) -> Vec<Spec> {
+    let both = |(i, width): (usize, &[usize])| {
         let spec = |kind: &str, shape: &[usize]| Spec::new(format!("{name}{i}.{kind}"), Type::F32, shape);
-        [spec("weight", &shape), spec("bias", &shape[1..])]
+        [spec("weight", &[inputs * width[0], width[1]]), spec("bias", &[width[1]])]
     };
-    (1..).zip(shapes).flat_map(both).collect()
+    (1..).zip(widths.windows(2)).flat_map(both).collect()
 }
 
-/// The tensors of a training state, in order: the parameters of D and G (`d.fc1.weight`, …, `g.fc1.weight`, …); Adam's
-/// first moments of both (`m.d.fc1.weight`, …); the second moments (`v.d.fc1.weight`, …); and for recipes with a moving
-/// average of G's parameters, the average (`ema.g.fc1.weight`, …).
+/// The tensors of a training state, in order: the parameters of [`d_params`] and [`g_params`]; Adam's first moments of both
+/// (`m.d.fc1.weight`, …); the second moments (`v.d.fc1.weight`, …); and for recipes with a moving average of G's parameters, the
+/// average (`ema.g.fc1.weight`, …).
 pub fn state_specs(recipe: &Recipe) -> Vec<Spec> {
-    let (d, g) = (d_params(recipe), params("g", &G_SIZES));
+    let (d, g) = (d_params(recipe), g_params());
     let theta = [d, g.clone()].concat();
     let named = |kind: &str, of: &[Spec]| -> Vec<Spec> {
         of.iter().map(|s| Spec { name: format!("{kind}.{}", s.name), ..s.clone() }).collect()
@@ -129,7 +126,8 @@ pub fn state_specs(recipe: &Recipe) -> Vec<Spec> {
     [theta, m, v, ema].concat()
 }
 
-/// The state at the start of a run. Weights and biases are drawn from U(−1/√in, 1/√in), as by `torch.nn.Linear`;
+/// The state at the start of a run. Weights and biases are drawn from U(−1/√in, 1/√in), as by `torch.nn.Linear`
+/// and `torch.nn.Conv2d`;
 /// moments are 0; the moving average starts at the parameters. For recipes with `mean_bias`, G's last bias starts at
 /// the atanh of the mean of the `images` (n, 784).
 pub fn initial_state(plan: &Plan, images: ArrayView2<u8>) -> TrainState {

@@ -218,7 +218,8 @@ mod tests {
         let other = Recipe { conditional: true, classes: 26, ema: 0.9, d_hidden: vec![33, 17], ..seed.recipe.clone() };
         let shared_z = Recipe { shared_z: true, ..seed.recipe.clone() };
         let convolutional = Recipe { d_conv: vec![5, 3], ..tuned.recipe.clone() };
-        let others = [other, shared_z, convolutional].map(|recipe| Plan { recipe, ..seed.clone() });
+        let one_convolution = Recipe { d_conv: vec![3], ..seed.recipe.clone() };
+        let others = [other, shared_z, convolutional, one_convolution].map(|recipe| Plan { recipe, ..seed.clone() });
         for plan in others.into_iter().chain([seed, tuned]) {
             let plan = Plan { batch: 16, epochs: 2, ..plan };
             let labels = labels.mapv(|label| label * (plan.recipe.classes as u8 / 10));

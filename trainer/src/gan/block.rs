@@ -76,14 +76,14 @@ pub fn prepare(recipe: &Recipe, batch: usize, n: usize, steps: usize) -> Model {
             // update, so that any mask will do for that one.
             for (fake, both) in masks.d_on_fake.iter_mut().zip(&masks.d_on_both) {
                 let any = g.columns(*both, 0, g.shape(*fake)[1]);
-                *fake = g.concat_columns(&[any, *fake]);
+                *fake = g.concat_axis1(&[any, *fake]);
             }
             for (for_d, for_g) in masks.g_for_d.iter_mut().zip(masks.g_for_g.drain(..)) {
-                *for_d = g.concat_columns(&[*for_d, for_g]);
+                *for_d = g.concat_axis1(&[*for_d, for_g]);
             }
         }
         let masks = [masks.d_on_both, masks.d_on_fake, masks.g_for_d].concat();
-        let masks = g.concat_columns(&masks);
+        let masks = g.concat_axis1(&masks);
         let zero = g.scalar(0.0);
         let slopes = leaky_slopes(recipe.p_drop as f32);
         for (name, slope) in ["negative_slope", "positive_slope"].into_iter().zip(slopes) {
@@ -165,7 +165,7 @@ pub fn metrics(recipe: &Recipe, batch: usize, steps: usize) -> Model {
     let halves = g.constant("halves", &[2, 2 * batch], &halves(batch, 1.0));
     let sums = [(d_loss, all, false), (g_loss, last, false), (probability, halves, true)];
     let sums = sums.map(|(x, weights, transposed)| g.gemm(x, weights, None, false, transposed));
-    let sums = g.concat_columns(&sums);
+    let sums = g.concat_axis1(&sums);
     let metrics = g.div_by(sums, batch as f32);
     g.to_model("metrics", &[(metrics, "metrics".into())], None)
 }

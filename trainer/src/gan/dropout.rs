@@ -81,7 +81,7 @@ pub fn slopes(x: &[f32], mask: &[u8], negative: f32, positive: f32, s: &mut [f32
     }
 }
 
-/// A list per pass of an update, one item per hidden layer of the network. The lists are empty without dropout.
+/// A list per pass of an update, one item per hidden dense layer of the network. The lists are empty without dropout.
 #[derive(Clone, Debug)]
 pub(crate) struct Passes<T> {
     /// D on reals and fakes, in D's update.

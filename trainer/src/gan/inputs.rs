@@ -37,7 +37,7 @@ impl StepKind {
 /// - the numbers of [`Recipe::rates`]: `step_size`, `epsilon`, `ema_rate`, f32 scalars;
 /// - `indices` (B,) i64: the images of the batch, as rows of the data set;
 /// - `z` (2B, 100) f32: first for D's update, then for G's; (B, 100) if the recipe shares z;
-/// - the dropout masks (rows, units) u8 of every hidden layer: `dropout_mask.d_on_both.fc1`, …
+/// - the dropout masks (rows, units) u8 of every hidden dense layer: `dropout_mask.d_on_both.fc1`, …
 pub(crate) fn host_inputs(recipe: &Recipe, batch: usize) -> [Vec<Spec>; 4] {
     let rates = ["step_size", "epsilon", "ema_rate"].map(|name| Spec::new(name, Type::F32, &[]));
     let indices = Spec::new("indices", Type::I64, &[batch]);

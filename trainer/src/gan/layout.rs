@@ -1,9 +1,9 @@
 //! How a network's parameters lie in memory during training.
 
-use crate::config::{G_SIZES, Recipe};
+use crate::config::Recipe;
 use crate::graph::onnx::Type;
 use crate::graph::{Graph, Var};
-use crate::state::{Spec, d_params, params, state_specs};
+use crate::state::{Spec, d_params, g_params, state_specs};
 
 /// Which tensors hold the parameters of a network, and Adam's moments of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +57,7 @@ impl ParamLayout {
     }
 }
 
-/// `m.d` for a tensor `m.d.fc1.weight` or `m.d`.
+/// The network that a tensor belongs to: `m.d` for `m.d.fc1.weight`, `m.d.conv1.weight` and `m.d`.
 fn network(spec: &Spec) -> &str {
     let layer = spec.name.find(".conv").or_else(|| spec.name.find(".fc"));
     &spec.name[..layer.unwrap_or(spec.name.len())]
@@ -98,7 +98,7 @@ impl StateVars {
             NetworkVars { layout, layers, theta: theta.clone(), m: m.clone(), v: v.clone() }
         };
         let d = network(d_params(recipe), [d, m_d, v_d]);
-        let g = network(params("g", &G_SIZES), [gen_, m_g, v_g]);
+        let g = network(g_params(), [gen_, m_g, v_g]);
         Self { d, g, ema: ema.concat() }
     }
 

@@ -1,15 +1,15 @@
 //! The generator G and the discriminator D.
 //!
-//! Shapes: B batch; C classes; I, O widths of a dense layer's input and output. The parameters θ of a network are a list of weight
-//! (I, O) and bias (O,) for each layer.
+//! Shapes: B batch; C classes; I, O widths of a dense layer's input and output, or numbers of a convolution's maps. The parameters θ
+//! of a network are a list of weight and bias for each layer: (I, O) of a dense layer, (16 I, O) of a convolution; and (O,).
 
-use crate::config::{G_SIZES, LATENT, PATCH, SIDE};
+use crate::config::{LATENT, Recipe, SIDE};
 use crate::gan::convolution::convolution;
 use crate::gan::dropout::{Dropout, SLOPE, leaky_relu_dropout};
 use crate::gan::pixels;
 use crate::graph::onnx::{self, Type};
 use crate::graph::{Graph, Var};
-use crate::state::params;
+use crate::state::g_params;
 
 /// G in training: images (B, 784) in [-1, 1] from z (B, 100), with the dropout of each hidden layer.
 pub(crate) fn generate(g: &mut Graph, theta: &[Var], z: Var, dropout: &[Dropout]) -> Var {
@@ -18,16 +18,23 @@ pub(crate) fn generate(g: &mut Graph, theta: &[Var], z: Var, dropout: &[Dropout]
 }
 
 /// D in training: the logit (B, 1) that images x (B, 784) are real, with the dropout of each hidden dense layer. A
-/// class-conditional D has one logit per class; `class` (B, C), one-hot, selects the logit of each image. A layer is a convolution if
-/// its weight has a row for each number of a patch.
-pub(crate) fn discriminate(g: &mut Graph, theta: &[Var], x: Var, class: Option<Var>, dropout: &[Dropout]) -> Var {
-    let (batch, mut h, mut dense) = (g.shape(x)[0], x, theta);
-    let (mut side, mut maps) = (SIDE, 1);
-    while g.shape(dense[0])[0] == PATCH * maps {
+/// class-conditional D has one logit per class; `class` (B, C), one-hot, selects the logit of each image.
+pub(crate) fn discriminate(
+    g: &mut Graph,
+    recipe: &Recipe,
+    theta: &[Var],
+    x: Var,
+    class: Option<Var>,
+    dropout: &[Dropout],
+) -> Var {
+    let (convolutions, dense) = theta.split_at(2 * recipe.d_conv.len());
+    let batch = g.shape(x)[0];
+    let (mut h, mut side, mut maps) = (x, SIDE, 1);
+    for layer in convolutions.chunks(2) {
         let image = g.reshape(h, &[batch, side, side, maps]);
-        h = convolution(g, image, dense[0], dense[1]);
+        h = convolution(g, image, layer[0], layer[1]);
         h = leaky_relu_dropout(g, h, None); // (B, 14, 14, O), then (B, 7, 7, O)
-        (side, maps, dense) = (side / 2, g.shape(h)[3], &dense[2..]);
+        (side, maps) = (side / 2, g.shape(h)[3]);
     }
     h = g.reshape(h, &[batch, side * side * maps]);
     let logits = mlp(g, dense, h, |g, i, h| leaky_relu_dropout(g, h, dropout.get(i))); // (B, 1) or (B, C)
@@ -55,11 +62,11 @@ fn mlp(g: &mut Graph, theta: &[Var], x: Var, activation: impl Fn(&mut Graph, usi
 }
 
 /// The trained generator as a model to export: `z` (N, 100) → `image` (N, 784) in [-1, 1], without dropout. `weights`
-/// are stored in the file; they have the order and shapes of [`params`].
+/// are stored in the file; they have the order and shapes of [`g_params`].
 pub fn generator(weights: &[&[f32]]) -> onnx::Model {
     let g = &mut Graph::default();
     let z = g.input("z", Type::F32, &[1, LATENT]);
-    let theta: Vec<Var> = (params("g", &G_SIZES).iter().zip(weights))
+    let theta: Vec<Var> = (g_params().iter().zip(weights))
         .map(|(s, w)| g.constant(s.name.trim_start_matches("g."), &s.shape, w))
         .collect();
     let image = evaluate(g, &theta, z);
@@ -71,7 +78,7 @@ pub fn generator(weights: &[&[f32]]) -> onnx::Model {
 pub fn sampler(n: usize) -> onnx::Model {
     let g = &mut Graph::default();
     let z = g.input("z", Type::F32, &[n, LATENT]);
-    let theta: Vec<Var> = params("g", &G_SIZES).iter().map(|s| g.input(&s.name, s.elem, &s.shape)).collect();
+    let theta: Vec<Var> = g_params().iter().map(|s| g.input(&s.name, s.elem, &s.shape)).collect();
     let image = evaluate(g, &theta, z);
     g.to_model("sampler", &[(image, "image".into())], None)
 }

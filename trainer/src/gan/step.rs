@@ -19,7 +19,7 @@ use crate::graph::{Graph, Var};
 /// | `step_size`, `epsilon`, `ema_rate` f32 | see [`Recipe::rates`] |
 /// | `indices` (B,) i64 | the batch, as rows of the data set |
 /// | `z` (2B, 100) f32 | first for D's update, then for G's; (B, 100) if the recipe shares z |
-/// | `dropout_mask.d_on_both.fc1` (rows, units) u8, … | a mask of zeros and ones per hidden layer and pass |
+/// | `dropout_mask.d_on_both.fc1` (rows, units) u8, … | a mask of zeros and ones per hidden dense layer and pass |
 /// | `images` (n, 784) u8, `labels` (n,) u8 | the data set; labels for class-conditional recipes only |
 ///
 /// Outputs: the state under its names with `next.` before them, and `metrics` (4,) in the order of
@@ -31,7 +31,7 @@ pub fn step_graph(recipe: &Recipe, kind: StepKind, n: usize) -> Model {
 
 /// Floating-point operations of the matrix products of a step, two per multiply-add.
 pub fn step_flop(recipe: &Recipe, kind: StepKind) -> f64 {
-    let (g, outputs) = step(recipe, kind, 1);
+    let (g, outputs) = step(recipe, kind, 1); // the size of the data set does not matter
     g.gemm_flop(&outputs)
 }
 

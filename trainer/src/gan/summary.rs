@@ -2,7 +2,7 @@
 
 use crate::config::{G_SIZES, LATENT, PIXELS, Recipe, SIDE};
 use crate::gan::dropout::SLOPE;
-use crate::state::{Spec, d_params, params};
+use crate::state::{Spec, d_params, g_params};
 
 /// A table of the generator's and the discriminator's layers: operations, length of the output for one image, and number of
 /// parameters.
@@ -26,7 +26,7 @@ pub fn networks(recipe: &Recipe) -> String {
         (format!("4 × 4 convolution, stride 2, LeakyReLU {SLOPE}"), maps * side * side)
     });
     let d_layers = convolutions.chain(widths(&recipe.d_sizes(), &logits)).collect();
-    let generator = network("generator", (&z, LATENT), &params("g", &G_SIZES), widths(&G_SIZES, "tanh"));
+    let generator = network("generator", (&z, LATENT), &g_params(), widths(&G_SIZES, "tanh"));
     let discriminator = network("discriminator", ("image, from -1 to 1", PIXELS), &d_params(recipe), d_layers);
     format!("{generator}\n\n{discriminator}")
 }

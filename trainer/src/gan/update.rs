@@ -78,7 +78,7 @@ pub(crate) fn update(
     let [for_d, for_g] = fakes(g, recipe, theta_g, inputs);
 
     g.scope("d_update/");
-    let (d_logits, penalty) = d_logits(g, theta_d, inputs, &for_d, with_r1);
+    let (d_logits, penalty) = d_logits(g, recipe, theta_d, inputs, &for_d, with_r1);
     let target = g.constant("d_target", &[2 * batch, 1], &d_targets(recipe, batch));
     let d_loss = bce(g, d_logits, target);
     let d_loss = mean(g, d_loss, batch);
@@ -95,7 +95,7 @@ pub(crate) fn update(
     let d = state.d.updated(g, gradient, adam_step);
 
     g.scope("g_update/");
-    let g_logits = discriminate(g, &d.layers, for_g.images, for_g.class, &inputs.dropout.d_on_fake); // (B or 2B, 1)
+    let g_logits = discriminate(g, recipe, &d.layers, for_g.images, for_g.class, &inputs.dropout.d_on_fake); // (B or 2B, 1)
     let one = g.scalar(1.0);
     let mut g_loss = bce(g, g_logits, one);
     let rows = g.shape(g_logits)[0];
@@ -139,19 +139,26 @@ fn fakes(g: &mut Graph, recipe: &Recipe, theta_g: &[Var], inputs: &UpdateInputs)
 }
 
 /// D's logits (2B, 1) of reals, then fakes; with R1 also the penalty, a scalar.
-fn d_logits(g: &mut Graph, theta_d: &[Var], inputs: &UpdateInputs, fakes: &Fakes, with_r1: bool) -> (Var, Option<Var>) {
+fn d_logits(
+    g: &mut Graph,
+    recipe: &Recipe,
+    theta_d: &[Var],
+    inputs: &UpdateInputs,
+    fakes: &Fakes,
+    with_r1: bool,
+) -> (Var, Option<Var>) {
     let (real, class) = (inputs.real, inputs.class);
     let fake = g.detach(fakes.images); // D's loss has no gradient for G
     if with_r1 {
         // R1 differentiates D(x) by x, so reals and fakes take a pass each. Recipes with R1 have no dropout.
-        let on_real = discriminate(g, theta_d, real, class, &[]);
-        let on_fake = discriminate(g, theta_d, fake, fakes.class, &[]);
+        let on_real = discriminate(g, recipe, theta_d, real, class, &[]);
+        let on_fake = discriminate(g, recipe, theta_d, fake, fakes.class, &[]);
         let penalty = r1(g, on_real, real);
         (g.concat_rows(on_real, on_fake), Some(penalty))
     } else {
         let both = g.concat_rows(real, fake);
         let class = class.zip(fakes.class).map(|(real, fake)| g.concat_rows(real, fake));
-        (discriminate(g, theta_d, both, class, &inputs.dropout.d_on_both), None)
+        (discriminate(g, recipe, theta_d, both, class, &inputs.dropout.d_on_both), None)
     }
 }
 

@@ -80,19 +80,8 @@ impl Graph {
         }
     }
 
-    /// Floating-point operations of the matrix products that compute the `outputs`, two per multiply-add.
-    pub fn gemm_flop(&self, outputs: &[(Var, String)]) -> f64 {
-        let (live, _) = self.needed_for(outputs);
-        let gemms = self.nodes.iter().zip(live).filter(|(node, live)| *live && node.op_type == "Gemm");
-        let terms = |node: &Node| {
-            let a = self.shape(node.inputs[0]);
-            a[usize::from(!node.attributes.iter().any(|attribute| attribute.name == "transA"))]
-        };
-        gemms.map(|(node, _)| 2.0 * (self.shape(node.outputs[0]).iter().product::<usize>() * terms(node)) as f64).sum()
-    }
-
     /// For each node and for each value, whether the `outputs` are computed from it.
-    fn needed_for(&self, outputs: &[(Var, String)]) -> (Vec<bool>, Vec<bool>) {
+    pub(super) fn needed_for(&self, outputs: &[(Var, String)]) -> (Vec<bool>, Vec<bool>) {
         let (mut live, mut needed) = (vec![false; self.nodes.len()], vec![false; self.values.len()]);
         outputs.iter().for_each(|(v, _)| needed[v.0] = true);
         for (n, node) in self.nodes.iter().enumerate().rev() {
@@ -107,8 +96,7 @@ impl Graph {
     /// The shape (M, N, K) of a node's matrix product, if its bits depend on the number of threads; see
     /// [`product_of_transposed`].
     fn thread_dependent_product(&self, node: &Node) -> Option<[usize; 3]> {
-        let has = |name| node.attributes.iter().any(|attribute| attribute.name == name);
-        if node.op_type != "Gemm" || has("transA") {
+        if node.op_type != "Gemm" || node.has("transA") {
             return None;
         }
         let (&[m, k], &[_, n]) = (self.shape(node.inputs[0]), self.shape(node.outputs[0])) else { return None };

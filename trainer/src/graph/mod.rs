@@ -66,6 +66,12 @@ struct Node {
 /// Maps an operator's output y and its gradient dy to the gradient of each input, in order.
 type Backward = Rc<dyn Fn(&mut Graph, Var, Var) -> Vec<Option<Var>>>;
 
+impl Node {
+    fn has(&self, attribute: &str) -> bool {
+        self.attributes.iter().any(|other| other.name == attribute)
+    }
+}
+
 impl Graph {
     /// A graph that sums the rows of a matrix as a product with a row of ones. CUDA's ReduceSum adds many rows in a
     /// varying order; its matrix product adds them in a fixed order, so that two runs give the same bits.
@@ -124,6 +130,17 @@ impl Graph {
             }
         }
         wrt.iter().map(|w| gradient[w.0].expect("the loss depends on every w")).collect()
+    }
+
+    /// Floating-point operations of the matrix products that compute the `outputs`, two per multiply-add.
+    pub fn gemm_flop(&self, outputs: &[(Var, String)]) -> f64 {
+        let (live, _) = self.needed_for(outputs);
+        let gemms = self.nodes.iter().zip(live).filter(|(node, live)| *live && node.op_type == "Gemm");
+        let terms = |node: &Node| {
+            let a = self.shape(node.inputs[0]);
+            a[usize::from(!node.has("transA"))]
+        };
+        gemms.map(|(node, _)| 2.0 * (self.shape(node.outputs[0]).iter().product::<usize>() * terms(node)) as f64).sum()
     }
 
     /// Prefixes the names of all later nodes with `scope`, to group them in a viewer such as Netron.

@@ -446,8 +446,8 @@ impl Graph {
         self.leaf_node("Concat", vec![Attribute::int("axis", 0)], flat, Type::F32, &[&[len]])[0]
     }
 
-    /// The columns of some matrices with the same number of rows, side by side; or of images (B, C, H, W), the channels.
-    pub fn concat_columns(&mut self, tensors: &[Var]) -> Var {
+    /// Some tensors joined along their second axis: the columns of matrices, the channels of images (B, C, H, W).
+    pub fn concat_axis1(&mut self, tensors: &[Var]) -> Var {
         let (mut shape, elem) = (self.shape(tensors[0]).to_vec(), self.elem(tensors[0]));
         shape[1] = tensors.iter().map(|&x| self.shape(x)[1]).sum();
         self.leaf_node("Concat", vec![Attribute::int("axis", 1)], tensors.to_vec(), elem, &[&shape])[0]
@@ -459,7 +459,7 @@ impl Graph {
     ///
     /// The model file carries `body` as a function of standard operators. ONNX Runtime calls the Rust kernel registered
     /// for `op_type` if there is one, and otherwise inlines the function. All nodes of one type share one function, so
-    /// the body must not depend on shapes. The node blocks gradients.
+    /// the body must not depend on shapes. Gradients do not pass, unless [`Self::with_backward`] adds a rule.
     pub fn fused(
         &mut self,
         op_type: &'static str,
@@ -484,6 +484,7 @@ impl Graph {
     /// y, the only output of its node, with the backward rule `dx = backward(g, dy)` for the node's first input.
     pub fn with_backward(&mut self, y: Var, backward: impl Fn(&mut Graph, Var) -> Var + 'static) -> Var {
         let Origin::Node(n) = self.values[y.0].origin else { panic!("{}: no node's output", self.values[y.0].name) };
+        assert!(self.nodes[n].outputs.len() == 1 && self.nodes[n].backward.is_none(), "{}", self.values[y.0].name);
         self.nodes[n].backward = Some(Rc::new(move |g: &mut Graph, _: Var, dy: Var| vec![Some(backward(g, dy))]));
         y
     }

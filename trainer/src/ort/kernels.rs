@@ -6,7 +6,7 @@ use ort::operator::{ComputeContext, KernelContext, Operator, OperatorInput, Oper
 use ort::value::TensorElementType::{self, Float32, Int64, Uint8};
 use ort::value::ValueRef;
 
-use crate::config::PATCH;
+use crate::config::PATCH_PIXELS;
 use crate::gan::adam;
 use crate::gan::convolution::{self, PATCHES_OPERATOR, SUM_PATCHES_OPERATOR};
 use crate::gan::dropout::{self, SLOPES_OPERATOR};
@@ -145,7 +145,7 @@ fn compute_patches(ctx: &ComputeContext) -> ort::Result<()> {
             "{PATCHES_OPERATOR}: images (B, H, W, I) of even H and W expected, shape {shape:?} found"
         ))
     })?;
-    let mut y = ctx.output(0, vec![b, h / 2, w / 2, PATCH as i64 * maps])?.ok_or_else(absent)?;
+    let mut y = ctx.output(0, vec![b, h / 2, w / 2, PATCH_PIXELS as i64 * maps])?.ok_or_else(absent)?;
     let image = [h, w, maps].map(|n| n as usize);
     for_each_image(ctx, b as usize, x, y.try_extract_tensor_mut()?.1, |x, y| convolution::write_patches(x, image, y))
 }
@@ -154,18 +154,20 @@ fn compute_patches(ctx: &ComputeContext) -> ort::Result<()> {
 fn compute_sum_of_patches(ctx: &ComputeContext) -> ort::Result<()> {
     let x = input(ctx, 0)?;
     let (shape, x) = x.try_extract_tensor::<f32>()?;
-    let sizes = |shape: &[i64]| <[i64; 4]>::try_from(shape).ok().filter(|sizes| sizes[3] % PATCH as i64 == 0);
+    let sizes = |shape: &[i64]| <[i64; 4]>::try_from(shape).ok().filter(|sizes| sizes[3] % PATCH_PIXELS as i64 == 0);
     let [b, h, w, len] = sizes(shape).ok_or_else(|| {
-        ort::Error::new(format!("{SUM_PATCHES_OPERATOR}: patches (B, H, W, {PATCH} I) expected, shape {shape:?} found"))
+        ort::Error::new(format!(
+            "{SUM_PATCHES_OPERATOR}: patches (B, H, W, {PATCH_PIXELS} I) expected, shape {shape:?} found"
+        ))
     })?;
-    let image = [2 * h, 2 * w, len / PATCH as i64];
+    let image = [2 * h, 2 * w, len / PATCH_PIXELS as i64];
     let mut y = ctx.output(0, vec![b, image[0], image[1], image[2]])?.ok_or_else(absent)?;
     let image = image.map(|n| n as usize);
     let y = y.try_extract_tensor_mut()?.1;
     for_each_image(ctx, b as usize, x, y, |x, y| convolution::write_sum_of_patches(x, image, y))
 }
 
-/// Calls `compute(x, y)` with the part of x and of y of each of `images` images. The session's threads share the images.
+/// Calls `compute` for each image, with its part of x and of y. The session's threads share the images.
 fn for_each_image(
     ctx: &ComputeContext,
     images: usize,

@@ -307,7 +307,7 @@ mod tests {
     use crate::gan::pixels::{REAL_OPERATOR, TANH_GRADIENT_OPERATOR};
     use crate::gan::step::step_graph;
 
-    /// All outputs of a step of the seed recipe on noise.
+    /// All outputs of a step on noise.
     fn step(runtime: &OnnxRuntime, model: &[u8]) -> Result<Vec<Vec<f32>>> {
         let mut session = runtime.session_of(model, false)?;
         let mut binding = session.create_binding()?;
@@ -372,12 +372,15 @@ mod tests {
         let others = [2, 3, 4].map(with_threads);
         let (seed, tuned) = (Recipe::seed(), Recipe::tuned());
         let convolutional = Recipe { d_conv: vec![32, 64], ..Recipe::tuned() };
+        // More maps than rows: a product whose bits would depend on the threads.
+        let many_maps = Recipe { d_conv: vec![32, 160], ..Recipe::tuned() };
         for (recipe, batch, with_r1) in [
             (&seed, 64, false),
             (&seed, 50, false),
             (&tuned, 128, true),
             (&tuned, 96, false),
             (&convolutional, 96, true),
+            (&many_maps, 2, true),
         ] {
             let model = step_graph(recipe, StepKind { batch, with_r1 }, 200).encode_to_vec();
             let expected = step(&one, &model).unwrap();
@@ -445,6 +448,13 @@ mod tests {
         };
         gradient([4, 4]).unwrap();
         assert!(gradient([4, 5]).unwrap_err().contains("two tensors of shape [4] expected, [5] found"));
+        for (operator, expected) in [
+            (PATCHES_OPERATOR, "images (B, H, W, I) of even H and W expected, shape [4] found"),
+            (SUM_PATCHES_OPERATOR, "patches (B, H, W, 16 I) expected, shape [4] found"),
+        ] {
+            let error = error(operator, &f32s([4, 0, 0, 0, 0, 0, 0, 0, 0])[..1], 1, [1.0; 2]).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
         slopes([5, 5, 1, 1], [0.2, 1.0]).unwrap();
         assert!(slopes([5, 4, 1, 1], [0.2, 1.0]).unwrap_err().contains("a mask of shape [5] expected, [4] found"));
         assert!(slopes([5, 5, 0, 1], [0.2, 1.0]).unwrap_err().contains("one number expected"));
