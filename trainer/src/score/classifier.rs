@@ -134,7 +134,7 @@ impl Network {
     /// weights from U(−√(6/in), √(6/in)) and biases of 0. Source: He et al. 2015, "Delving deep into rectifiers".
     fn initial_state(self, seed: u64, classes: usize) -> Vec<ArrayD<f32>> {
         let he = self == Self::TwoSample;
-        let gain = if he { 6.0 } else { 1.0 };
+        let numerator = if he { 6.0 } else { 1.0 }; // the bound is the root of numerator / in
         let mut state: Vec<ArrayD<f32>> = vec![];
         let mut fan_in = 0;
         for (spec, i) in self.params(classes).iter().zip(0..) {
@@ -147,7 +147,7 @@ impl Network {
             if !(he && spec.shape.len() == 1) {
                 noise::write_uniform(tensor.as_slice_mut().expect("row-major"), seed, 0, stream::CLASSIFIER_INIT + i);
             }
-            state.push(tensor / (fan_in as f32 / gain).sqrt());
+            state.push(tensor / (fan_in as f32 / numerator).sqrt());
         }
         let moments: Vec<_> = state.iter().chain(&state).map(|tensor| ArrayD::zeros(tensor.raw_dim())).collect();
         state.extend(moments);
@@ -164,7 +164,7 @@ pub struct Training {
     pub epochs: u64,
     /// Number of images of a step.
     pub batch: usize,
-    /// Adam's step size at the start; it falls to 0.
+    /// Adam's step size without decay. It falls to 0 over all steps.
     pub lr: f64,
     /// Share of the steps, from the first, in which the step size also rises in proportion to the step, 0 to 1.
     pub warm_up: f64,

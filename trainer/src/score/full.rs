@@ -69,13 +69,13 @@ impl Full {
         }
         let held_out = (n_drawn / 7).min(n_test).min(SAMPLES);
         let n = (n_drawn - held_out).min(data.n()).min(MOST_TRAINING);
-        let order = shuffled(n_drawn, held_out + n, seed);
+        let order = shuffled(n_drawn, held_out + n, seed, 0);
         let (for_test, for_training) = order.split_at(held_out);
         let drawn_test = drawn.select(Axis(0), for_test);
         let drawn_training: Vec<ArrayView1<u8>> = for_training.iter().map(|&i| drawn.row(i)).collect();
-        let training = shuffled(data.n(), n, seed);
+        let training = shuffled(data.n(), n, seed, 1);
         let real: Vec<ArrayView1<u8>> = training.iter().map(|&i| data.images.row(i)).collect();
-        let real_test = data.test_images.select(Axis(0), &shuffled(n_test, held_out, seed));
+        let real_test = data.test_images.select(Axis(0), &shuffled(n_test, held_out, seed, 2));
 
         let two_sample_training = Training { seed, ..TWO_SAMPLE };
         let labelled = |class| move |image| (image, class);
@@ -160,10 +160,11 @@ impl Full {
     }
 }
 
-/// The training of the two-sample test, which tells images of `models/g.onnx` with 99.0 % accuracy. Its step size is that of the best
-/// rows of this table, and its biases start at 0. The table has the accuracy after one epoch on these images:
+/// The training of the two-sample test: the batch and step size of the best rows of this table, with He's initial weights and biases of
+/// 0. In all rows but the first two, the step size rises in the first 3 % of the steps. The table has the accuracy on images of
+/// `models/g.onnx`, in percent, after one epoch; the training chosen here was not among them, and reaches 99.0 in three epochs.
 ///
-/// | initial parameters | grey levels | batch | step size | by two seeds, % |
+/// | initial parameters | grey levels | batch | step size | seed 0, seed 1 |
 /// |---|---|--:|--:|--:|
 /// | of the judges | 0 to 1 | 100 | 0.001 | 84.1 |
 /// | of the judges | 0 to 1 | 50 | 0.001 | 86.8 |
@@ -230,9 +231,9 @@ fn two_sample_test(classifier: &mut Judge, real: ArrayView2<u8>, drawn: ArrayVie
     Ok(((real + 1.0 - drawn) / 2.0, drawn))
 }
 
-/// `count` of the numbers 0 ≤ i < n in random order.
-fn shuffled(n: usize, count: usize, seed: u64) -> Vec<usize> {
+/// `count` of the numbers 0 ≤ i < n in random order; another order for each list of a seed.
+fn shuffled(n: usize, count: usize, seed: u64, list: u64) -> Vec<usize> {
     let mut order = vec![0; n];
-    noise::write_order(&mut order, seed, 0);
+    noise::write_order(&mut order, seed, list);
     order.into_iter().take(count).map(|i| i as usize).collect()
 }
