@@ -179,6 +179,8 @@ impl OnnxRuntime {
     fn builder(&self, captured: bool) -> Result<SessionBuilder> {
         let threads = self.settings.threads.min(MOST_THREADS_OF_A_SESSION);
         let mut builder = Session::builder(&self.environment)?.with_intra_threads(threads).map_err(plain)?;
+        // Idle threads would spin for a while, on the cores of another session: steps with and without R1 have a session each.
+        builder = builder.with_config_entry("session.force_spinning_stop", "1").map_err(plain)?;
         if self.has_kernels() {
             let ours = OPERATORS.into_iter().try_fold(OperatorDomain::new(onnx::DOMAIN)?, OperatorDomain::add)?;
             builder = builder.with_operators(ours).map_err(plain)?;
