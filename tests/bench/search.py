@@ -27,6 +27,7 @@ VARIANTS = {
     "beta1 0.9": "--beta1 0.9",
     "D 128-64-32": "--d-hidden 128,64,32",
     "D 512-256": "--d-hidden 512,256",
+    "D conv 32-64": "--d-conv 32,64 --d-hidden 128 --r1 3",
     "batch 64": "--batch 64",
     "fresh z": "--shared-z false",
     "bias from 0": "--mean-bias false",
