@@ -1226,23 +1226,28 @@ fn data_of_one_class_train_unconditionally_and_without_scores() {
 #[test]
 fn a_dry_run_shows_both_networks_layer_by_layer() {
     let (folder, data) = workshop();
-    let command = &mut train(&data, &folder.path().join("run"), "1");
-    let (output, stderr) = run(command.args(["--recipe", "tuned", "--d-conv", "32,64", "--dry-run"]));
-    assert!(output.status.success(), "{stderr}");
-    let text = String::from_utf8(output.stdout).unwrap();
-    for words in [
+    let generator = [
         ["z: one-hot of 10 classes, then uniform numbers", "100"].as_slice(),
         &["fc1: dense, LeakyReLU 0.2", "32", "3232"],
         &["fc4: dense, tanh", "784", "101136"],
         &["total", "114800"],
-        &["conv1: 4 × 4 convolution, stride 2, LeakyReLU 0.2", "6272", "544"],
+        &["fc3: dense, one logit per class", "10", "1290"],
+    ];
+    let convolutions = [
+        ["conv1: 4 × 4 convolution, stride 2, LeakyReLU 0.2", "6272", "544"].as_slice(),
         &["conv2: 4 × 4 convolution, stride 2, LeakyReLU 0.2", "3136", "32832"],
         &["fc1: dense, LeakyReLU 0.2", "256", "803072"],
-        &["fc3: dense, one logit per class", "10", "1290"],
         &["total", "870634"],
-    ] {
-        let has_all = |line: &str| words.iter().all(|word| line.contains(word));
-        assert!(text.lines().any(has_all), "{words:?} are missing from {text}");
+    ];
+    for (options, others) in [(&[][..], &[&["total", "235146"][..]][..]), (&["--d-conv", "32,64"], &convolutions)] {
+        let command = &mut train(&data, &folder.path().join("run"), "1");
+        let (output, stderr) = run(command.args(["--recipe", "tuned", "--dry-run"]).args(options));
+        assert!(output.status.success(), "{stderr}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        for words in generator.iter().chain(others) {
+            let has_all = |line: &str| words.iter().all(|word| line.contains(word));
+            assert!(text.lines().any(has_all), "{words:?} are missing from {text}");
+        }
     }
 }
 
