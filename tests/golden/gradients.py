@@ -3,7 +3,7 @@
 
     gradients.py        (needs torch)
 
-`tuned` is the tuned recipe; `convolutional` has a discriminator with convolutions.
+`tuned` is the tuned recipe; `convolutional` has a discriminator with convolutions, and `spread` one that sees spread grey levels too.
 
 All inputs are made of noise(j, n), which the test makes again. Of each parameter's gradient it keeps the norm and 16
 elements. Weights are stored as in the step graph: (I, O) for a dense layer; (16 I, O) for a convolution, where the rows have the
@@ -53,12 +53,18 @@ def discriminate(p, convolutions, x):
     return mlp(p[2 * convolutions :], x.permute(0, 2, 3, 1).flatten(1))
 
 
+def seen(x, logit, spread):
+    """An image x = tanh(logit) as D sees it."""
+    most = math.atanh(254 / 255)
+    return (1 - spread) * x + spread * logit.clamp(-most, most) / most
+
+
 def kept(grad):
     flat = grad.flatten().double()
     return {"norm": flat.norm().item(), "some": flat[:: max(1, len(flat) // 16)][:16].tolist()}
 
 
-def step(d_conv, d_hidden):
+def step(d_conv, d_hidden, spread=0):
     maps = pairs([1, *d_conv])
     side = 28 >> len(d_conv)
     dense = pairs([side * side * maps[-1][1] if maps else 784, *d_hidden, 10])
@@ -68,8 +74,9 @@ def step(d_conv, d_hidden):
     z = noise(2, B * 100).reshape(B, 100)
     z = torch.cat([c, z[:, 10:]], 1)
     logit = lambda x: (discriminate(d, len(d_conv), x) * c).sum(1)
-    fake = torch.tanh(mlp(g, z))
-    real.requires_grad_()
+    logits = mlp(g, z)
+    fake = seen(torch.tanh(logits), logits, spread)
+    real = seen(real, torch.atanh(real.double()).float(), spread).requires_grad_()
     on_real = logit(real)
     slope, = torch.autograd.grad(on_real.sum(), real, create_graph=True)
     d_loss = F.softplus(-on_real).mean() + F.softplus(logit(fake.detach())).mean()
@@ -85,7 +92,7 @@ def step(d_conv, d_hidden):
     return losses | {"d_grad": [kept(x) for x in d_grad], "g_grad": [kept(x) for x in g_grad]}
 
 
-out = {"tuned": step([], [256, 128]), "convolutional": step([8, 12], [32])}
+out = {"tuned": step([], [256, 128]), "convolutional": step([8, 12], [32]), "spread": step([8, 12], [32], 0.4)}
 with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "gradients.json"), "w") as f:
     json.dump(out, f, indent=1)
 print({name: (of["d_loss"], of["g_loss"]) for name, of in out.items()})

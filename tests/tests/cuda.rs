@@ -23,9 +23,8 @@ fn every_operator_that_a_gpu_is_asked_for_has_a_cuda_kernel() {
         write_model(&path, &model).unwrap();
         models.push(path);
     };
-    let recipes = [Recipe::seed(), Recipe::tuned()];
-    let convolutional = recipes.clone().map(|recipe| Recipe { d_conv: vec![4, 6], ..recipe });
-    for (recipe, of) in recipes.into_iter().chain(convolutional).zip(0..) {
+    let one_convolution = Recipe { d_conv: vec![4], ..Recipe::seed() };
+    for (recipe, of) in [Recipe::seed(), Recipe::tuned(), Recipe::best(), one_convolution].into_iter().zip(0..) {
         // A data set with a smaller last batch.
         let plan = Plan { recipe, batch: 64, ..Plan::seed_recipe() };
         for (kind, i) in StepKind::all(&plan, 100).into_iter().zip(0..) {
@@ -35,7 +34,7 @@ fn every_operator_that_a_gpu_is_asked_for_has_a_cuda_kernel() {
         add(format!("{of}-metrics.onnx"), metrics(&plan.recipe, plan.batch, 32));
     }
     add("sampler.onnx".into(), sampler(16));
-    assert_eq!(models.len(), 2 * (4 + 6) + 1);
+    assert_eq!(models.len(), 4 + 6 + 6 + 4 + 1);
 
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
     let kernels = tests.join("golden/cuda_kernels.txt");

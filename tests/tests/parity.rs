@@ -130,6 +130,7 @@ fn the_gradients_of_a_step_are_pytorchs() {
     let convolutional = Recipe { d_conv: vec![8, 12], d_hidden: vec![32], ..tuned.clone() };
     gradients_are_those_of(&golden["tuned"], &tuned);
     gradients_are_those_of(&golden["convolutional"], &convolutional);
+    gradients_are_those_of(&golden["spread"], &Recipe { d_spread: 0.4, ..convolutional });
 }
 
 fn gradients_are_those_of(golden: &serde_json::Value, recipe: &Recipe) {

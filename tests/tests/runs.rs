@@ -364,7 +364,7 @@ fn a_result_that_cannot_be_written_is_an_error_and_a_closed_pipe_is_none() {
         &["completions", "bash"],
         &["man"],
         &["compare", run_dir],
-        &["bench", "--recipe", "tuned", "--device", "cpu", "--steps", "1"],
+        &["bench", "--recipe", "best", "--device", "cpu", "--steps", "1"],
         &["score", &format!("{run_dir}/g.onnx"), "--device", "cpu", "--data", data],
         &["--dry-run", "--device", "cpu", "--data", data, "--out", &out],
     ] {
@@ -695,7 +695,8 @@ fn every_setting_of_a_recipe_trains() {
         "--recipe seed --conditional true --real-target 1 --beta1 0.5 --beta2 0.99",
         "--recipe seed --dropout 0 --r1 1",
         "--recipe seed --d-conv 4",
-        "--recipe tuned --d-conv 4,6 --d-hidden 16",
+        "--recipe best --d-conv 4,6 --d-hidden 16",
+        "--recipe best --d-conv 4,6 --d-hidden 16 --d-spread 0",
     ]
     .into_iter()
     .enumerate()
@@ -711,6 +712,7 @@ fn every_setting_of_a_recipe_trains() {
         ("--r1 -1", "--r1: 0 to 1000000 expected, -1 found"),
         ("--r1 0.3", "--r1: 0 with --dropout 0.2 expected, 0.3 found"),
         ("--r1-every 0", "--r1-every: 1 to 1000000 expected, 0 found"),
+        ("--d-spread 2", "--d-spread: 0 to 1 expected, 2 found"),
         ("--d-conv 4,4,4", "--d-conv: at most 2 numbers of maps expected, 3 found"),
         ("--d-conv 0", "--d-conv: 1 to 512 maps expected, 0 found"),
         ("--d-hidden 0", "--d-hidden: widths of 1 to 4096 expected, 0 found"),
@@ -1161,7 +1163,7 @@ fn runs_of_versions_without_a_number_of_classes_resume_on_data_with_fewer_than_t
         for newer in ["data_classes", "judge_sha256", "reading"] {
             fields.remove(newer);
         }
-        for newer in ["classes", "d_conv"] {
+        for newer in ["classes", "d_conv", "d_spread"] {
             fields["plan"].as_object_mut().unwrap().remove(newer).unwrap();
         }
         fs::write(&path, config.to_string()).unwrap();
@@ -1231,17 +1233,18 @@ fn a_dry_run_shows_both_networks_layer_by_layer() {
         &["fc1: dense, LeakyReLU 0.2", "32", "3232"],
         &["fc4: dense, tanh", "784", "101136"],
         &["total", "114800"],
-        &["fc3: dense, one logit per class", "10", "1290"],
     ];
+    let dense = [["fc3: dense, one logit per class", "10", "1290"].as_slice(), &["total", "235146"]];
     let convolutions = [
         ["conv1: 4 × 4 convolution, stride 2, LeakyReLU 0.2", "6272", "544"].as_slice(),
         &["conv2: 4 × 4 convolution, stride 2, LeakyReLU 0.2", "3136", "32832"],
-        &["fc1: dense, LeakyReLU 0.2", "256", "803072"],
-        &["total", "870634"],
+        &["fc1: dense, LeakyReLU 0.2", "128", "401536"],
+        &["fc2: dense, one logit per class", "10", "1290"],
+        &["total", "436202"],
     ];
-    for (options, others) in [(&[][..], &[&["total", "235146"][..]][..]), (&["--d-conv", "32,64"], &convolutions)] {
+    for (recipe, others) in [("tuned", &dense[..]), ("best", &convolutions)] {
         let command = &mut train(&data, &folder.path().join("run"), "1");
-        let (output, stderr) = run(command.args(["--recipe", "tuned", "--dry-run"]).args(options));
+        let (output, stderr) = run(command.args(["--recipe", recipe, "--dry-run"]));
         assert!(output.status.success(), "{stderr}");
         let text = String::from_utf8(output.stdout).unwrap();
         for words in generator.iter().chain(others) {

@@ -217,7 +217,7 @@ mod tests {
         // Combinations that neither recipe has, and layer widths that are no multiple of a vector register.
         let other = Recipe { conditional: true, classes: 26, ema: 0.9, d_hidden: vec![33, 17], ..seed.recipe.clone() };
         let shared_z = Recipe { shared_z: true, ..seed.recipe.clone() };
-        let convolutional = Recipe { d_conv: vec![5, 3], ..tuned.recipe.clone() };
+        let convolutional = Recipe { d_conv: vec![5, 3], ..Recipe::best() };
         let one_convolution = Recipe { d_conv: vec![3], ..seed.recipe.clone() };
         let others = [other, shared_z, convolutional, one_convolution].map(|recipe| Plan { recipe, ..seed.clone() });
         for plan in others.into_iter().chain([seed, tuned]) {

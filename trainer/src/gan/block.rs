@@ -55,7 +55,7 @@ pub fn step_graph(recipe: &Recipe, kind: StepKind) -> Model {
 /// | `host_rates` (steps, 3) f32, `host_z` (steps · rows, 100) f32 | copied: the host may write the next block |
 /// | `indices` (steps · B,) i64 | rows of the data set |
 /// | `dropout_mask` (steps, numbers) bool | each step's masks, in the order of the CPU graph's inputs |
-/// | `images` (n, 784) f32 in [-1, 1], `labels` (n,) u8 | the data set; labels for class-conditional recipes only |
+/// | `images` (n, 784) f32 as D sees them, `labels` (n,) u8 | the data set; labels for class-conditional recipes only |
 ///
 /// Outputs: the tensors of [`prepared`] that have parts.
 pub fn prepare(recipe: &Recipe, batch: usize, n: usize, steps: usize) -> Model {
@@ -110,7 +110,7 @@ pub(crate) fn host_tensors(recipe: &Recipe, batch: usize, steps: usize) -> [Spec
 ///
 /// - `rates` (steps, 3): `step_size`, `epsilon`, `ema_rate`
 /// - `z` (steps · rows, 100)
-/// - `real` (steps · B, 784): images in [-1, 1]
+/// - `real` (steps · B, 784): images as D sees them
 /// - `class` (steps · B, C): their classes, one-hot; for class-conditional recipes only
 /// - `positive_slope` and `negative_slope` (steps, numbers): the factor of LeakyReLU and dropout for positive and for
 ///   other inputs of each hidden layer, `positive_slope.d_on_both.fc1` and so on

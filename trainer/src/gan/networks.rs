@@ -11,13 +11,13 @@ use crate::graph::onnx::{self, Type};
 use crate::graph::{Graph, Var};
 use crate::state::g_params;
 
-/// G in training: images (B, 784) in [-1, 1] from z (B, 100), with the dropout of each hidden layer.
-pub(crate) fn generate(g: &mut Graph, theta: &[Var], z: Var, dropout: &[Dropout]) -> Var {
+/// G in training: images (B, 784) as D sees them from z (B, 100), with the dropout of each hidden layer.
+pub(crate) fn generate(g: &mut Graph, recipe: &Recipe, theta: &[Var], z: Var, dropout: &[Dropout]) -> Var {
     let last = mlp(g, theta, z, |g, i, h| leaky_relu_dropout(g, h, dropout.get(i))); // (B, 784)
-    pixels::tanh(g, last)
+    pixels::fake_images(g, recipe, last)
 }
 
-/// D in training: the logit (B, 1) that images x (B, 784) are real, with the dropout of each hidden dense layer. A
+/// D in training: the logit (B, 1) that images x (B, 784), as D sees them, are real, with the dropout of each hidden dense layer. A
 /// class-conditional D has one logit per class; `class` (B, C), one-hot, selects the logit of each image.
 pub(crate) fn discriminate(
     g: &mut Graph,

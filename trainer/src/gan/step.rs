@@ -44,7 +44,7 @@ fn step(recipe: &Recipe, kind: StepKind, n: usize) -> (Graph, Vec<(Var, String)>
     g.scope("real/");
     let [rates, indices, z, masks] = host_inputs(recipe, batch).map(|specs| declare(g, &specs));
     let images = g.input("images", Type::U8, &[n, PIXELS]);
-    let real = real_images(g, images, indices[0]);
+    let real = real_images(g, recipe, images, indices[0]);
     let class = recipe.one_hot().map(|classes| one_hot(g, n, indices[0], classes));
     let p_drop = recipe.p_drop as f32;
     let dropout = masks.iter().map(|&mask| Dropout::Mask { mask, p_drop });

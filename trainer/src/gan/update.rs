@@ -30,7 +30,7 @@ pub(crate) struct UpdateInputs {
     pub adam: BiasCorrected<Var>,
     /// Weight of the new parameters in the moving average, a scalar.
     pub ema_rate: Var,
-    /// Real images (B, 784) in [-1, 1].
+    /// Real images (B, 784) as D sees them, see [`seen`](crate::pixel::seen).
     pub real: Var,
     /// Their classes (B, C), one-hot, for class-conditional recipes.
     pub class: Option<Var>,
@@ -125,12 +125,13 @@ struct Fakes {
 fn fakes(g: &mut Graph, recipe: &Recipe, theta_g: &[Var], inputs: &UpdateInputs) -> [Fakes; 2] {
     let (batch, dropout) = (g.shape(inputs.real)[0], &inputs.dropout);
     let z_and_images = match inputs.z {
-        Latents::Shared(z) => [(z, generate(g, theta_g, z, &dropout.g_for_d)); 2],
+        Latents::Shared(z) => [(z, generate(g, recipe, theta_g, z, &dropout.g_for_d)); 2],
         Latents::Separate(z_d, z_g) => {
-            [(z_d, &dropout.g_for_d), (z_g, &dropout.g_for_g)].map(|(z, dropout)| (z, generate(g, theta_g, z, dropout)))
+            let passes = [(z_d, &dropout.g_for_d), (z_g, &dropout.g_for_g)];
+            passes.map(|(z, dropout)| (z, generate(g, recipe, theta_g, z, dropout)))
         }
         Latents::OnePass(z) => {
-            let both = generate(g, theta_g, z, &dropout.g_for_d); // (2B, 784)
+            let both = generate(g, recipe, theta_g, z, &dropout.g_for_d); // (2B, 784)
             [(g.rows(z, 0, batch), g.rows(both, 0, batch)), (z, both)]
         }
     };

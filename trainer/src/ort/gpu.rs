@@ -46,7 +46,7 @@ use crate::graph::onnx::Type;
 use crate::ort::bind::{InputNames, part_of};
 use crate::ort::stepper::{BatchBuffers, Sampler, StateBuffers, Stepper, on_host};
 use crate::ort::{Bound, OnnxRuntime};
-use crate::pixel::unit;
+use crate::pixel::seen;
 use crate::state::{METRICS, Metrics, Spec, TrainState};
 
 /// Takes blocks of steps with one vector per network. Runs on the CPU as well, slowly, to be tested there.
@@ -118,7 +118,8 @@ impl GpuStepper {
         let inputs = BatchBuffers::new(recipe, &kinds, block_len)?;
         let staging = DeviceStaging::new(runtime, &inputs, block_len)?;
         let images = runtime.upload_filled(data.images.shape(), |images| {
-            images.iter_mut().zip(&data.images).for_each(|(x, &pixel)| *x = unit(pixel));
+            let levels: [f32; 256] = std::array::from_fn(|level| seen(level as u8, recipe.d_spread));
+            images.iter_mut().zip(&data.images).for_each(|(x, &level)| *x = levels[usize::from(level)]);
         })?;
         let labels = recipe.one_hot().map(|_| runtime.upload(data.labels.view())).transpose()?;
         let metrics = runtime.upload(Array2::<f32>::zeros((block_len, METRICS.len())).view())?.upcast();

@@ -298,15 +298,15 @@ impl Bound {
 
 #[cfg(test)]
 mod tests {
-    use ndarray::Array1;
+    use ndarray::{Array1, Array2};
 
     use super::*;
-    use crate::config::Recipe;
+    use crate::config::{PIXELS, Recipe};
     use crate::gan::adam;
     use crate::gan::convolution::{PATCHES_OPERATOR, SUM_PATCHES_OPERATOR};
     use crate::gan::dropout::SLOPES_OPERATOR;
     use crate::gan::inputs::StepKind;
-    use crate::gan::pixels::{REAL_OPERATOR, TANH_GRADIENT_OPERATOR};
+    use crate::gan::pixels::{REAL_OPERATOR, TANH_GRADIENT_OPERATOR, fake_images, real_images};
     use crate::gan::step::step_graph;
 
     /// All outputs of a step on noise.
@@ -372,8 +372,7 @@ mod tests {
         let with_threads = |threads| OnnxRuntime::open(&Engine::cpu(threads), &mut |_| ()).unwrap();
         let one = with_threads(1);
         let others = [2, 3, 4].map(with_threads);
-        let (seed, tuned) = (Recipe::seed(), Recipe::tuned());
-        let convolutional = Recipe { d_conv: vec![32, 64], ..Recipe::tuned() };
+        let (seed, tuned, best) = (Recipe::seed(), Recipe::tuned(), Recipe::best());
         // More maps than rows: a product whose bits would depend on the threads.
         let many_maps = Recipe { d_conv: vec![32, 160], ..Recipe::tuned() };
         for (recipe, batch, with_r1) in [
@@ -381,7 +380,7 @@ mod tests {
             (&seed, 50, false),
             (&tuned, 128, true),
             (&tuned, 96, false),
-            (&convolutional, 96, true),
+            (&best, 96, true),
             (&many_maps, 2, true),
         ] {
             let model = step_graph(recipe, StepKind { batch, with_r1 }, 200).encode_to_vec();
@@ -390,6 +389,45 @@ mod tests {
             for other in &others {
                 let same = step(other, &model).unwrap() == expected;
                 assert!(same, "{}, batch {batch}, {} threads", recipe.name, other.settings.threads);
+            }
+        }
+    }
+
+    #[test]
+    fn d_sees_a_grey_level_alike_in_reals_and_fakes() {
+        let runtime = OnnxRuntime::open(&Engine::cpu(1), &mut |_| ()).unwrap();
+        let levels = Array2::from_shape_fn((1, PIXELS), |(_, i)| (i % 256) as f32);
+        // What tanh takes to these levels. Black and white come from any number below or above.
+        let before_tanh = levels.mapv(|level| match level {
+            0.0 => -5.0,
+            255.0 => 9.0,
+            level => (level / 127.5 - 1.0).atanh(),
+        });
+        for spread in [0.3, 0.5, 1.0] {
+            let recipe = Recipe { d_spread: spread, ..Recipe::best() };
+            let g = &mut Graph::default();
+            let images = g.input("levels", onnx::Type::F32, &[1, PIXELS]);
+            let images = g.cast(images, onnx::Type::U8);
+            let index = g.scalar(0.0);
+            let index = g.reshape(index, &[1]);
+            let index = g.cast(index, onnx::Type::I64);
+            let real = real_images(g, &recipe, images, index);
+            let x = g.input("before_tanh", onnx::Type::F32, &[1, PIXELS]);
+            let fake = fake_images(g, &recipe, x);
+            let sum = g.sum(fake, &[0, 1], false);
+            let gradient = g.grad(sum, &[x])[0];
+            let outputs = [(real, "real".into()), (fake, "fake".into()), (gradient, "gradient".into())];
+            let inputs = [("levels", levels.view().into_dyn()), ("before_tanh", before_tanh.view().into_dyn())];
+            let outputs = runtime.run(&g.to_model("seen", &outputs, None), &inputs).unwrap();
+            let [real, fake, gradient] = &outputs[..] else { unreachable!() };
+            for (((&level, real), fake), &gradient) in levels.iter().zip(real).zip(fake).zip(gradient) {
+                assert!(
+                    (real - fake).abs() < 1e-4 * spread as f32 + 2e-4,
+                    "{spread}, level {level}: {real} and {fake}"
+                );
+                let least = spread as f32 / 3.2;
+                let expected = if (1.0..255.0).contains(&level) { gradient > least } else { gradient.abs() < 1e-3 };
+                assert!(expected, "{spread}, level {level}: slope {gradient}");
             }
         }
     }

@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     usage = "%(prog)s --seeds A..B --scheduler ADDRESS [options] [-- OPTIONS]"
     train = commands.add_parser("sweep", parents=[cluster], help="train many seeds", usage=usage)
     train.add_argument("--seeds", type=_seeds, required=True, metavar="A..B", help="from A to B - 1")
-    train.add_argument("--recipe", help="seed or tuned")
+    train.add_argument("--recipe", help="seed, tuned or best")
     train.add_argument("--dir", default="sweep", help="the folder of the runs, which all workers share (default: sweep)")
     train.add_argument("options", nargs="*", metavar="OPTIONS", help="options of trainer for all runs")
     train.set_defaults(run=_sweep)

@@ -49,7 +49,7 @@ def sweep(
 
     client: a Dask client; `folder` must be the same for it and for all workers.
     seeds: consecutive ones, such as range(1000).
-    recipe: "seed" or "tuned".
+    recipe: "seed", "tuned" or "best".
     options: more options of `trainer`, the same for all runs, such as ["--epochs", "20"].
     progress: shows a progress bar on stderr; by default, if it is a terminal.
 
