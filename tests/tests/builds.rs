@@ -1,6 +1,6 @@
 //! The programs installed with `cargo install`, and the runtime's library built in other ways: unoptimised, for this CPU, for
-//! aarch64, under AddressSanitizer, and into programs that must not panic. All share the folder `target`, where cargo keeps builds
-//! with other flags apart, so no dependency is compiled twice.
+//! aarch64, under AddressSanitizer, and into programs that must not panic. Most share the folder `target`, where cargo keeps builds
+//! with other flags apart, so no build script is compiled twice.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -62,7 +62,7 @@ fn aarch64_draws_the_same_with_and_without_dot_products() {
     let some = ["--", "--nocapture", "every_kernel", "layer"];
     for (cpu, kernels) in [("cortex-a53", "scalar, neon"), ("max", "scalar, neon, dotprod")] {
         let mut test = cargo(&[&TEST[..], &target, &some].concat());
-        test.env("RUSTC", tools.join("rustc"));
+        test.env("RUSTC", tools.join("rustc")).env("CARGO_TARGET_DIR", tests::device_target());
         // Debug assertions let the tests take fewer seeds.
         test.env("RUSTFLAGS", "-Ctarget-feature=+crt-static -Cdebug-assertions");
         test.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", tools.join("aarch64-linux-gnu-gcc"));
@@ -78,9 +78,12 @@ fn address_sanitizer_finds_nothing() {
         return eprintln!("skipped: AddressSanitizer is used on x86-64 Linux alone");
     }
     let arguments = [&TEST[..], &["--release", "--target", "host-tuple", "--lib", "--test", "same"]].concat();
-    // Debug assertions check pointers too, and let the tests take fewer seeds.
+    // Debug assertions check pointers too, and let the tests take fewer seeds. Little optimisation keeps the build short.
     let mut command = cargo(&arguments);
-    passes(command.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", "-Zsanitizer=address -Cdebug-assertions"));
+    let flags = "-Zsanitizer=address -Cdebug-assertions -Copt-level=1";
+    // In a folder of its own, because build scripts run again if RUSTC_BOOTSTRAP changes, and nearly all crates are compiled again.
+    command.env("CARGO_TARGET_DIR", root().join("target/asan"));
+    passes(command.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", flags));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::{env, fs};
 use object::{Object, ObjectSection, ObjectSymbol, SectionFlags};
 use runtime::{GENERATOR, Image, int8, latent_of};
 use sha2::{Digest, Sha256};
-use tests::device_tools;
+use tests::{device_target, device_tools};
 
 /// Seeds 0, 1, … whose images a board draws.
 const SEEDS: u64 = 16;
@@ -135,7 +135,7 @@ fn a_cortex_m4f_draws_faster_than_c_and_emlearn() {
     let (_, figures) = run(&tools, board, &build(&tools, board, &["f32"], None)[0]);
     let ours = instructions(board, &figures);
 
-    let folder = root().join("target/devices/peers");
+    let folder = device_target().join("peers");
     let sources = root().join("tests/peers/device");
     fs::create_dir_all(&folder).unwrap();
     passes(
@@ -199,18 +199,17 @@ fn web_assembly_draws_the_hosts_digits() {
         }
         process.stdout.write(Buffer.concat(images));";
     let Some(tools) = device_tools() else { return };
-    let target = root().join("target");
     let manifest = root().join("tests/wasm/Cargo.toml");
     let build = ["build", "--quiet", "--release", "--locked", "--target=wasm32-unknown-unknown", "--manifest-path"];
     passes(
         Command::new(env!("CARGO"))
             .args(build)
             .arg(manifest)
-            .env("CARGO_TARGET_DIR", &target)
+            .env("CARGO_TARGET_DIR", device_target())
             .env("RUSTC", tools.join("rustc"))
             .env_remove("RUSTFLAGS"),
     );
-    let module = target.join("wasm32-unknown-unknown/release/wasm.wasm");
+    let module = device_target().join("wasm32-unknown-unknown/release/wasm.wasm");
     for precision in ["f32", "int8"] {
         let mut node = Command::new("node");
         node.args(["-e", DRAW]).arg(&module).args([format!("draw_{precision}"), SEEDS.to_string()]);
@@ -235,10 +234,9 @@ fn build(tools: &Path, board: &Board, bins: &[&str], model: Option<&Path>) -> Ve
     // and memory share their programs too.
     static BUILT: Mutex<Vec<PathBuf>> = Mutex::new(vec![]);
     let mut built = BUILT.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let target = root().join("target");
+    let target = device_target();
     let kept = |bin: &&str| {
-        let kept =
-            target.join("devices").join(format!("{}-{bin}{}", board.memory, if model.is_some() { "-own" } else { "" }));
+        let kept = target.join(format!("{}-{bin}{}", board.memory, if model.is_some() { "-own" } else { "" }));
         kept.with_extension(board.target)
     };
     let programs: Vec<PathBuf> = bins.iter().map(kept).collect();
@@ -259,7 +257,6 @@ fn build(tools: &Path, board: &Board, bins: &[&str], model: Option<&Path>) -> Ve
         None => cargo.env_remove("GENERATOR_ONNX"),
     };
     passes(&mut cargo);
-    fs::create_dir_all(target.join("devices")).unwrap();
     for (bin, program) in bins.iter().zip(&programs) {
         fs::copy(target.join(board.target).join("release").join(bin), program).unwrap();
     }

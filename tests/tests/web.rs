@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
 use runtime::{Class, Digit, GENERATOR, Generate, Image, Latent, latent_of};
-use tests::{build_library, device_tools, generator_of, program, run};
+use tests::{build_library, device_target, device_tools, generator_of, program, run};
 
 fn root(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
@@ -33,7 +33,7 @@ fn page(name: &str, generator: Option<&Path>) -> Option<PathBuf> {
         for (name, flags) in modules.into_iter().take(if generator.is_some() { 1 } else { 2 }) {
             let (output, stderr) = run(build_library(Some((&tools, "wasm32-unknown-unknown")), generator).args(flags));
             assert!(output.status.success(), "{stderr}");
-            fs::copy(root("target/wasm32-unknown-unknown/release/runtime.wasm"), folder.join(name)).unwrap();
+            fs::copy(device_target().join("wasm32-unknown-unknown/release/runtime.wasm"), folder.join(name)).unwrap();
         }
     }
     Some(folder)
