@@ -269,7 +269,7 @@ fn paths_may_have_any_bytes_and_names_255() {
 #[test]
 fn every_number_of_threads_writes_the_same_file() {
     let folder = tempfile::tempdir().unwrap();
-    digits(folder.path(), 300); // whole batches of both recipes, and smaller last ones
+    digits(folder.path(), 300); // whole batches of each recipe, and smaller last ones
     for recipe in ["seed", "tuned"] {
         let written = |threads: &str| {
             let out = folder.path().join(format!("{recipe}-{threads}.onnx"));

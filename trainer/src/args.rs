@@ -66,8 +66,8 @@ pub struct TrainArgs {
     data: Option<OsString>,
     #[command(flatten)]
     reading: ReadingArgs,
-    /// Defaults for the recipe options below: `seed` is the classic recipe, `tuned` takes minutes,
-    /// `best` has the best digits and takes more than an hour [default: seed].
+    /// Defaults for the recipe options below: `seed` is the classic recipe, `tuned` has good digits in minutes,
+    /// `best` has digits that are harder to tell from real ones, after an hour or two on a CPU [default: seed].
     #[arg(long, value_enum)]
     recipe: Option<RecipeName>,
     /// Number of passes over the data set [default: 100].
@@ -103,7 +103,7 @@ pub struct TrainArgs {
     /// [default: 10].
     #[arg(long, value_name = "EPOCHS")]
     score_every: Option<u64>,
-    /// Which generator to export: the last, or the best by score [default: last; tuned: best].
+    /// Which generator to export: the last, or the best by score [default: last; tuned and best: best].
     #[arg(long, value_enum)]
     keep: Option<KeepPolicy>,
     /// Also writes the graph of one training step, as the CPU runs it, to inspect in a viewer such as Netron.
@@ -188,13 +188,13 @@ impl RecipeName {
 #[derive(Args)]
 #[command(next_help_heading = "Recipe")]
 struct RecipeArgs {
-    /// Fraction of --lr that is left at the end of the run. The step size decays linearly [default: 1; tuned: 0.25].
+    /// Fraction of --lr that is left at the end of the run. The step size decays linearly [default: 1; tuned and best: 0.25].
     #[arg(long, value_name = "FRACTION")]
     lr_end: Option<f64>,
-    /// Decay rate of Adam's first moments [default: 0.9; tuned: 0.5].
+    /// Decay rate of Adam's first moments [default: 0.9; tuned and best: 0.5].
     #[arg(long)]
     beta1: Option<f64>,
-    /// Decay rate of Adam's second moments [default: 0.999; tuned: 0.99].
+    /// Decay rate of Adam's second moments [default: 0.999; tuned and best: 0.99].
     #[arg(long)]
     beta2: Option<f64>,
     /// How far the discriminator's view of an image spreads the grey levels near black and white, 0 to 1 [default: 0; best: 0.5].
@@ -208,29 +208,29 @@ struct RecipeArgs {
     #[arg(long, alias = "d", value_delimiter = ',', value_name = "WIDTHS")]
     d_hidden: Option<Vec<usize>>,
     /// Class-conditional training: z begins with the class as one-hot, and the discriminator has one output per class [default:
-    /// false; tuned: true].
+    /// false; tuned and best: true].
     #[arg(long, value_name = "BOOL")]
     conditional: Option<bool>,
-    /// Uses the same z for the discriminator's and the generator's update [default: false; tuned: true].
+    /// Uses the same z for the discriminator's and the generator's update [default: false; tuned and best: true].
     #[arg(long, alias = "one-z", value_name = "BOOL")]
     shared_z: Option<bool>,
-    /// Dropout probability after the hidden dense layers of both networks [default: 0.2; tuned: 0].
+    /// Dropout probability after the hidden dense layers of both networks [default: 0.2; tuned and best: 0].
     #[arg(long, value_name = "P")]
     dropout: Option<f64>,
-    /// The discriminator's target for real images [default: 0.9; tuned: 1].
+    /// The discriminator's target for real images [default: 0.9; tuned and best: 1].
     #[arg(long, value_name = "TARGET")]
     real_target: Option<f64>,
     /// γ of the R1 penalty on the discriminator's gradients [default: 0; tuned: 0.3; best: 1].
     #[arg(long, value_name = "GAMMA")]
     r1: Option<f64>,
-    /// Steps from one R1 penalty to the next [default: 1; tuned: 4].
+    /// Steps from one R1 penalty to the next [default: 1; tuned and best: 4].
     #[arg(long, value_name = "STEPS")]
     r1_every: Option<u64>,
     /// Decay of the moving average of the generator's parameters, which is exported in the generator's place; 0 turns it
-    /// off [default: 0; tuned: 0.999].
+    /// off [default: 0; tuned and best: 0.999].
     #[arg(long, value_name = "DECAY")]
     ema: Option<f64>,
-    /// Starts the generator's last bias at the mean image [default: false; tuned: true].
+    /// Starts the generator's last bias at the mean image [default: false; tuned and best: true].
     #[arg(long, value_name = "BOOL")]
     mean_bias: Option<bool>,
 }

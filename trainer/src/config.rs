@@ -71,12 +71,12 @@ impl Plan {
         Self { recipe: Recipe::seed(), epochs: 100, batch: 64, seed: 0 }
     }
 
-    /// The recipe with good digits after minutes: 100 epochs in batches of 128.
+    /// The recipe with good digits in minutes: 100 epochs in batches of 128.
     pub fn tuned_recipe() -> Self {
         Self { recipe: Recipe::tuned(), epochs: 100, batch: 128, seed: 0 }
     }
 
-    /// The recipe with the best digits: 100 epochs in batches of 128.
+    /// The recipe whose digits are the hardest to tell from real ones: 100 epochs in batches of 128.
     pub fn best_recipe() -> Self {
         Self { recipe: Recipe::best(), epochs: 100, batch: 128, seed: 0 }
     }
@@ -168,7 +168,7 @@ pub struct Recipe {
     #[serde(flatten)]
     pub adam: Adam,
     /// How far the discriminator's view of an image spreads the grey levels near black and white, 0 to 1, see
-    /// [`seen`](crate::pixel::seen). Older runs had 0.
+    /// [`d_view`](crate::pixel::d_view). Older runs had 0.
     #[serde(default)]
     pub d_spread: f64,
     /// Numbers of maps, 1 to 512, of the discriminator's convolutions, at most two. They come before its dense layers. Older runs
@@ -244,7 +244,8 @@ impl Recipe {
         }
     }
 
-    /// The recipe with the best digits: the tuned one with convolutions in the discriminator.
+    /// The tuned recipe with convolutions in the discriminator, which also sees grey levels spread. Of the three recipes it has the
+    /// digits that classifiers take for real most often.
     pub fn best() -> Self {
         Self { name: "best".into(), d_spread: 0.5, d_conv: vec![32, 64], d_hidden: vec![128], r1: 1.0, ..Self::tuned() }
     }

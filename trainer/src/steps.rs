@@ -214,7 +214,7 @@ mod tests {
         let images = Array2::from_shape_fn((100, PIXELS), |(n, i)| ((n * PIXELS + i) * 7919 % 251) as u8);
         let labels = Array1::from_iter((0..100).map(|i| i % 10));
         let (seed, tuned) = (Plan::seed_recipe(), Plan::tuned_recipe());
-        // Combinations that neither recipe has, and layer widths that are no multiple of a vector register.
+        // Combinations that no recipe has, and layer widths that are no multiple of a vector register.
         let other = Recipe { conditional: true, classes: 26, ema: 0.9, d_hidden: vec![33, 17], ..seed.recipe.clone() };
         let shared_z = Recipe { shared_z: true, ..seed.recipe.clone() };
         let convolutional = Recipe { d_conv: vec![5, 3], ..Recipe::best() };

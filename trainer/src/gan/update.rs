@@ -30,7 +30,7 @@ pub(crate) struct UpdateInputs {
     pub adam: BiasCorrected<Var>,
     /// Weight of the new parameters in the moving average, a scalar.
     pub ema_rate: Var,
-    /// Real images (B, 784) as D sees them, see [`seen`](crate::pixel::seen).
+    /// Real images (B, 784) as D sees them, see [`d_view`](crate::pixel::d_view).
     pub real: Var,
     /// Their classes (B, C), one-hot, for class-conditional recipes.
     pub class: Option<Var>,

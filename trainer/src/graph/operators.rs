@@ -351,10 +351,9 @@ impl Graph {
         self.leaf_node("Clip", vec![], vec![x, min, max], Type::F32, &[&shape])[0]
     }
 
-    /// The rows (B, …) of `data` (N, …) at `indices` (B,).
+    /// The rows (…) of `data` (N, …) at `indices`, with the axes of `indices` before theirs.
     pub fn gather(&mut self, data: Var, indices: Var) -> Var {
-        let mut shape = self.shape(data).to_vec();
-        shape[0] = self.shape(indices)[0];
+        let shape = [self.shape(indices), &self.shape(data)[1..]].concat();
         let elem = self.elem(data);
         self.leaf_node("Gather", vec![Attribute::int("axis", 0)], vec![data, indices], elem, &[&shape])[0]
     }

@@ -3,7 +3,7 @@
 //! Memory, all of it on the GPU at fixed addresses:
 //!
 //! ```text
-//! data set: images as f32 in [-1, 1], labels    uploaded once
+//! data set: images as D sees them, labels       uploaded once
 //! staging: the inputs of a block, packed         one copy from the host
 //! prepared: the same as the steps read it        written by `prepare`, for all steps of the block
 //! state copies 0 and 1                           a step reads one and writes the other
@@ -46,7 +46,7 @@ use crate::graph::onnx::Type;
 use crate::ort::bind::{InputNames, part_of};
 use crate::ort::stepper::{BatchBuffers, Sampler, StateBuffers, Stepper, on_host};
 use crate::ort::{Bound, OnnxRuntime};
-use crate::pixel::seen;
+use crate::pixel::d_views;
 use crate::state::{METRICS, Metrics, Spec, TrainState};
 
 /// Takes blocks of steps with one vector per network. Runs on the CPU as well, slowly, to be tested there.
@@ -118,7 +118,7 @@ impl GpuStepper {
         let inputs = BatchBuffers::new(recipe, &kinds, block_len)?;
         let staging = DeviceStaging::new(runtime, &inputs, block_len)?;
         let images = runtime.upload_filled(data.images.shape(), |images| {
-            let levels: [f32; 256] = std::array::from_fn(|level| seen(level as u8, recipe.d_spread));
+            let levels = d_views(recipe.d_spread);
             images.iter_mut().zip(&data.images).for_each(|(x, &level)| *x = levels[usize::from(level)]);
         })?;
         let labels = recipe.one_hot().map(|_| runtime.upload(data.labels.view())).transpose()?;

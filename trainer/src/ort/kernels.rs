@@ -21,7 +21,7 @@ pub(super) const OPERATORS: [RustOperator; 6] = [
         outputs: 1,
         compute: compute_slopes,
     },
-    RustOperator { name: REAL_OPERATOR, inputs: &[Uint8, Int64], outputs: 1, compute: compute_real_images },
+    RustOperator { name: REAL_OPERATOR, inputs: &[Float32, Uint8, Int64], outputs: 1, compute: compute_real_images },
     RustOperator { name: TANH_GRADIENT_OPERATOR, inputs: &[Float32; 2], outputs: 1, compute: compute_tanh_gradient },
     RustOperator { name: PATCHES_OPERATOR, inputs: &[Float32], outputs: 1, compute: compute_patches },
     RustOperator { name: SUM_PATCHES_OPERATOR, inputs: &[Float32], outputs: 1, compute: compute_sum_of_patches },
@@ -109,7 +109,11 @@ fn compute_slopes(ctx: &ComputeContext) -> ort::Result<()> {
 
 /// [`pixels::write_real_images`] as the kernel of [`REAL_OPERATOR`].
 fn compute_real_images(ctx: &ComputeContext) -> ort::Result<()> {
-    let (images, indices) = (input(ctx, 0)?, input(ctx, 1)?);
+    let (levels, images, indices) = (input(ctx, 0)?, input(ctx, 1)?, input(ctx, 2)?);
+    let (levels_shape, levels) = levels.try_extract_tensor()?;
+    require(levels.len() == 256, || {
+        format!("{REAL_OPERATOR}: 256 grey levels expected, a tensor of shape {levels_shape:?} found")
+    })?;
     let (shape, images) = images.try_extract_tensor()?;
     let (_, indices) = indices.try_extract_tensor()?;
     let &[n, width] = &shape[..] else {
@@ -119,7 +123,7 @@ fn compute_real_images(ctx: &ComputeContext) -> ort::Result<()> {
         return Err(ort::Error::new(format!("{REAL_OPERATOR}: indices below {n} expected, {wrong} found")));
     }
     let mut real = ctx.output(0, vec![indices.len() as i64, width])?.ok_or_else(absent)?;
-    pixels::write_real_images(images, width as usize, indices, real.try_extract_tensor_mut()?.1);
+    pixels::write_real_images(levels, images, width as usize, indices, real.try_extract_tensor_mut()?.1);
     Ok(())
 }
 
