@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """The search behind the recipe best: discriminators and losses, each trained for tens of thousands of steps on a GPU.
 
-    tests/bench/search_gpu.py [--only NAME ...] [--judges JUDGE.onnx ...] [--out DIR] [--steps N]
+    tests/bench/search_gpu.py [--only NAME ...] [--models G.onnx ...] [--judges JUDGE.onnx ...] [--out DIR] [--steps N]
 
 It trains the tuned recipe with other settings in PyTorch, eight variants at once with a CUDA graph each: a variant takes about ten
-seconds on an H100, and would take an hour in the trainer on two CPU cores. It needs torch with CUDA and onnx. MNIST_DIR names
-the folder of MNIST. Then it prints a row of search.md for each variant. --out also keeps the generators' weights, as .npz files.
+seconds on an H100, and would take an hour in the trainer on two CPU cores. Then it prints a row of search.md for each. With --models it
+prints the rows of these generators, which a CPU can do in minutes. It needs torch, with CUDA to train, and onnx. MNIST_DIR names the
+folder of MNIST. --out also keeps the variants' weights, as .npz files.
 
 Differences from the trainer: TF32 is on, the images of a step are drawn with replacement, the last generator is judged, and G's last
 bias starts at 0.999 instead of 0.98 where the mean image is black. With two discriminators R1 is of the sum of their logits.
@@ -79,7 +80,8 @@ DEFAULTS = {
 
 ap = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 ap.add_argument("--steps", type=int, help="steps of every variant, for a short try")
-ap.add_argument("--only", nargs="+", default=list(VARIANTS), choices=list(VARIANTS), metavar="NAME")
+ap.add_argument("--only", nargs="+", choices=list(VARIANTS), metavar="NAME", help="the variants to train; all without --models")
+ap.add_argument("--models", nargs="+", default=[], help="class-conditional generators of the trainer to judge")
 ap.add_argument("--judges", nargs="+", default=[os.path.join(ROOT, "models", "judge.onnx")], help="files of trainer judge")
 ap.add_argument("--out", help="folder for the generators' weights, as .npz files")
 a = ap.parse_args()
@@ -369,41 +371,59 @@ def recall(drawn, test, k=3):
     return torch.cat([(torch.cdist(x, drawn) <= radius).any(1) for x in test.split(2000)]).float().mean()
 
 
-def row(run, classifiers):
+def row(name, g, classifiers):
     """A row of search.md."""
-    drawn, labels = draw(run.average, 10_000, 99)
+    drawn, labels = draw(g, 10_000, 99)
     features = [(features_of(drawn), of_test) for features_of, of_test in JUDGES]
     distances = " / ".join(f"{frechet_distance(ours[0], theirs[0]):.2f}" for ours, theirs in features)
     accuracy = (features[0][0][1] == labels).float().mean()
     found = recall(*(kind[0] for kind in features[0]))
     dark = ((drawn > 0) & (drawn < 6)).float().mean()
-    held_out, _ = draw(run.average, 10_000, 1002)
+    held_out, _ = draw(g, 10_000, 1002)
     figures = []
     for test in classifiers[:2]:
         on_real, on_drawn = ((x[:, 1] - x[:, 0]) for x in (test.logits(TEST_IMAGES), test.logits(held_out)))
         told_apart = ((on_real < 0).float().mean() + (on_drawn > 0).float().mean()) / 2
         figures.append(f"{100 * told_apart:.1f} %, {100 * (on_drawn < 0).float().mean():.1f} %")
     accuracy_score = (classifiers[2].logits(TEST_IMAGES).argmax(1) == TEST_LABELS).float().mean()
-    return (f"| {run.name} | {distances} | {found:.2f} | {100 * accuracy:.1f} % | {100 * accuracy_score:.1f} % | {' | '.join(figures)} |"
+    return (f"| {name} | {distances} | {found:.2f} | {100 * accuracy:.1f} % | {100 * accuracy_score:.1f} % | {' | '.join(figures)} |"
             f" {100 * dark:.1f} % |")
 
 
-JUDGES = [(features_of, features_of(TEST_IMAGES)) for features_of in map(judge, a.judges)]
-if a.out:
-    os.makedirs(a.out, exist_ok=True)
-for first in range(0, len(a.only), 8):
-    runs, start = [Run(name) for name in a.only[first : first + 8]], time.time()
-    work(runs)
-    print(f"{len(runs)} runs: {time.time() - start:.0f} s", flush=True)
+def print_rows(generators):
+    """The row of each (name, generator)."""
     judged = []
-    for run in runs:
-        if a.out:
-            weights = {name: x.detach().cpu().numpy() for name, x in run.average.named_parameters()}
-            np.savez(os.path.join(a.out, f"{run.name}.npz"), **weights)
-        drawn, labels = draw(run.average, 60_000, 1001)
+    for _, g in generators:
+        drawn, labels = draw(g, 60_000, 1001)
         both, real_or_drawn = torch.cat([IMAGES, drawn]), (torch.arange(120_000, device=DEVICE) >= 60_000).long()
         tests = [Classifier(kind, both, real_or_drawn, 2, epochs=3) for kind in ("plain", "test")]
         judged.append([*tests, Classifier("score", drawn, labels, 10, epochs=5)])
     work([classifier for classifiers in judged for classifier in classifiers])
-    for run, classifiers in zip(runs, judged):
-        print(row(run, classifiers), flush=True)
+    for (name, g), classifiers in zip(generators, judged):
+        print(row(name, g, classifiers), flush=True)
+
+
+def loaded(path):
+    """The generator of an ONNX file of the trainer, whose dense weights are (I, O)."""
+    w = {x.name: torch.tensor(onnx.numpy_helper.to_array(x)) for x in onnx.load(path).graph.initializer}
+    g = Generator(G_SIZES)
+    for i, layer in enumerate(g.layers, 1):
+        layer.weight.data, layer.bias.data = w[f"fc{i}.weight"].T.contiguous(), w[f"fc{i}.bias"]
+    return g.to(DEVICE)
+
+
+JUDGES = [(features_of, features_of(TEST_IMAGES)) for features_of in map(judge, a.judges)]
+if a.models:
+    print_rows([(path, loaded(path)) for path in a.models])
+if a.out:
+    os.makedirs(a.out, exist_ok=True)
+names = a.only or ([] if a.models else list(VARIANTS))
+for first in range(0, len(names), 8):
+    runs, start = [Run(name) for name in names[first : first + 8]], time.time()
+    work(runs)
+    print(f"{len(runs)} runs: {time.time() - start:.0f} s", flush=True)
+    if a.out:
+        for run in runs:
+            weights = {name: x.detach().cpu().numpy() for name, x in run.average.named_parameters()}
+            np.savez(os.path.join(a.out, f"{run.name}.npz"), **weights)
+    print_rows([(run.name, run.average) for run in runs])
