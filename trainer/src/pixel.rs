@@ -5,7 +5,7 @@ pub fn unit(pixel: u8) -> f32 {
     f32::from(pixel) / 127.5 - 1.0
 }
 
-/// A grey level as D sees it, -1 black to 1 white, with x = [`unit`] of the level:
+/// A grey level as D sees it, -1 black to 1 white, with x = [`unit()`] of the level:
 ///
 /// (1 − spread) · x + spread · clamp(atanh x, -m, m) / m, where m = atanh [`GREATEST_GREY`]
 ///
