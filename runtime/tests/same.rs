@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 /// Seeds per kernel, and seeds of the golden run. Unoptimised code draws fewer.
 const SEEDS: u64 = if cfg!(debug_assertions) { 100 } else { 100_000 };
-const GOLDEN: u64 = if cfg!(debug_assertions) { 1_000 } else { 100_000 };
+const GOLDEN: u64 = if cfg!(debug_assertions) { 10_000 } else { 100_000 };
 const BLOCK: u64 = 1000;
 
 #[test]

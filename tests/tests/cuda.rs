@@ -23,8 +23,8 @@ fn every_operator_that_a_gpu_is_asked_for_has_a_cuda_kernel() {
         write_model(&path, &model).unwrap();
         models.push(path);
     };
-    let one_convolution = Recipe { d_conv: vec![4], ..Recipe::seed() };
-    for (recipe, of) in [Recipe::seed(), Recipe::tuned(), Recipe::best(), one_convolution].into_iter().zip(0..) {
+    let convolutional = Recipe { d_conv: vec![4, 6], ..Recipe::seed() };
+    for (recipe, of) in [Recipe::seed(), Recipe::tuned(), Recipe::best(), convolutional].into_iter().zip(0..) {
         // A data set with a smaller last batch.
         let plan = Plan { recipe, batch: 64, ..Plan::seed_recipe() };
         for (kind, i) in StepKind::all(&plan, 100).into_iter().zip(0..) {

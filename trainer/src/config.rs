@@ -245,7 +245,7 @@ impl Recipe {
     }
 
     /// The tuned recipe with convolutions in the discriminator, which also sees grey levels spread. Of the three recipes it has the
-    /// digits that classifiers take for real most often.
+    /// digits that a plain classifier takes for real most often.
     pub fn best() -> Self {
         Self { name: "best".into(), d_spread: 0.5, d_conv: vec![32, 64], d_hidden: vec![128], r1: 1.0, ..Self::tuned() }
     }
