@@ -13,6 +13,8 @@ mod quantize;
 use std::path::{Path, PathBuf};
 use std::{env, fs, process};
 
+use sha2::{Digest as _, Sha256};
+
 fn main() {
     println!("cargo::rerun-if-env-changed=GENERATOR_ONNX");
     println!("cargo::rerun-if-env-changed=GENERATOR_CLASSES");
@@ -57,7 +59,10 @@ fn bake(path: &Path) -> Result<(), String> {
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let write = |file: &str, bytes: &[u8]| fs::write(out.join(file), bytes).map_err(|e| format!("{file}: {e}"));
-    write("weights.bin", &model.f32_bytes())?;
+    let weights = model.f32_bytes();
+    let sha256: String = Sha256::digest(&weights).iter().map(|byte| format!("{byte:02x}")).collect();
+    write("weights.bin", &weights)?;
+    write("weights.sha256", sha256.as_bytes())?;
     write("int8.bin", &quantize::int8_bytes(&model))?;
     write("classes.rs", format!("&{:?}", model.classes).as_bytes())?;
     let c_classes: String = model.classes.iter().map(|name| format!("c{name:?}, ")).collect();

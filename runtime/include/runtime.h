@@ -1,6 +1,7 @@
 /* Draws handwritten digits: 28 x 28 grey levels, row by row from the top, from 0 (black, the paper) to 255 (white, the ink).
  *
- * - A seed names one image: it has the same 784 bytes on every CPU, alone or in a batch.
+ * - A seed names one image: it has the same 784 bytes on every CPU, alone or in a batch. A library with another generator draws
+ *   another image, see mnist_gan_weights_sha256().
  * - The caller provides all memory. The library allocates nothing and keeps no state. The weights are constants.
  * - Every function may be called from any thread or interrupt at any time, unless two calls write to the same memory.
  * - If a pointer is null, a function returns MNIST_GAN_NULL and writes nothing.
@@ -87,6 +88,10 @@ uint32_t mnist_gan_classes(void);
 
 /* Returns the name of a class in UTF-8, such as "7"; a null pointer if the generator has no class of this number. */
 const char *mnist_gan_class_name(uint32_t index);
+
+/* Returns the SHA-256 of the generator's f32 weights, 64 hexadecimal digits. It names the generator in either precision: libraries
+ * with the same one draw the same image of a seed. `runtime inspect` prints that of a file. */
+const char *mnist_gan_weights_sha256(void);
 
 /* Returns the library's version, such as "0.1.0". */
 const char *mnist_gan_version(void);

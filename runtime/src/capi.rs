@@ -211,6 +211,12 @@ pub extern "C" fn mnist_gan_class_name(index: u32) -> *const c_char {
     C_CLASSES.get(index as usize).map_or(ptr::null(), |name| name.as_ptr())
 }
 
+/// [`crate::WEIGHTS_SHA256`], as text that ends with a zero byte.
+#[unsafe(no_mangle)]
+pub extern "C" fn mnist_gan_weights_sha256() -> *const c_char {
+    concat!(include_str!(concat!(env!("OUT_DIR"), "/weights.sha256")), "\0").as_ptr().cast()
+}
+
 /// The library's version, as text that ends with a zero byte.
 #[unsafe(no_mangle)]
 pub extern "C" fn mnist_gan_version() -> *const c_char {

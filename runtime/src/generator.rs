@@ -1,6 +1,6 @@
 //! The generator in f32: four dense layers, 100 → 32 → 64 → 128 → 784.
 //!
-//! A seed's image never changes, because every f32 operation and its order is fixed: z is exact in f32 (latent.rs), a sum adds
+//! Its image of a seed never changes, because every f32 operation and its order is fixed: z is exact in f32 (latent.rs), a sum adds
 //! its products in ascending order without fusing (dense.rs), and LeakyReLU, tanh and the rounding to grey levels are single
 //! IEEE 754 operations in a fixed order (arch/f32_ops.rs). No function of a math library takes part.
 

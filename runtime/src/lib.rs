@@ -6,7 +6,8 @@
 //! assert_eq!(digit, runtime::generate(42));
 //! ```
 //!
-//! A seed's image never changes: it has the same 784 bytes on every CPU, alone or in a batch. [`generator`] says why.
+//! A seed names one image of a generator: it has the same 784 bytes on every CPU, alone or in a batch. [`generator`] says why.
+//! Another generator draws another image of the same seed; [`WEIGHTS_SHA256`] names the built-in one.
 //!
 //! Nothing here allocates, and once built nothing can fail or panic. `cli` is the one module that needs `std`.
 #![cfg_attr(not(any(test, feature = "std")), no_std)]
@@ -37,7 +38,7 @@ pub use generator::Generator;
 pub use image::Image;
 use latent::LatentStream;
 pub use latent::{Class, Digit, Latent};
-pub use weights::{CLASSES, GENERATOR, METADATA};
+pub use weights::{CLASSES, GENERATOR, METADATA, WEIGHTS_SHA256};
 
 /// The image of a seed.
 pub fn generate(seed: u64) -> Image {

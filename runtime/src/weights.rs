@@ -27,6 +27,10 @@ pub const CLASSES: &[&str] = include!(concat!(env!("OUT_DIR"), "/classes.rs"));
 #[cfg(feature = "capi")]
 pub(crate) const C_CLASSES: &[&core::ffi::CStr] = include!(concat!(env!("OUT_DIR"), "/c_classes.rs"));
 
+/// The SHA-256 of the built-in generator's f32 weights, layer by layer, in hexadecimal. It names the generator: a seed's image is
+/// the same wherever this is, in either precision.
+pub const WEIGHTS_SHA256: &str = include_str!(concat!(env!("OUT_DIR"), "/weights.sha256"));
+
 /// What the file of the built-in generator says about itself: names and values, in the file's order.
 pub const METADATA: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/metadata.rs"));
 

@@ -1,4 +1,4 @@
-//! A seed's image never changes: every kernel and every build gives the same bytes, alone and in a batch.
+//! A generator's image of a seed never changes: every kernel and every build gives the same bytes, alone and in a batch.
 
 use std::fmt::Write as _;
 use std::path::Path;

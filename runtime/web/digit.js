@@ -28,6 +28,8 @@ export async function load(source) {
     if (code) throw new Error(`the generator returned ${code}; runtime.h lists the codes`);
   };
   return {
+    /** The SHA-256 of the generator's f32 weights, in hexadecimal. It names the generator: modules with the same one draw alike. */
+    weightsSha256: text(c.memory.buffer, c.mnist_gan_weights_sha256()),
     /** The names of the classes that `generate` can draw, in the order of their numbers; empty if the seed alone decides. */
     classes,
     /**

@@ -1,5 +1,5 @@
 /* Writes to stdout, in f32 and then in integers: each class in the handwriting of seed 7, then the images of as many seeds, row by
- * row. Then it writes the classes' names. */
+ * row. Then it writes the classes' names and the SHA-256 of the weights. */
 #include "runtime.h"
 
 #if __STDC_HOSTED__
@@ -30,6 +30,7 @@ int main(void) {
     for (uint32_t i = 0; i < n; i++) {
         for (const char *name = mnist_gan_class_name(i); *name; name++) put_bytes(name, 1);
     }
+    for (const char *digit = mnist_gan_weights_sha256(); *digit; digit++) put_bytes(digit, 1);
     if (mnist_gan_class_name(n) || mnist_gan_generate_class(7, n, pixels) != MNIST_GAN_NO_CLASS) return 2;
     if (mnist_gan_generate_digit(7, 3, pixels) != MNIST_GAN_NO_DIGIT || !mnist_gan_conditional()) return 3;
     return mnist_gan_generate_class_int8(7, 0, 0) != MNIST_GAN_NULL;

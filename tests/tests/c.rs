@@ -160,7 +160,7 @@ fn the_program_c_web_assembly_and_a_cortex_m4f_draw_the_same_26_classes() {
         const drawn = () => images.push(new Uint8Array(int8.memory.buffer, at, 784).slice());
         f32.classes.forEach((_, i) => drawn(int8.mnist_gan_generate_class_int8(7n, i, at)));
         for (const seed of seeds) drawn(int8.mnist_gan_generate_int8(seed, at));
-        process.stdout.write(Buffer.concat([...images, Buffer.from(f32.classes.join(''))]));";
+        process.stdout.write(Buffer.concat([...images, Buffer.from(f32.classes.join('') + f32.weightsSha256)]));";
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     let (generator, source) = (at.join("letters.onnx"), "tests/peers/classes.c");
@@ -177,10 +177,13 @@ fn the_program_c_web_assembly_and_a_cortex_m4f_draw_the_same_26_classes() {
         by_the_program.extend(draws(&["--count", "26"]));
     }
     by_the_program.extend(names.as_bytes());
+    let told = passes(program("runtime").args(["inspect", "--json"]).arg(&generator));
+    let told: serde_json::Value = serde_json::from_slice(&told).unwrap();
+    by_the_program.extend(told["weights_sha256"].as_str().unwrap().as_bytes());
     let hash = |bytes: &[u8]| -> String { Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect() };
     let expected = hash(&by_the_program);
     println!("26 classes: {expected}");
-    assert_eq!(by_the_program.len(), 2 * 52 * Image::PIXELS + 26);
+    assert_eq!(by_the_program.len(), 2 * 52 * Image::PIXELS + 26 + 64);
     assert_eq!(hash(&on_the_host(at, &library(at, None, Some(&generator)), source)), expected, "in C on the host");
     let Some(tools) = device_tools() else { return };
     let device = library(at, Some((&tools, "thumbv7em-none-eabihf")), Some(&generator));

@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 use runtime::cli::{self, ModelFile};
 use runtime::latent::LATENT;
-use runtime::{CLASSES, Class, GENERATOR, Generate, Generator, Image, Latent, METADATA, int8};
+use runtime::{CLASSES, Class, GENERATOR, Generate, Generator, Image, Latent, METADATA, WEIGHTS_SHA256, int8};
 
 use crate::error::python_error;
 
@@ -119,7 +119,10 @@ impl Model {
     /// The SHA-256 of the f32 weights, which names the generator.
     #[getter]
     fn weights_sha256(&self, py: Python) -> String {
-        py.detach(|| cli::weights_sha256(self.loaded.as_ref().map_or(&GENERATOR, |loaded| &*loaded.f32)))
+        match &self.loaded {
+            None => WEIGHTS_SHA256.to_owned(),
+            Some(loaded) => py.detach(|| cli::weights_sha256(&loaded.f32)),
+        }
     }
 
     /// Draws one image into `out` (28, 28) or a new array, and returns it. Keeps the GIL, because getting it back takes longer

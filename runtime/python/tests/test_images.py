@@ -1,6 +1,7 @@
 """Images: the bytes of the `runtime` program, whatever the call looks like."""
 
 import functools
+import hashlib
 import pickle
 import subprocess
 import threading
@@ -59,6 +60,17 @@ def test_a_generator_tells_what_its_file_says():
     assert (tuned.classes, tuned.precision, seed.classes, seed.precision) == (10, "int8", 0, "f32")
     assert tuned.metadata["recipe"] == "tuned" and seed.metadata["recipe"] == "seed"
     assert mnist_gan.Generator().metadata == tuned.metadata
+
+
+def test_a_generator_names_its_weights_as_hashlib_does():
+    onnx = pytest.importorskip("onnx")
+    sha256 = {}
+    for name in ("g.onnx", "seed.onnx"):
+        tensors = onnx.load(MODELS / name).graph.initializer  # fc1.weight (100, 32), fc1.bias (32,), fc2.weight, ...
+        weights = b"".join(onnx.numpy_helper.to_array(tensor).astype("<f4").tobytes() for tensor in tensors)
+        sha256[name] = mnist_gan.Generator(MODELS / name).weights_sha256
+        assert sha256[name] == hashlib.sha256(weights).hexdigest()
+    assert mnist_gan.Generator().weights_sha256 == sha256["g.onnx"] != sha256["seed.onnx"]
 
 
 def test_seeds_may_be_any_kind_of_integers():

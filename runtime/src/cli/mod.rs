@@ -31,7 +31,7 @@ pub use parallel::{draw_on_threads, threads};
 use temporary::before_signals;
 pub use temporary::remove_on_signals;
 
-/// Draws handwritten digits. A seed names one image, and its bytes are the same on every machine.
+/// Draws handwritten digits. A seed names one image of a generator, and its bytes are the same on every machine.
 #[derive(Parser)]
 #[command(name = "runtime", version, args_override_self = true)]
 struct Cli {

@@ -1,6 +1,7 @@
 """Draws handwritten digits with a GAN's generator.
 
-A seed names one image, and its bytes are the same on every machine, alone or in a batch, on any number of threads.
+A seed names one image of a generator, and its bytes are the same on every machine, alone or in a batch, on any number of
+threads. `Generator().weights_sha256` names the generator.
 
 >>> import mnist_gan
 >>> digit = mnist_gan.generate(42)  # one digit
