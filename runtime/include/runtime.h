@@ -9,7 +9,7 @@
  * - A size that is larger than any memory, such as (size_t)-1, makes a function return MNIST_GAN_TOO_LARGE and write nothing.
  * - No function calls exit or abort, and none throws an exception.
  * - Names that end with _int8 use the same network in integers: a quarter of the flash, no FPU needed, and images that differ
- *   from f32's by 1.5 grey levels in the mean. A program links the weights of only those precisions that it calls.
+ *   from f32's by 1.7 grey levels in the mean. A program links the weights of only those precisions that it calls.
  */
 #ifndef MNIST_GAN_RUNTIME_H
 #define MNIST_GAN_RUNTIME_H

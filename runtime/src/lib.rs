@@ -93,7 +93,7 @@ fn latent_stream(seed: u64) -> LatentStream {
     LatentStream::new(seed, Class::of(seed, CLASSES.len()))
 }
 
-/// The same network in integers: a quarter of the bytes, no FPU needed, and images that differ from f32's by 1.5 grey levels in
+/// The same network in integers: a quarter of the bytes, no FPU needed, and images that differ from f32's by 1.7 grey levels in
 /// the mean. Every CPU gives the same bytes.
 pub mod int8 {
     use super::generate::{Generate, Network};

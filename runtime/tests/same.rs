@@ -83,7 +83,9 @@ fn the_images_are_those_of_the_golden_run() {
         "# SHA-256 of the weights, and of the images of the first seeds from 0 on. Written by\n\
          # UPDATE_GOLDEN=1 cargo test --release -p runtime --test same\n",
     );
-    let _ = writeln!(found, "weights {}", hex(Sha256::digest(GENERATOR.as_bytes())));
+    let weights = hex(Sha256::digest(GENERATOR.as_bytes()));
+    assert_eq!(runtime::WEIGHTS_SHA256, weights);
+    let _ = writeln!(found, "weights {weights}");
     let mut images = vec![Image::BLANK; BLOCK as usize];
     let mut run = |name: &str, draw: fn(&[u64], &mut [Image])| {
         let mut hash = Sha256::new();

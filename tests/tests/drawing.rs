@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use runtime::Class;
+use sha2::{Digest as _, Sha256};
 use tests::{end_of, generator_of, letters, peers_python, program, run, send, with_signals};
 
 fn root(path: &str) -> PathBuf {
@@ -99,6 +100,22 @@ fn a_model_file_draws_in_int8_what_the_same_model_built_in_draws() {
     let (loaded, stderr) =
         run(generate(folder.path(), "--count 100 --format raw --precision int8 --model").arg(root("models/g.onnx")));
     assert!(loaded.stdout == built_in, "{stderr}");
+}
+
+/// The hashes are those of the release that had this generator built in.
+#[test]
+fn the_generator_that_was_built_in_before_draws_its_images() {
+    let folder = tempfile::tempdir().unwrap();
+    for (precision, expected) in [
+        ("f32", "325c36ffc301b06732e95de7dd55068fd0bb4b6d299df6a403d8338b53fee3e9"),
+        ("int8", "860670b606f0886c1da7115cdcb93c7f361502db8910dfaf9f2325c6bd503e49"),
+    ] {
+        let mut draw = generate(folder.path(), &format!("--count 1000 --format raw --precision {precision} --model"));
+        let (drawn, stderr) = run(draw.arg(root("models/tuned.onnx")));
+        assert!(drawn.status.success(), "{stderr}");
+        let hash: String = Sha256::digest(&drawn.stdout).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hash, expected, "{precision}");
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Assembly for Cortex-M cores: f32 sums on the FPU (Cortex-M4F, M7), int8 sums by the DSP extension's SMLAD (Cortex-M4, M7).
 //!
-//! Instructions for one image, by QEMU's `-icount` (CERTIFICATE.md has the current figures): f32 292,625, and 665,000 by C in
-//! the style of onnx2c at gcc's -O3; int8 241,249, and 355,683 on a Cortex-M3, which lacks SMLAD.
+//! Instructions for one image, by QEMU's `-icount` (CERTIFICATE.md has the current figures): f32 292,530, and 665,000 by C in
+//! the style of onnx2c at gcc's -O3; int8 241,808, and 353,143 on a Cortex-M3, which lacks SMLAD.
 
 use core::arch::asm;
 #[cfg(fpu)]

@@ -17,7 +17,7 @@ use crate::{generator_int8, onnx, quantize, weights};
 pub enum Precision {
     /// Single precision.
     F32,
-    /// Integers: a quarter of the weights' bytes, and images that differ from f32's by 1.5 grey levels in the mean.
+    /// Integers: a quarter of the weights' bytes, and images that differ from f32's by 1.7 grey levels in the mean.
     Int8,
 }
 
