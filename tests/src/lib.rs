@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
+use sha2::{Digest as _, Sha256};
+
 /// The folder of the real MNIST, from `MNIST_DIR` or beside the project; `None`, with a word why, where it is not.
 pub fn mnist() -> Option<PathBuf> {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/mnist");
@@ -100,6 +102,11 @@ pub fn data_set(folder: &Path, prefix: &str, images: &[u8], labels: &[u8]) {
     for (kind, bytes) in [("images-idx3", images), ("labels-idx1", labels)] {
         std::fs::write(folder.join(format!("{prefix}-{kind}-ubyte")), bytes).expect("a folder that can be written");
     }
+}
+
+/// The SHA-256 of bytes, in hexadecimal.
+pub fn sha256(bytes: impl AsRef<[u8]>) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A protobuf field: its tag, its length, its bytes.

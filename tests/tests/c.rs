@@ -8,8 +8,7 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 
 use object::{Object, ObjectSymbol};
 use runtime::{Digit, Image, int8, png};
-use sha2::{Digest as _, Sha256};
-use tests::{build_library, device_target, device_tools, generator_of, letters, peers_python, program, run};
+use tests::{build_library, device_target, device_tools, generator_of, letters, peers_python, program, run, sha256};
 
 /// What gcc must not complain of.
 const STRICT: [&str; 5] = ["-std=c11", "-Wall", "-Wextra", "-pedantic", "-Werror"];
@@ -180,18 +179,17 @@ fn the_program_c_web_assembly_and_a_cortex_m4f_draw_the_same_26_classes() {
     let told = passes(program("runtime").args(["inspect", "--json"]).arg(&generator));
     let told: serde_json::Value = serde_json::from_slice(&told).unwrap();
     by_the_program.extend(told["weights_sha256"].as_str().unwrap().as_bytes());
-    let hash = |bytes: &[u8]| -> String { Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect() };
-    let expected = hash(&by_the_program);
+    let expected = sha256(&by_the_program);
     println!("26 classes: {expected}");
     assert_eq!(by_the_program.len(), 2 * 52 * Image::PIXELS + 26 + 64);
-    assert_eq!(hash(&on_the_host(at, &library(at, None, Some(&generator)), source)), expected, "in C on the host");
+    assert_eq!(sha256(on_the_host(at, &library(at, None, Some(&generator)), source)), expected, "in C on the host");
     let Some(tools) = device_tools() else { return };
     let device = library(at, Some((&tools, "thumbv7em-none-eabihf")), Some(&generator));
-    assert_eq!(hash(&on_a_cortex_m4f(at, &tools, &device, source)), expected, "in C on a Cortex-M4F");
+    assert_eq!(sha256(on_a_cortex_m4f(at, &tools, &device, source)), expected, "in C on a Cortex-M4F");
     let module = library(at, Some((&tools, "wasm32-unknown-unknown")), Some(&generator));
     let mut node = Command::new("node");
     node.args(["--no-warnings", "--input-type=module", "-e", DRAW]).arg(root("runtime/web/digit.js")).arg(module);
-    assert_eq!(hash(&passes(&mut node)), expected, "in WebAssembly");
+    assert_eq!(sha256(passes(&mut node)), expected, "in WebAssembly");
 }
 
 #[test]

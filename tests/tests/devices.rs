@@ -11,8 +11,7 @@ use std::{env, fs};
 
 use object::{Object, ObjectSection, ObjectSymbol, SectionFlags};
 use runtime::{GENERATOR, Image, int8, latent_of};
-use sha2::{Digest, Sha256};
-use tests::{device_target, device_tools};
+use tests::{device_target, device_tools, sha256};
 
 /// Seeds 0, 1, … whose images a board draws.
 const SEEDS: u64 = 16;
@@ -111,7 +110,7 @@ fn every_board_draws_the_hosts_digits_at_the_cost_that_is_certified() {
                 costs: [size.flash, size.ram, figure(&figures, "stack"), instructions(board, &figures)],
                 panics: size.panics,
                 allocators: size.allocators,
-                hash: hex(&pixels),
+                hash: sha256(&pixels),
             };
             let [flash, _, stack, instructions] = row.costs;
             let code = flash - weights(limits.precision);
@@ -215,7 +214,11 @@ fn web_assembly_draws_the_hosts_digits() {
         node.args(["-e", DRAW]).arg(&module).args([format!("draw_{precision}"), SEEDS.to_string()]);
         let (output, stderr) = tests::run(&mut node);
         assert!(output.status.success(), "{stderr}");
-        assert!(output.stdout == host(precision), "{precision}: other pixels than the host's: {}", hex(&output.stdout));
+        assert!(
+            output.stdout == host(precision),
+            "{precision}: other pixels than the host's: {}",
+            sha256(&output.stdout)
+        );
     }
 }
 
@@ -300,10 +303,6 @@ fn instructions(board: &Board, figures: &str) -> u64 {
     let ticks = figure(figures, "ticks");
     assert!(ticks < 0xff_ffff || board.machine == "virt", "{}: the clock came round", board.machine);
     (ticks as f64 * board.tick / f64::from(1 << SHIFT)).round() as u64
-}
-
-fn hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What a program takes before it runs.

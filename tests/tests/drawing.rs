@@ -12,8 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use runtime::Class;
-use sha2::{Digest as _, Sha256};
-use tests::{end_of, generator_of, letters, peers_python, program, run, send, with_signals};
+use tests::{end_of, generator_of, letters, peers_python, program, run, send, sha256, with_signals};
 
 fn root(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
@@ -113,8 +112,7 @@ fn the_generator_that_was_built_in_before_draws_its_images() {
         let mut draw = generate(folder.path(), &format!("--count 1000 --format raw --precision {precision} --model"));
         let (drawn, stderr) = run(draw.arg(root("models/tuned.onnx")));
         assert!(drawn.status.success(), "{stderr}");
-        let hash: String = Sha256::digest(&drawn.stdout).iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hash, expected, "{precision}");
+        assert_eq!(sha256(&drawn.stdout), expected, "{precision}");
     }
 }
 
