@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """The search behind the recipe best: discriminators and losses, each trained for tens of thousands of steps on a GPU.
 
-    tests/bench/search_gpu.py [--only NAME ...] [--models G.onnx ...] [--judges JUDGE.onnx ...] [--out DIR] [--steps N]
+    tests/bench/search_gpu.py [--only NAME ...] [--models G.onnx ... [--ends LOW HIGH]] [--judges JUDGE.onnx ...] [--out DIR] [--steps N]
 
-It trains the tuned recipe with other settings in PyTorch, eight variants at once with a CUDA graph each: a variant takes about ten
+It trains the tuned recipe with other settings in PyTorch, eight variants at once with a CUDA graph each: a variant takes ten to twenty
 seconds on an H100, and would take an hour in the trainer on two CPU cores. Then it prints a row of search.md for each. With --models it
 prints the rows of these generators, which a CPU can do in minutes. It needs torch, with CUDA to train, and onnx. MNIST_DIR names the
 folder of MNIST. --out also keeps the variants' weights, as .npz files.
@@ -27,6 +27,9 @@ WEAKER = {"r1": 3, "r1_end": 0.3}
 SPREAD = {"spread": 0.5, "rounded": True}
 FINE = SPREAD | {"spread": 0.75}
 LONG, SHORT = 60_000, 30_000
+SETTLED = {"spread": 0.75, "r1": 1, "d": [D_16], "lr_end": 0.02, "ema": 0.9995, "steps": LONG}
+LIGHT = {"spread": 0.75, "r1": 1, "cap": 250, "steps": LONG}
+SHARP = LIGHT | {"sharp": 2}
 # Settings that differ from DEFAULTS, by variant.
 VARIANTS = {
     "tuned": {"d": [MLP], "r1": 0.3},
@@ -71,17 +74,55 @@ VARIANTS = {
     "best with an MLP": SPREAD | {"r1": 1, "d": [D_32, MLP], "steps": LONG},
     "best with spread 0.75": FINE | {"r1": 1, "steps": LONG},
     "best with R1 3, EMA 0.9995, lr to 0.02": SPREAD | {"lr_end": 0.02, "ema": 0.9995, "seed": 1, "steps": LONG},
+    "best, seed 1": SPREAD | {"r1": 1, "steps": LONG, "seed": 1},
+    "best, seed 2": SPREAD | {"r1": 1, "steps": LONG, "seed": 2},
+    "best, fakes not rounded": SPREAD | {"r1": 1, "steps": LONG, "rounded": False},
+    "settled, D 16-32, lr to 0.25, EMA 0.999": SETTLED | {"lr_end": 0.25, "ema": 0.999},
+    "settled, D 16-32": SETTLED,
+    "settled, D 32-64": SETTLED | {"d": [D_32]},
+    "settled, D 16-32 of pairs": SETTLED | {"pairs": True},
+    "settled, D 16-32 and an MLP": SETTLED | {"d": [D_16, MLP]},
+    "settled, D 16-32 of 3 x 3, maximum of 2 x 2": SETTLED | {"d": [("max", (16, 32), 84)]},
+    "settled, D 16-32, m = 4.5": SETTLED | {"m": 4.5},
+    "settled, D 16-32, R1 0.3": SETTLED | {"r1": 0.3},
+    "settled, D 16-32, black is 0": SETTLED | {"black": 0},
+    "settled, D 16-32, feature matching": SETTLED | {"matching": 1},
+    "dark": LIGHT | {"cap": 255},
+    "dark, 250 is white": LIGHT,
+    "dark, 240 is white": LIGHT | {"cap": 240},
+    "dark, 250 is white, m = 4.5": LIGHT | {"m": 4.5},
+    "dark, 250 is white, m = 6": LIGHT | {"m": 6},
+    "dark, 250 is white, spread 0.5": LIGHT | {"spread": 0.5},
+    "dark, 250 is white, spread 1": LIGHT | {"spread": 1},
+    "dark, 250 is white, R1 0.3": LIGHT | {"r1": 0.3},
+    "dark, 250 is white, D 16-32": LIGHT | {"d": [D_16]},
+    "dark, 250 is white, D 16-32 and an MLP": LIGHT | {"d": [D_16, MLP]},
+    "the same, seed 1": LIGHT | {"d": [D_16, MLP], "seed": 1},
+    "the same, seed 2": LIGHT | {"d": [D_16, MLP], "seed": 2},
+    "dark, 250 is white, D 32-64 and an MLP": LIGHT | {"d": [D_32, MLP]},
+    "sharpened by 1": SHARP | {"sharp": 1},
+    "sharpened by 2": SHARP,
+    "sharpened by 4": SHARP | {"sharp": 4},
+    "sharpened by 8": SHARP | {"sharp": 8},
+    "sharpened by 2, R1 3": SHARP | {"r1": 3},
+    "sharpened by 2, D 16-32": SHARP | {"d": [D_16]},
+    "sharpened by 2, D 16-32 and an MLP": SHARP | {"d": [D_16, MLP]},
+    "sharpened by 2, spread 0.5 at both ends": SHARP | {"spread": 0.5, "cap": None},
+    "sharpened by 2, nothing spread": SHARP | {"spread": 0, "cap": None},
     "G 128-256-512 against D 64-128, spread 0.75": FINE | {"r1": 1, "g": (100, 128, 256, 512, 784), "d": [D_64], "steps": LONG},
 }
 DEFAULTS = {
     "steps": SHORT, "batch": 128, "lr": 3e-3, "d_lr": None, "lr_end": 0.25, "cosine": False, "ema": 0.999, "seed": 0, "hinge": False,
     "d": [D_32], "g": G_SIZES, "r1": 3, "r1_end": None, "r1_every": 4, "spread": 0, "rounded": False, "shift": 0,
+    "m": math.atanh(254 / 255), "cap": None, "black": -1, "sharp": 0, "pairs": False, "matching": 0,
 }
 
 ap = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 ap.add_argument("--steps", type=int, help="steps of every variant, for a short try")
 ap.add_argument("--only", nargs="+", choices=list(VARIANTS), metavar="NAME", help="the variants to train; all without --models")
 ap.add_argument("--models", nargs="+", default=[], help="class-conditional generators of the trainer to judge")
+ap.add_argument("--ends", type=int, nargs=2, default=(0, 255), metavar=("LOW", "HIGH"),
+                help="show classifiers images, real ones too, whose levels below LOW are black and above HIGH white")
 ap.add_argument("--judges", nargs="+", default=[os.path.join(ROOT, "models", "judge.onnx")], help="files of trainer judge")
 ap.add_argument("--out", help="folder for the generators' weights, as .npz files")
 a = ap.parse_args()
@@ -98,6 +139,9 @@ def idx(name, head):
 IMAGES, TEST_IMAGES = (idx(f"{kind}-images-idx3-ubyte", 16).reshape(-1, 784) for kind in ("train", "t10k"))
 LABELS, TEST_LABELS = (idx(f"{kind}-labels-idx1-ubyte", 8).long() for kind in ("train", "t10k"))
 EYE = torch.eye(10, device=DEVICE)
+BY_CLASS, CLASS_SIZES = LABELS.argsort(), LABELS.bincount()
+CLASS_STARTS = CLASS_SIZES.cumsum(0) - CLASS_SIZES
+CROSS = torch.tensor([[0, 1, 0], [1, 0, 1], [0, 1, 0]], device=DEVICE).reshape(1, 1, 3, 3) / 4
 MOST = 254 / 255  # the greatest output that is not rounded to white
 
 
@@ -109,16 +153,22 @@ def grey(x):
     return (x * 127.5 + 127.5).round().clamp(0, 255)
 
 
-def seen(x, logit, spread):
+def seen(x, logit, o):
     """Images x = tanh(logit) as D sees them."""
-    if spread == "log":
+    if o.spread == "log":
         return 2 * torch.log1p(x * 127.5 + 127.5) / math.log(256) - 1
-    most = math.atanh(MOST)
-    return (1 - spread) * x + spread * logit.clamp(-most, most) / most if spread else x
+    view = (1 - o.spread) * x + o.spread * logit.clamp(-o.m, o.m) / o.m if o.spread else x
+    if o.cap:  # light levels are not spread, and those from the cap are equal
+        view = torch.where(logit < 0, view, x.clamp(max=o.cap / 127.5 - 1))
+    if o.sharp:  # each pixel's difference to the mean of its four neighbours is added
+        image = view.reshape(-1, 1, 28, 28) + 1
+        view = view + o.sharp * (image - F.conv2d(image, CROSS, padding=1)).flatten(1)
+    return view + (o.black + 1)
 
 
-def seen_levels(x, spread):
-    return seen(x, torch.atanh(x.clamp(-MOST, MOST)), spread)
+def seen_levels(x, o):
+    logit = torch.atanh(x.clamp(-MOST, MOST))
+    return seen(x, torch.where(x.abs() == 1, o.m * x, logit), o)
 
 
 class Generator(nn.Module):
@@ -136,11 +186,12 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Convolutions of a kind, then dense layers: a logit for each class."""
 
-    def __init__(self, kind, maps, widths):
+    def __init__(self, kind, maps, widths, images=1):
         super().__init__()
         kernel, stride, padding = {"conv4": (4, 2, 1), "conv5": (5, 2, 2)}.get(kind, (3, 1, 1))
         self.pool = {"mean": F.avg_pool2d, "max": F.max_pool2d}.get(kind)
-        maps = (1, *maps)
+        self.images = images  # that it judges together, as its channels
+        maps = (images, *maps)
         self.convolutions = nn.ModuleList(nn.Conv2d(i, o, kernel, stride, padding) for i, o in zip(maps, maps[1:]))
         side = 28 >> (len(maps) - 1)
         widths = (maps[-1] * side * side, *(widths if isinstance(widths, tuple) else (widths,)))
@@ -148,14 +199,15 @@ class Discriminator(nn.Module):
         self.last = nn.Linear(widths[-1], 10)
 
     def forward(self, x, labels):
-        x = x.reshape(-1, 1, 28, 28)
+        x = x.reshape(-1, self.images, 28, 28)
         for layer in self.convolutions:
             x = F.leaky_relu(layer(x), 0.2)
             x = self.pool(x, 2) if self.pool else x
         x = x.flatten(1)
         for layer in self.dense:
             x = F.leaky_relu(layer(x), 0.2)
-        return self.last(x).gather(1, labels[:, None])[:, 0]
+        self.features = x
+        return self.last(x).gather(1, labels[:: self.images, None])[:, 0]
 
 
 def latents(labels, rng):
@@ -198,7 +250,7 @@ class Run(Captured):
         super().__init__(o.seed)
         self.g = Generator(o.g).to(DEVICE)
         self.average = copy.deepcopy(self.g)
-        self.d = nn.ModuleList(Discriminator(*d) for d in o.d).to(DEVICE)
+        self.d = nn.ModuleList(Discriminator(*d, images=1 + o.pairs) for d in o.d).to(DEVICE)
         self.t = torch.zeros((), device=DEVICE)
         self.g_lr, self.d_lr = (torch.zeros((), device=DEVICE) for _ in range(2))
         self.g_adam = self.adam(self.g.parameters(), self.g_lr, (0.5, 0.99))
@@ -226,11 +278,16 @@ class Run(Captured):
             lr.copy_(start * (o.lr_end + (1 - o.lr_end) * fall))
         gamma = o.r1 * torch.exp(math.log(o.r1_end / o.r1) * done) if o.r1_end else o.r1
         chosen, fake_labels = (torch.randint(0, n, (o.batch,), device=DEVICE, generator=self.rng) for n in (len(IMAGES), 10))
-        labels, logit = LABELS[chosen], self.g.logits(latents(fake_labels, self.rng))
-        real, image = seen_levels(unit(IMAGES[chosen]), o.spread), torch.tanh(logit)
-        fake = seen(image, logit, o.spread)
+        labels = LABELS[chosen]
+        if o.pairs:  # of one class. Source: Lin et al. 2018, PacGAN
+            labels, fake_labels = (x[::2].repeat_interleave(2) for x in (labels, fake_labels))
+            share = torch.rand(o.batch, device=DEVICE, generator=self.rng)
+            chosen = BY_CLASS[CLASS_STARTS[labels] + (share * (CLASS_SIZES[labels] - 1)).round().long()]
+        logit = self.g.logits(latents(fake_labels, self.rng))
+        real, image = seen_levels(unit(IMAGES[chosen]), o), torch.tanh(logit)
+        fake = seen(image, logit, o)
         if o.rounded:  # with the gradient of what is not
-            fake = fake + (seen_levels(unit(grey(image)), o.spread) - fake).detach()
+            fake = fake + (seen_levels(unit(grey(image)), o) - fake).detach()
         if o.shift:
             real, fake = self.shifted(real), self.shifted(fake)
         for_d = fake.detach()
@@ -241,11 +298,17 @@ class Run(Captured):
             penalty = gamma / 2 * o.r1_every * slope.square().sum(1).mean()
         else:
             both = self.logits(torch.cat([real, for_d]), torch.cat([labels, fake_labels]))
-            on_real, on_fake, penalty = [x[: o.batch] for x in both], [x[o.batch :] for x in both], 0
+            on_real, on_fake = zip(*(x.chunk(2) for x in both))
+            penalty = 0
         loss = (lambda x: F.relu(1 - x).mean()) if o.hinge else (lambda x: F.softplus(-x).mean())
         self.update(self.d, self.d_adam, sum(loss(x) for x in on_real) + sum(loss(-x) for x in on_fake) + penalty)
         on_fake = self.logits(fake, fake_labels)
-        self.update(self.g, self.g_adam, sum(-x.mean() if o.hinge else loss(x) for x in on_fake))
+        g_loss = sum(-x.mean() if o.hinge else loss(x) for x in on_fake)
+        if o.matching:  # D's mean features. Source: Salimans et al. 2016
+            of_fake = [d.features.mean(0) for d in self.d]
+            self.logits(real, labels)
+            g_loss = g_loss + o.matching * sum((a - d.features.mean(0).detach()).square().sum() for a, d in zip(of_fake, self.d))
+        self.update(self.g, self.g_adam, g_loss)
         with torch.no_grad():
             rate = torch.clamp(9 / (self.t + 10), 1 - o.ema, 1.0)
             for average, new in zip(self.average.parameters(), self.g.parameters()):
@@ -357,6 +420,11 @@ def judge(path):
     return features
 
 
+def ends(images):
+    low, high = a.ends
+    return torch.where(images < low, 0, torch.where(images > high, 255, images))
+
+
 def frechet_distance(a, b):
     (mean_a, cov_a), (mean_b, cov_b) = ((x.mean(0), torch.cov(x.T)) for x in (a, b))
     values, vectors = torch.linalg.eigh(cov_a)
@@ -382,7 +450,7 @@ def row(name, g, classifiers):
     held_out, _ = draw(g, 10_000, 1002)
     figures = []
     for test in classifiers[:2]:
-        on_real, on_drawn = ((x[:, 1] - x[:, 0]) for x in (test.logits(TEST_IMAGES), test.logits(held_out)))
+        on_real, on_drawn = ((x[:, 1] - x[:, 0]) for x in (test.logits(ends(TEST_IMAGES)), test.logits(ends(held_out))))
         told_apart = ((on_real < 0).float().mean() + (on_drawn > 0).float().mean()) / 2
         figures.append(f"{100 * told_apart:.1f} %, {100 * (on_drawn < 0).float().mean():.1f} %")
     accuracy_score = (classifiers[2].logits(TEST_IMAGES).argmax(1) == TEST_LABELS).float().mean()
@@ -395,7 +463,7 @@ def print_rows(generators):
     judged = []
     for _, g in generators:
         drawn, labels = draw(g, 60_000, 1001)
-        both, real_or_drawn = torch.cat([IMAGES, drawn]), (torch.arange(120_000, device=DEVICE) >= 60_000).long()
+        both, real_or_drawn = ends(torch.cat([IMAGES, drawn])), (torch.arange(120_000, device=DEVICE) >= 60_000).long()
         tests = [Classifier(kind, both, real_or_drawn, 2, epochs=3) for kind in ("plain", "test")]
         judged.append([*tests, Classifier("score", drawn, labels, 10, epochs=5)])
     work([classifier for classifiers in judged for classifier in classifiers])
