@@ -573,6 +573,30 @@ mod tests {
         <Cli as clap::CommandFactory>::command().debug_assert();
     }
 
+    /// As in `[default: 64; tuned and best: 128]`.
+    #[test]
+    fn the_help_tells_each_recipes_defaults() {
+        let command = <Cli as clap::CommandFactory>::command();
+        for recipe in [RecipeName::Seed, RecipeName::Tuned, RecipeName::Best] {
+            let options = recipe.plan().options();
+            let name = options.iter().find(|(option, _)| option == "recipe").unwrap().1.clone();
+            for (option, value) in
+                options.iter().filter(|(option, _)| !["recipe", "classes", "epsilon"].contains(&option.as_str()))
+            {
+                let argument =
+                    command.get_arguments().find(|argument| argument.get_long() == Some(option)).expect(option);
+                let help = argument.get_help().unwrap().to_string();
+                let (_, defaults) = help.split_once("[default: ").expect(option);
+                let mut defaults = defaults.split(']').next().unwrap().split("; ");
+                let of_seed = defaults.next().unwrap();
+                let mut of_recipe = defaults.filter_map(|default| default.split_once(": "));
+                let told = of_recipe.find(|(names, _)| names.split(" and ").any(|n| n == name));
+                let plain = |value: &str| value.trim_end_matches(".0").to_owned();
+                assert_eq!(plain(told.map_or(of_seed, |(_, value)| value)), plain(value), "--{option} of {name}");
+            }
+        }
+    }
+
     #[test]
     fn the_parts_of_a_sweep_have_each_seed_once() {
         let sweep = |arguments: &str| match Cli::try_parse_from(format!("trainer sweep {arguments}").split(' ')) {
