@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use ndarray::{Array1, Array2, ArrayView2, Axis, concatenate, s};
 use sha2::{Digest, Sha256};
-use tests::{mnist, peers_python, peers_torch, run};
+use tests::{mnist, peers_python, peers_torch, program, run};
 use trainer::config::Engine;
-use trainer::data::Dataset;
+use trainer::data::{Dataset, read_drawn};
 use trainer::graph::foreign::ForeignModel;
 use trainer::ort::OnnxRuntime;
 use trainer::sample::draw_foreign;
@@ -193,6 +193,19 @@ fn both_sides_of_a_score_have_as_many_images() {
     let mut scorer = Scorer::new(judge, digits(1000..1200).view()).unwrap();
     assert_eq!(scorer.frechet_distance(digits(2000..2700).view()).unwrap(), equal.frechet_distance);
     assert!(scorer.frechet_distance(digits(0..199).view()).is_err());
+}
+
+#[test]
+fn the_labels_beside_drawn_images_are_found_where_the_runtime_writes_them() {
+    let (images, labels) = drawn_digits(0..20, runtime::generate);
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["train-images-idx3-ubyte", "images.gz", "drawn", "drawn.idx.gz"] {
+        let file = folder.path().join(name);
+        let mut draw = program("runtime");
+        let (output, stderr) = run(draw.args(["gen", "--count", "20", "--format", "idx", "--out"]).arg(&file));
+        assert!(output.status.success(), "{stderr}");
+        assert_eq!(read_drawn(&file).unwrap(), (images.clone(), Some(labels.clone())), "{name}");
+    }
 }
 
 #[test]

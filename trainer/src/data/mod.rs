@@ -200,16 +200,19 @@ impl Dataset {
     }
 }
 
-/// The images (N, 784) of an IDX file, and their labels if a file with the labels' name lies beside it.
+/// The images (N, 784) of an IDX file, and their labels if a file with the labels' name lies beside it: `images` in the name becomes
+/// `labels` and `idx3` becomes `idx1`; a name with neither gets `-labels`, as `runtime gen` writes it.
 ///
 /// # Errors
 /// As [`Dataset::open`].
 pub fn read_drawn(path: &Path) -> Result<(Array2<u8>, Option<Array1<u8>>)> {
     let images = IdxFile::open(path, Kind::Images)?.images()?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let labels = name.trim_end_matches(".gz").replace("images", "labels").replace("idx3", "idx1");
-    let beside = [labels.clone(), format!("{labels}.gz")].map(|labels| path.with_file_name(labels));
-    let beside = beside.into_iter().find(|labels| name.contains("images") && labels.is_file());
+    let name = name.trim_end_matches(".gz");
+    let mnist = name.replace("images", "labels").replace("idx3", "idx1");
+    let labels = if mnist == name { format!("{name}-labels") } else { mnist };
+    let mut beside = [labels.clone(), format!("{labels}.gz")].into_iter().map(|labels| path.with_file_name(labels));
+    let beside = beside.find(|labels| labels.is_file());
     let open = |path: PathBuf| {
         let labels = IdxFile::open(&path, Kind::Labels)?;
         labels.labels(images.nrows()).with_context(|| path.display().to_string())
