@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The search behind the recipe best: discriminators and losses, each trained for tens of thousands of steps on a GPU.
 
-    tests/bench/search_gpu.py [--only NAME ...] [--models G.onnx ... [--ends LOW HIGH]] [--judges JUDGE.onnx ...] [--out DIR] [--steps N]
+    tests/bench/search_gpu.py [--only NAME ...] [--models G.onnx ...] [--ends LOW HIGH] [--judges JUDGE.onnx ...] [--out DIR] [--steps N]
 
 It trains the tuned recipe with other settings in PyTorch, eight variants at once with a CUDA graph each: a variant takes ten to twenty
 seconds on an H100, and would take an hour in the trainer on two CPU cores. Then it prints a row of search.md for each. With --models it
@@ -28,8 +28,9 @@ SPREAD = {"spread": 0.5, "rounded": True}
 FINE = SPREAD | {"spread": 0.75}
 LONG, SHORT = 60_000, 30_000
 SETTLED = {"spread": 0.75, "r1": 1, "d": [D_16], "lr_end": 0.02, "ema": 0.9995, "steps": LONG}
-LIGHT = {"spread": 0.75, "r1": 1, "cap": 250, "steps": LONG}
-SHARP = LIGHT | {"sharp": 2}
+BEST = SPREAD | {"r1": 1, "steps": LONG}
+DARK = {"spread": 0.75, "r1": 1, "cap": 250, "steps": LONG}
+SHARP = DARK | {"sharp": 2}
 # Settings that differ from DEFAULTS, by variant.
 VARIANTS = {
     "tuned": {"d": [MLP], "r1": 0.3},
@@ -68,16 +69,17 @@ VARIANTS = {
     "spread 0.75, D 16-32": FINE | {"d": [D_16]},
     "spread 0.75, D's lr 0.006": FINE | {"d_lr": 0.006},
     "spread 0.75, batch 64, 60,000 steps": FINE | {"batch": 64, "steps": LONG},
-    "best": SPREAD | {"r1": 1, "steps": LONG},
-    "best with D 16-32": SPREAD | {"r1": 1, "d": [D_16], "steps": LONG},
-    "best with D 64-128": SPREAD | {"r1": 1, "d": [D_64], "steps": LONG},
-    "best with an MLP": SPREAD | {"r1": 1, "d": [D_32, MLP], "steps": LONG},
+    "best": BEST,
+    "best with D 16-32": BEST | {"d": [D_16]},
+    "best with D 64-128": BEST | {"d": [D_64]},
+    "best with an MLP": BEST | {"d": [D_32, MLP]},
     "best with spread 0.75": FINE | {"r1": 1, "steps": LONG},
     "best with R1 3, EMA 0.9995, lr to 0.02": SPREAD | {"lr_end": 0.02, "ema": 0.9995, "seed": 1, "steps": LONG},
-    "best, seed 1": SPREAD | {"r1": 1, "steps": LONG, "seed": 1},
-    "best, seed 2": SPREAD | {"r1": 1, "steps": LONG, "seed": 2},
-    "best, fakes not rounded": SPREAD | {"r1": 1, "steps": LONG, "rounded": False},
-    "settled, D 16-32, lr to 0.25, EMA 0.999": SETTLED | {"lr_end": 0.25, "ema": 0.999},
+    "G 128-256-512 against D 64-128, spread 0.75": FINE | {"r1": 1, "g": (100, 128, 256, 512, 784), "d": [D_64], "steps": LONG},
+    "best, seed 1": BEST | {"seed": 1},
+    "best, seed 2": BEST | {"seed": 2},
+    "best, fakes not rounded": BEST | {"rounded": False},
+    "spread 0.75, D 16-32, 60,000 steps, R1 1": SETTLED | {"lr_end": 0.25, "ema": 0.999},
     "settled, D 16-32": SETTLED,
     "settled, D 32-64": SETTLED | {"d": [D_32]},
     "settled, D 16-32 of pairs": SETTLED | {"pairs": True},
@@ -87,19 +89,19 @@ VARIANTS = {
     "settled, D 16-32, R1 0.3": SETTLED | {"r1": 0.3},
     "settled, D 16-32, black is 0": SETTLED | {"black": 0},
     "settled, D 16-32, feature matching": SETTLED | {"matching": 1},
-    "dark": LIGHT | {"cap": 255},
-    "dark, 250 is white": LIGHT,
-    "dark, 240 is white": LIGHT | {"cap": 240},
-    "dark, 250 is white, m = 4.5": LIGHT | {"m": 4.5},
-    "dark, 250 is white, m = 6": LIGHT | {"m": 6},
-    "dark, 250 is white, spread 0.5": LIGHT | {"spread": 0.5},
-    "dark, 250 is white, spread 1": LIGHT | {"spread": 1},
-    "dark, 250 is white, R1 0.3": LIGHT | {"r1": 0.3},
-    "dark, 250 is white, D 16-32": LIGHT | {"d": [D_16]},
-    "dark, 250 is white, D 16-32 and an MLP": LIGHT | {"d": [D_16, MLP]},
-    "the same, seed 1": LIGHT | {"d": [D_16, MLP], "seed": 1},
-    "the same, seed 2": LIGHT | {"d": [D_16, MLP], "seed": 2},
-    "dark, 250 is white, D 32-64 and an MLP": LIGHT | {"d": [D_32, MLP]},
+    "dark": DARK | {"cap": 255},
+    "dark, 250 is white": DARK,
+    "dark, 240 is white": DARK | {"cap": 240},
+    "dark, 250 is white, m = 4.5": DARK | {"m": 4.5},
+    "dark, 250 is white, m = 6": DARK | {"m": 6},
+    "dark, 250 is white, spread 0.5": DARK | {"spread": 0.5},
+    "dark, 250 is white, spread 1": DARK | {"spread": 1},
+    "dark, 250 is white, R1 0.3": DARK | {"r1": 0.3},
+    "dark, 250 is white, D 16-32": DARK | {"d": [D_16]},
+    "dark, 250 is white, D 16-32 and an MLP": DARK | {"d": [D_16, MLP]},
+    "dark, 250 is white, D 16-32 and an MLP, seed 1": DARK | {"d": [D_16, MLP], "seed": 1},
+    "dark, 250 is white, D 16-32 and an MLP, seed 2": DARK | {"d": [D_16, MLP], "seed": 2},
+    "dark, 250 is white, D 32-64 and an MLP": DARK | {"d": [D_32, MLP]},
     "sharpened by 1": SHARP | {"sharp": 1},
     "sharpened by 2": SHARP,
     "sharpened by 4": SHARP | {"sharp": 4},
@@ -109,12 +111,12 @@ VARIANTS = {
     "sharpened by 2, D 16-32 and an MLP": SHARP | {"d": [D_16, MLP]},
     "sharpened by 2, spread 0.5 at both ends": SHARP | {"spread": 0.5, "cap": None},
     "sharpened by 2, nothing spread": SHARP | {"spread": 0, "cap": None},
-    "G 128-256-512 against D 64-128, spread 0.75": FINE | {"r1": 1, "g": (100, 128, 256, 512, 784), "d": [D_64], "steps": LONG},
 }
 DEFAULTS = {
     "steps": SHORT, "batch": 128, "lr": 3e-3, "d_lr": None, "lr_end": 0.25, "cosine": False, "ema": 0.999, "seed": 0, "hinge": False,
     "d": [D_32], "g": G_SIZES, "r1": 3, "r1_end": None, "r1_every": 4, "spread": 0, "rounded": False, "shift": 0,
-    "m": math.atanh(254 / 255), "cap": None, "black": -1, "sharp": 0, "pairs": False, "matching": 0,
+    "m": math.atanh(254 / 255),  # where a pixel rounds to black or white
+    "cap": None, "black": -1, "sharp": 0, "pairs": False, "matching": 0,
 }
 
 ap = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -122,7 +124,7 @@ ap.add_argument("--steps", type=int, help="steps of every variant, for a short t
 ap.add_argument("--only", nargs="+", choices=list(VARIANTS), metavar="NAME", help="the variants to train; all without --models")
 ap.add_argument("--models", nargs="+", default=[], help="class-conditional generators of the trainer to judge")
 ap.add_argument("--ends", type=int, nargs=2, default=(0, 255), metavar=("LOW", "HIGH"),
-                help="show classifiers images, real ones too, whose levels below LOW are black and above HIGH white")
+                help="show the plain classifier and the two-sample test all images, real ones too, with levels below LOW as black and above HIGH as white")
 ap.add_argument("--judges", nargs="+", default=[os.path.join(ROOT, "models", "judge.onnx")], help="files of trainer judge")
 ap.add_argument("--out", help="folder for the generators' weights, as .npz files")
 a = ap.parse_args()
@@ -142,7 +144,6 @@ EYE = torch.eye(10, device=DEVICE)
 BY_CLASS, CLASS_SIZES = LABELS.argsort(), LABELS.bincount()
 CLASS_STARTS = CLASS_SIZES.cumsum(0) - CLASS_SIZES
 CROSS = torch.tensor([[0, 1, 0], [1, 0, 1], [0, 1, 0]], device=DEVICE).reshape(1, 1, 3, 3) / 4
-MOST = 254 / 255  # the greatest output that is not rounded to white
 
 
 def unit(levels):
@@ -167,8 +168,7 @@ def seen(x, logit, o):
 
 
 def seen_levels(x, o):
-    logit = torch.atanh(x.clamp(-MOST, MOST))
-    return seen(x, torch.where(x.abs() == 1, o.m * x, logit), o)
+    return seen(x, torch.atanh(x), o)
 
 
 class Generator(nn.Module):
@@ -265,7 +265,7 @@ class Run(Captured):
     def shifted(self, x):
         """Each image moved by up to o.shift pixels."""
         pixels, n = self.o.shift, len(x)
-        x = F.pad(x.reshape(n, 28, 28), (pixels,) * 4, value=-1.0)
+        x = F.pad(x.reshape(n, 28, 28), (pixels,) * 4, value=self.o.black)
         by = torch.randint(0, 2 * pixels + 1, (n, 2), device=DEVICE, generator=self.rng)
         at = torch.arange(28, device=DEVICE)
         rows, columns = at[None, :, None] + by[:, :1, None], at[None, None, :] + by[:, 1:, None]
@@ -282,7 +282,7 @@ class Run(Captured):
         if o.pairs:  # of one class. Source: Lin et al. 2018, PacGAN
             labels, fake_labels = (x[::2].repeat_interleave(2) for x in (labels, fake_labels))
             share = torch.rand(o.batch, device=DEVICE, generator=self.rng)
-            chosen = BY_CLASS[CLASS_STARTS[labels] + (share * (CLASS_SIZES[labels] - 1)).round().long()]
+            chosen = BY_CLASS[CLASS_STARTS[labels] + (share * CLASS_SIZES[labels]).long()]
         logit = self.g.logits(latents(fake_labels, self.rng))
         real, image = seen_levels(unit(IMAGES[chosen]), o), torch.tanh(logit)
         fake = seen(image, logit, o)

@@ -198,11 +198,15 @@ fn both_sides_of_a_score_have_as_many_images() {
 #[test]
 fn the_labels_beside_drawn_images_are_found_where_the_runtime_writes_them() {
     let (images, labels) = drawn_digits(0..20, runtime::generate);
-    let folder = tempfile::tempdir().unwrap();
-    for name in ["train-images-idx3-ubyte", "images.gz", "drawn", "drawn.idx.gz"] {
+    for name in
+        ["train-images-idx3-ubyte", "images.gz", "images.GZ", "drawn", "drawn.idx.gz", "drawn.GZ", "drawn.gz.gz"]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("drawn-labels"), "those of another file").unwrap();
         let file = folder.path().join(name);
         let mut draw = program("runtime");
-        let (output, stderr) = run(draw.args(["gen", "--count", "20", "--format", "idx", "--out"]).arg(&file));
+        let (output, stderr) =
+            run(draw.args(["gen", "--count", "20", "--format", "idx", "--force", "--out"]).arg(&file));
         assert!(output.status.success(), "{stderr}");
         assert_eq!(read_drawn(&file).unwrap(), (images.clone(), Some(labels.clone())), "{name}");
     }

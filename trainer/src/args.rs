@@ -336,8 +336,8 @@ impl BenchArgs {
 
 #[derive(Args)]
 pub struct ScoreArgs {
-    /// A generator's ONNX file, from which 10,000 images are drawn, or 70,000 with --full; or an IDX file of drawn images, with an
-    /// IDX file of labels next to it if there are labels.
+    /// A generator's ONNX file, from which 10,000 images are drawn, or 70,000 with --full; or an IDX file of drawn images. Their
+    /// labels are read from the file beside it that `runtime gen` writes, such as drawn-labels for drawn.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
     /// Real images: a name, a folder or a .npz file, as for training.
@@ -573,12 +573,14 @@ mod tests {
         <Cli as clap::CommandFactory>::command().debug_assert();
     }
 
-    /// As in `[default: 64; tuned and best: 128]`.
+    /// The help writes them as `[default: 64; tuned and best: 128]`.
     #[test]
     fn the_help_tells_each_recipes_defaults() {
         let command = <Cli as clap::CommandFactory>::command();
         for recipe in [RecipeName::Seed, RecipeName::Tuned, RecipeName::Best] {
-            let options = recipe.plan().options();
+            let config = Config::new(recipe.plan(), source(Some("mnist".into())).unwrap());
+            let mut options = config.plan.options();
+            options.push(("keep".into(), config.keep.to_possible_value().unwrap().get_name().into()));
             let name = options.iter().find(|(option, _)| option == "recipe").unwrap().1.clone();
             for (option, value) in
                 options.iter().filter(|(option, _)| !["recipe", "classes", "epsilon"].contains(&option.as_str()))

@@ -200,19 +200,21 @@ impl Dataset {
     }
 }
 
-/// The images (N, 784) of an IDX file, and their labels if a file with the labels' name lies beside it: `images` in the name becomes
-/// `labels` and `idx3` becomes `idx1`; a name with neither gets `-labels`, as `runtime gen` writes it.
+/// The images (N, 784) of an IDX file, and their labels if a file lies beside it that is named as `runtime gen` names it: `images` in
+/// the name becomes `labels` and `idx3` becomes `idx1`; a name with neither gets `-labels`. An ending `.gz` stays, may be added, or may
+/// be left out, in this order.
 ///
 /// # Errors
 /// As [`Dataset::open`].
 pub fn read_drawn(path: &Path) -> Result<(Array2<u8>, Option<Array1<u8>>)> {
     let images = IdxFile::open(path, Kind::Images)?.images()?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let name = name.trim_end_matches(".gz");
+    let gzip = path.extension().filter(|end| end.eq_ignore_ascii_case("gz"));
+    let name = gzip.map_or(path.file_name(), |_| path.file_stem()).unwrap_or_default().to_string_lossy();
+    let end = gzip.map(|end| format!(".{}", end.to_string_lossy())).unwrap_or_default();
     let mnist = name.replace("images", "labels").replace("idx3", "idx1");
     let labels = if mnist == name { format!("{name}-labels") } else { mnist };
-    let mut beside = [labels.clone(), format!("{labels}.gz")].into_iter().map(|labels| path.with_file_name(labels));
-    let beside = beside.find(|labels| labels.is_file());
+    let beside = [&end, ".gz", ""].map(|end| path.with_file_name(format!("{labels}{end}")));
+    let beside = beside.into_iter().find(|labels| labels.is_file());
     let open = |path: PathBuf| {
         let labels = IdxFile::open(&path, Kind::Labels)?;
         labels.labels(images.nrows()).with_context(|| path.display().to_string())
