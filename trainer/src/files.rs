@@ -100,8 +100,10 @@ pub fn remove_temporary(folder: &Path) {
         let (path, name) = (entry.path(), entry.file_name());
         let name = name.as_encoded_bytes();
         if name.starts_with(PREFIX.as_bytes()) && name.ends_with(SUFFIX.as_bytes()) {
-            let file = OpenOptions::new().write(true).open(&path);
-            if file.is_ok_and(|file| file.try_lock().is_ok()) {
+            if let Ok(file) = OpenOptions::new().write(true).open(&path)
+                && file.try_lock().is_ok()
+            {
+                // Still locked, so that a program that has just created it does not lock and keep it.
                 let _ = fs::remove_file(path); // a file that cannot be deleted does no harm
             }
         }
@@ -231,6 +233,9 @@ pub fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
     use super::*;
 
     /// What `folder` holds.
@@ -262,6 +267,26 @@ mod tests {
         let mut expected = [running.path().file_name().unwrap().to_str().unwrap(), "g.onnx"];
         expected.sort();
         assert_eq!(names(folder.path()), expected);
+    }
+
+    #[test]
+    fn a_file_that_a_program_has_locked_is_never_removed_by_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let (end, mut lost) = (AtomicBool::new(false), 0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !end.load(Ordering::Relaxed) {
+                    remove_temporary(folder.path());
+                }
+            });
+            for _ in 0..5000 {
+                let (file, _cleanup) = temporary_in(folder.path()).unwrap();
+                std::thread::sleep(Duration::from_micros(50));
+                lost += i32::from(!file.path().exists());
+            }
+            end.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(lost, 0);
     }
 
     #[test]

@@ -54,13 +54,16 @@ impl Temporary {
             begun.push(path.clone());
             drop(begun);
             let temporary = Self { path, _lock: lock };
-            let locked = temporary._lock.as_ref().map(File::try_lock);
-            // Another program's `sweep` may come between the creation and the lock, and remove it.
-            if !matches!(locked, Some(Err(TryLockError::WouldBlock))) && temporary.path.exists() {
+            if stays(temporary._lock.as_ref(), &temporary.path) {
                 return Ok((temporary, created));
             }
         }
     }
+}
+
+/// Locks what was just created. False if another program's [`sweep`] came before the lock.
+fn stays(lock: Option<&File>, path: &Path) -> bool {
+    !matches!(lock.map(File::try_lock), Some(Err(TryLockError::WouldBlock))) && path.exists()
 }
 
 impl Drop for Temporary {
@@ -99,8 +102,10 @@ pub fn sweep(folder: &Path) {
         }
         // NFS locks only files that are open for writing, and folders cannot be opened so.
         let opened = File::options().write(true).open(entry.path()).or_else(|_| File::open(entry.path()));
-        if opened.is_ok_and(|file| file.try_lock().is_ok()) {
-            remove(&entry.path());
+        if let Ok(file) = opened
+            && file.try_lock().is_ok()
+        {
+            remove(&entry.path()); // still locked, so that a program that has just created it does not lock and keep it
         }
     }
 }
@@ -190,6 +195,31 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
+
+    #[test]
+    fn what_another_program_has_locked_is_never_swept() {
+        let place = Temporary::folder(&std::env::temp_dir()).unwrap();
+        let (end, mut lost) = (AtomicBool::new(false), 0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !end.load(Ordering::Relaxed) {
+                    sweep(place.path());
+                }
+            });
+            for i in 0..5000 {
+                // As another program creates it, so it is not in BEGUN.
+                let path = place.path().join(format!("{}{i}{SUFFIX}", own_prefix()));
+                let file = File::create_new(&path).unwrap();
+                if stays(Some(&file), &path) {
+                    std::thread::sleep(Duration::from_micros(50));
+                    lost += i32::from(!path.exists());
+                }
+                remove(&path);
+            }
+            end.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(lost, 0);
+    }
 
     #[test]
     fn what_a_killed_program_left_is_swept_and_what_another_one_writes_stays() {
