@@ -99,13 +99,13 @@ pub fn remove_temporary(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let (path, name) = (entry.path(), entry.file_name());
         let name = name.as_encoded_bytes();
-        if name.starts_with(PREFIX.as_bytes()) && name.ends_with(SUFFIX.as_bytes()) {
-            if let Ok(file) = OpenOptions::new().write(true).open(&path)
-                && file.try_lock().is_ok()
-            {
-                // Still locked, so that a program that has just created it does not lock and keep it.
-                let _ = fs::remove_file(path); // a file that cannot be deleted does no harm
-            }
+        if name.starts_with(PREFIX.as_bytes())
+            && name.ends_with(SUFFIX.as_bytes())
+            && let Ok(file) = OpenOptions::new().write(true).open(&path)
+            && file.try_lock().is_ok()
+        {
+            // Still locked, so that a program that has just created it does not lock and keep it.
+            let _ = fs::remove_file(path); // a file that cannot be deleted does no harm
         }
     }
 }
