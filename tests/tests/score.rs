@@ -9,8 +9,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use ndarray::{Array1, Array2, ArrayView2, Axis, concatenate, s};
-use sha2::{Digest, Sha256};
-use tests::{mnist, peers_python, peers_torch, program, run};
+use tests::{mnist, peers_python, peers_torch, program, run, sha256};
 use trainer::config::Engine;
 use trainer::data::{Dataset, read_drawn};
 use trainer::graph::foreign::ForeignModel;
@@ -260,9 +259,8 @@ fn the_model_card_pins_each_file_by_its_hash() {
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models");
     let card = fs::read_to_string(models.join("README.md")).unwrap();
     assert!(card.contains(&format!("`features` (N, {FEATURES})")));
-    for name in ["g.onnx", "seed.onnx", "judge.onnx"] {
-        let digest = Sha256::digest(fs::read(models.join(name)).unwrap());
-        let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    for name in ["g.onnx", "tuned.onnx", "seed.onnx", "judge.onnx"] {
+        let hex = sha256(fs::read(models.join(name)).unwrap());
         assert!(card.contains(&hex), "{name} is not the file of the card: its sha256 is {hex}");
     }
 }

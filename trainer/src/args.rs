@@ -581,10 +581,9 @@ mod tests {
             let config = Config::new(recipe.plan(), source(Some("mnist".into())).unwrap());
             let mut options = config.plan.options();
             options.push(("keep".into(), config.keep.to_possible_value().unwrap().get_name().into()));
-            let name = options.iter().find(|(option, _)| option == "recipe").unwrap().1.clone();
-            for (option, value) in
-                options.iter().filter(|(option, _)| !["recipe", "classes", "epsilon"].contains(&option.as_str()))
-            {
+            options.retain(|(option, _)| !["recipe", "classes", "epsilon"].contains(&option.as_str()));
+            let name = &config.plan.recipe.name;
+            for (option, value) in &options {
                 let argument =
                     command.get_arguments().find(|argument| argument.get_long() == Some(option)).expect(option);
                 let help = argument.get_help().unwrap().to_string();
